@@ -1,0 +1,13 @@
+//! SQL text: tokens, fingerprints, statement classes, key values. Pure; knows nothing of shards.
+
+mod classify;
+mod fingerprint;
+mod lexer;
+mod split;
+mod value;
+
+pub use classify::{Classified, Command, CopyDirection, DeallocateTarget, DiscardTarget, SetScope, UtilityKind, classify};
+pub use fingerprint::{Fingerprint, Literal, LiteralKind, fingerprint};
+pub use lexer::{StringKind, Token, TokenKind, Tokens, fold_identifier, tokens};
+pub use split::split_statements;
+pub use value::{KeyType, ParamFormat, ValueError, canonical_binary, canonical_literal, canonical_text};

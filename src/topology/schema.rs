@@ -1,0 +1,99 @@
+//! The schema snapshot: what a shard's catalog says of tables, columns, types, collations and functions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::TableName;
+
+/// OID of a row of `pg_type`.
+pub type TypeOid = u32;
+
+/// Whether text of a column compares by bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collation {
+    /// The type has no collation.
+    None,
+    /// `C` or `POSIX`, by its own collation or the database's: compares by bytes.
+    C,
+    Other,
+}
+
+/// What fills a column that an INSERT leaves out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnDefault {
+    /// NULL.
+    None,
+    /// `now()`, `CURRENT_TIMESTAMP` and the like.
+    Now,
+    /// A sequence, an identity, or any other volatile expression.
+    Volatile(String),
+    /// An expression that gives the same value on every shard.
+    Immutable(String),
+    /// GENERATED ALWAYS AS (…) STORED.
+    Generated,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub type_oid: TypeOid,
+    /// As `format_type` prints it.
+    pub type_name: String,
+    pub collation: Collation,
+    pub is_not_null: bool,
+    pub default: ColumnDefault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelationKind {
+    Table,
+    PartitionedTable,
+    View,
+    MaterializedView,
+    ForeignTable,
+    Sequence,
+}
+
+/// A table, view or sequence of a shard's catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relation {
+    pub kind: RelationKind,
+    /// In table order, without dropped columns.
+    pub columns: Vec<Column>,
+}
+
+impl Relation {
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FunctionVolatility {
+    Immutable,
+    Stable,
+    Volatile,
+}
+
+/// One shard's catalog, as far as planning needs it. Empty before the first read: planning then knows only the topology.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Schema {
+    /// Grows with each read that changed something.
+    pub version: u64,
+    /// Relations outside the system schemas.
+    pub relations: HashMap<TableName, Arc<Relation>>,
+    /// Functions outside the system schemas, by unqualified name; several of one name count as the most volatile.
+    pub user_functions: BTreeMap<String, FunctionVolatility>,
+    /// Functions of `pg_catalog`, by name, likewise.
+    pub system_functions: BTreeMap<String, FunctionVolatility>,
+    /// Names of relations in `pg_catalog`, which hide user relations of the same name in an unqualified reference.
+    pub system_relations: BTreeSet<String>,
+    /// `format_type` of every base, enum and domain type by OID. OIDs of built-in types are the same on every server.
+    pub type_names: HashMap<TypeOid, String>,
+}
+
+impl Schema {
+    pub fn relation(&self, name: &TableName) -> Option<&Arc<Relation>> {
+        self.relations.get(name)
+    }
+}
