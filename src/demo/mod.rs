@@ -1,1 +1,3 @@
-//! TODO
+//! `trunkline demo`.
+
+pub mod postgres;
