@@ -15,7 +15,9 @@ const NEEDED: &[&str] = &["initdb", "postgres", "pg_basebackup"];
 pub enum Login {
     Trust,
     /// SCRAM-SHA-256; the superuser's password.
-    Scram { password: String },
+    Scram {
+        password: String,
+    },
 }
 
 /// The programs of one Postgres version, and the account to run them as.
