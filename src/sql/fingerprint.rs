@@ -171,3 +171,102 @@ impl Shape {
 }
 
 const HINT_WORD: &[u8] = b"trunkline";
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use proptest::prelude::*;
+
+    use super::super::lexer::sqlish;
+    use super::*;
+
+    fn taken(sql: &[u8]) -> Fingerprint {
+        let mut fingerprint = Fingerprint::default();
+        super::fingerprint(sql, true, &mut fingerprint);
+        fingerprint
+    }
+
+    fn is_same(left: &str, right: &str) -> bool {
+        taken(left.as_bytes()).hash == taken(right.as_bytes()).hash
+    }
+
+    #[test]
+    fn literals_of_one_kind_white_space_and_case_do_not_count() {
+        let model = "select a from t where b = 1 and c = 'x' and d = 1.5 and e = e'y'";
+        assert!(is_same(model, "SELECT a\n FROM t /* c */ WHERE b = 22 AND c = '' AND d = .1e3 AND e=$$$$ -- end"));
+        assert!(!is_same(model, &model.replace("1.5", "15")));
+        assert!(!is_same(model, &model.replace("'x'", "n'x'")));
+        assert!(!is_same(model, &model.replace("from t", "from \"t\"")));
+        assert!(!is_same(model, &model.replace("= 1 ", "= -1 ")));
+    }
+
+    #[test]
+    fn sequences_of_tokens_do_not_run_together() {
+        for (left, right) in [("ab c", "a bc"), ("a.b", "a . b c"), ("$1 2", "$12"), ("\"a b\"", "a b"), ("1 'a'", "'a' 1")] {
+            assert!(!is_same(left, right), "{left} and {right}");
+        }
+    }
+
+    #[test]
+    fn hints_count() {
+        assert!(is_same("/* a */ select 1", "select 1"));
+        assert!(!is_same("/* trunkline: shard=a */ select 1", "select 1"));
+        assert!(!is_same("/* trunkline: shard=a */ select 1", "/* trunkline: shard=b */ select 1"));
+        assert!(!is_same("select 1 -- Trunkline: key=4", "select 1"));
+    }
+
+    #[test]
+    fn literals_are_given_in_order_with_their_places() {
+        let sql = "VALUES (1, 'a', 2.0, E'b', true, -3)";
+        let fingerprint = taken(sql.as_bytes());
+        let shown = fingerprint.literals.iter().map(|l| format!("{:?} {}\n", l.kind, &sql[l.start..l.end]));
+        expect![[r#"
+            Integer 1
+            PlainString 'a'
+            Decimal 2.0
+            OtherString E'b'
+            Integer 3
+        "#]]
+        .assert_eq(&shown.collect::<String>());
+    }
+
+    #[test]
+    fn odd_texts_are_not_shared() {
+        for sql in ["select 'a", "select 'a'\n'b'", "select U&\"a\" UESCAPE '!'", "select 1a", "select $1a", "/*"] {
+            assert!(!taken(sql.as_bytes()).is_complete, "{sql}");
+        }
+        assert!(taken(b"select \"a\", 1 a, 2.5 from b -- c").is_complete);
+    }
+
+    #[test]
+    fn long_texts_hash_all_their_tokens() {
+        let long = "select ".to_owned() + &"a, ".repeat(500);
+        assert!(is_same(&format!("{long} b"), &format!("{long}\n B")));
+        assert!(!is_same(&format!("{long} b"), &format!("{long} c")));
+        assert!(!is_same(&format!("b, {long} b"), &format!("c, {long} b")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_a_fingerprint_with_literals_in_order(sql in sqlish()) {
+            let fingerprint = taken(&sql);
+            let mut end = 0;
+            for literal in &fingerprint.literals {
+                prop_assert!(end <= literal.start && literal.start < literal.end && literal.end <= sql.len());
+                end = literal.end;
+            }
+        }
+
+        #[test]
+        fn white_space_between_tokens_does_not_count(
+            words in prop::collection::vec(prop::sample::select(&["select", "1", "'a'", "b", "\"C\"", "=", "(", "$1", "2.5"][..]), 0..20),
+            gaps in prop::collection::vec(prop::sample::select(&[" ", "\n", "\t /* c */ ", " -- d\r", "/* e /* f */*/"][..]), 20),
+        ) {
+            // A comma between them, as strings with a line end between would be one.
+            let plain = words.join(" , ");
+            let spread: String = words.iter().zip(gaps).map(|(word, gap)| format!("{gap},{gap}{word}")).collect();
+            let spread = spread.split_once(',').map_or("", |(_, rest)| rest);
+            prop_assert!(is_same(&plain, spread), "{plain:?} and {spread:?}");
+        }
+    }
+}

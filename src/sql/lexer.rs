@@ -367,10 +367,12 @@ mod tests {
             }
         }
     }
+}
 
-    /// Bytes with many of those that the lexer looks at.
-    pub(in crate::sql) fn sqlish() -> impl Strategy<Value = Vec<u8>> {
-        let bytes = prop::sample::select(b"'\"$\\/*-\n eEbxuUnN&_01.:;,()=+?@a".as_slice());
-        prop::collection::vec(prop_oneof![6 => bytes, 1 => any::<u8>()], 0..40)
-    }
+/// Bytes with many of those that the lexer looks at.
+#[cfg(test)]
+pub(super) fn sqlish() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let bytes = prop::sample::select(b"'\"$\\/*-\n eEbxuUnN&_01.:;,()=+?@a".as_slice());
+    prop::collection::vec(prop_oneof![6 => bytes, 1 => any::<u8>()], 0..40)
 }

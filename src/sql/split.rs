@@ -86,3 +86,95 @@ impl Statement {
         statements.push(start..last + 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    use super::super::lexer::sqlish;
+    use super::*;
+
+    fn check(sql: &str, expected: Expect) {
+        let statements = split_statements(sql.as_bytes(), true);
+        let shown: Vec<_> = statements.into_iter().map(|range| format!("{:?}\n", &sql[range])).collect();
+        expected.assert_eq(&shown.concat());
+    }
+
+    #[test]
+    fn splits_at_top_level_semicolons() {
+        check(
+            " ; select 1;; /* h */ select ';' , \";\" -- ;\n; select $$;$$ ; -- end",
+            expect![[r#"
+            "select 1"
+            "/* h */ select ';' , \";\" -- ;"
+            "select $$;$$"
+        "#]],
+        );
+        check("\n -- nothing\n;", expect![[r#""#]]);
+        check(
+            "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); SELECT 3",
+            expect![[r#"
+            "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)"
+            "SELECT 3"
+        "#]],
+        );
+    }
+
+    #[test]
+    fn bodies_of_sql_functions_stay_whole() {
+        check(
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END; SELECT 3",
+            expect![[r#"
+                "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END"
+                "SELECT 3"
+            "#]],
+        );
+        check(
+            "begin; select 1; end; create table t (a int); begin; end",
+            expect![[r#"
+            "begin"
+            "select 1"
+            "end"
+            "create table t (a int)"
+            "begin"
+            "end"
+        "#]],
+        );
+        check(
+            "CREATE FUNCTION begin() RETURNS int AS 'x'; SELECT 1",
+            expect![[r#"
+            "CREATE FUNCTION begin() RETURNS int AS 'x'"
+            "SELECT 1"
+        "#]],
+        );
+    }
+
+    #[test]
+    fn the_rest_after_a_fault_is_one_statement() {
+        check(
+            "select 1; select 'a; select 2",
+            expect![[r#"
+            "select 1"
+            "select 'a; select 2"
+        "#]],
+        );
+        check(
+            "select (1; select 2",
+            expect![[r#"
+            "select (1; select 2"
+        "#]],
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_are_in_order(sql in sqlish()) {
+            let mut end = 0;
+            for range in split_statements(&sql, true) {
+                prop_assert!(end <= range.start && range.start < range.end && range.end <= sql.len());
+                end = range.end;
+            }
+        }
+    }
+}
