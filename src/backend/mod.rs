@@ -1,1 +1,5 @@
-//! TODO
+//! Connections to servers.
+
+pub mod catalog;
+pub mod control;
+pub mod watermarks;
