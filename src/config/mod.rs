@@ -3,7 +3,9 @@
 mod fault;
 mod key;
 mod raw;
+mod reload;
 mod settings;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -23,6 +25,7 @@ use raw::Section;
 use topology::{Surroundings, read_database};
 
 pub use fault::Fault;
+pub use reload::Changes;
 pub use users::{ScramVerifier, UserConfig, UserSecret};
 
 /// A valid configuration.

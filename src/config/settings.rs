@@ -275,8 +275,7 @@ pub(super) fn judge_trust(source: &Source, server: &ServerConfig, admin: &AdminC
 /// A client that waits longer for a connection than its statement may take would be told of the wrong limit.
 pub(super) fn judge_checkout(source: &Source, pool_path: &str, pool: &PoolConfig, query: &QueryConfig) {
     if !query.timeout.is_zero() && pool.checkout_timeout > query.timeout {
-        let keys = [format!("{pool_path}.checkout_timeout"), "pool.checkout_timeout".to_owned(), "query.timeout".to_owned()];
-        let message = format!("{pool_path}.checkout_timeout: must not exceed query.timeout, which counts the wait too");
-        source.fault_of_key(&keys.each_ref().map(String::as_str), message);
+        let key = format!("{pool_path}.checkout_timeout");
+        source.fault_of_key(&[&key, "query.timeout"], format!("{key}: must not exceed query.timeout, which counts the wait too"));
     }
 }
