@@ -347,3 +347,59 @@ fn age_tiers() {
     let days = |n: u64| Duration::from_secs(n * 86_400);
     assert_eq!(key.age_policy().map(|policy| policy.younger_than.clone()), Some(vec![days(7), days(30)]));
 }
+
+mod documented {
+    use super::super::*;
+
+    const FILE: &str = include_str!("../../config/trunkline.toml");
+
+    /// The names that follow `[section]` or `# [section]`, set or in a comment.
+    fn keys_under<'a>(text: &'a str, section: &str) -> Vec<&'a str> {
+        let mut current = "";
+        let mut keys = Vec::new();
+        for line in text.lines() {
+            let bare = line.trim_start_matches(['#', ' ']);
+            if line.starts_with('[') {
+                current = line.trim_matches(['[', ']']);
+            } else if current == section || (current.starts_with(section) && section == "databases.shop") {
+                keys.extend(bare.split(['{', ',', '[']).filter_map(|part| Some(part.split_once('=')?.0.trim())));
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn every_known_key_is_in_the_example() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/trunkline.toml");
+        let source = Source::new(&path, FILE);
+        let document = DeTable::parse(FILE).expect("sound TOML");
+        read_config(Section::root(&source, &document));
+        let known = source.keys();
+        assert!(known.len() > 50, "{known:?}");
+        for key in known {
+            let (section, name) = key.rsplit_once('.').unwrap_or(("", &key));
+            let is_there = match section {
+                "" => FILE.contains(&format!("[{name}")),
+                // A database's own pool has the keys of [pool].
+                "databases.shop.pool" => keys_under(FILE, "pool").contains(&name),
+                _ if section.starts_with("databases.shop") => {
+                    keys_under(FILE, "databases.shop").contains(&name)
+                        || FILE.contains(&format!("[databases.shop.{name}]"))
+                        || FILE.contains(&format!("[[databases.shop.{name}]]"))
+                }
+                _ => keys_under(FILE, section).contains(&name),
+            };
+            assert!(is_there, "{key} is not in config/trunkline.toml");
+        }
+        assert_eq!(source.into_faults(), []);
+    }
+
+    #[test]
+    fn the_example_says_the_defaults() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/trunkline.toml");
+        let config = load(&path).expect("sound");
+        let default = (PoolConfig::default(), QueryConfig::default(), HealthConfig::default(), ServerConfig::default());
+        assert_eq!((config.pool, config.query, config.health, config.server), default);
+        assert_eq!(config.admin, AdminConfig::default());
+    }
+}
