@@ -259,16 +259,15 @@ pub(super) fn read_method(section: &mut Section<'_>) -> AuthMethod {
 }
 
 /// Under trust anyone who reaches an address is let in as anyone, so the address must not be reached from outside.
-pub(super) fn judge_trust(source: &Source, server: &ServerConfig, admin: &AdminConfig) {
-    for (key, address) in server.listen.iter().map(|address| ("server.listen", address)).chain([("admin.listen", &admin.listen)])
-    {
-        if !address.ip().is_loopback() {
-            let message = format!(
-                "{key}: auth.method \"trust\" lets anyone in as any user, and {address} is reachable from other machines; \
-                 listen on 127.0.0.1, use \"scram-sha-256\", or set auth.force = true"
-            );
-            source.fault_of_key(&[key, "auth.method"], message);
-        }
+///
+/// The admin port judges for itself: its console takes clients of the same machine only, and its HTTP only shows.
+pub(super) fn judge_trust(source: &Source, server: &ServerConfig) {
+    for address in server.listen.iter().filter(|address| !address.ip().is_loopback()) {
+        let message = format!(
+            "server.listen: auth.method \"trust\" lets anyone in as any user, and {address} is reachable from other machines; \
+             listen on 127.0.0.1, use \"scram-sha-256\", or set auth.force = true"
+        );
+        source.fault_of_key(&["server.listen", "auth.method"], message);
     }
 }
 

@@ -128,9 +128,8 @@ fn trust_is_for_loopback() {
     check_rest(
         rest,
         &expect![[r#"
-        t.toml:14: server.listen: auth.method "trust" lets anyone in as any user, and 0.0.0.0:6432 is reachable from other machines; listen on 127.0.0.1, use "scram-sha-256", or set auth.force = true
-        t.toml:16: admin.listen: auth.method "trust" lets anyone in as any user, and [::]:6433 is reachable from other machines; listen on 127.0.0.1, use "scram-sha-256", or set auth.force = true
-    "#]],
+            t.toml:14: server.listen: auth.method "trust" lets anyone in as any user, and 0.0.0.0:6432 is reachable from other machines; listen on 127.0.0.1, use "scram-sha-256", or set auth.force = true
+        "#]],
     );
     let forced = format!("{HEAD}{rest}").replace("\"trust\"", "\"trust\"\nforce = true");
     assert_eq!(faults_of(&forced), "");
@@ -138,7 +137,6 @@ fn trust_is_for_loopback() {
 
 #[test]
 fn users_file_tells_its_own_faults() {
-    check_rest("[admin]\nusers = [\"root\"]", &expect![""]);
     let text = HEAD.replace("\"trust\"", "\"scram-sha-256\"\nfile = \"no/such/users.toml\"");
     check(
         &text,
