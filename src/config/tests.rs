@@ -401,3 +401,22 @@ mod documented {
         assert_eq!(config.admin, AdminConfig::default());
     }
 }
+
+/// Whatever is wrong with a file, it is told as faults.
+#[test]
+fn mangled_files_give_faults_and_no_panic() {
+    let whole = include_str!("../../config/trunkline.toml");
+    let lines: Vec<&str> = whole.lines().collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/trunkline.toml");
+    for (line_idx, line) in lines.iter().enumerate().filter(|(_, line)| !line.starts_with('#')) {
+        let set = |text: &str| [&lines[..line_idx], &[text], &lines[line_idx + 1..]].concat().join("\n");
+        let name = line.split('=').next().unwrap_or_default();
+        for mangled in
+            ["", "[", &line[..line.len() / 2], &format!("{name}= []"), &format!("{name}= {{}}"), &format!("{name}= 1979-05-27")]
+        {
+            for fault in Config::parse(&set(mangled), &path).err().unwrap_or_default() {
+                assert!(fault.line.is_none_or(|line| (1..=lines.len()).contains(&line)), "{fault}");
+            }
+        }
+    }
+}

@@ -222,3 +222,12 @@ fn the_example_and_the_containers_place_tables_alike() {
     let containers = config_of(&compose().services[PROXY]);
     assert_eq!(example.databases["shop"].topology.tables, containers.databases["shop"].topology.tables);
 }
+
+#[test]
+fn operations_page_knows_every_metric() {
+    let page = text_of("docs/operations.md");
+    for name in known_metrics() {
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+        assert!(page.contains(&format!("`{family}`")), "{family} is not in docs/operations.md");
+    }
+}
