@@ -1,6 +1,6 @@
 //! One client's session with the backends it holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::backend::{Socket, UserPools};
 use crate::config::PoolMode;
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
-use crate::plan::{Context, Params, Plan, PlanSettings, Refusal, Values, analyze};
+use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, Values, analyze};
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, leftover};
@@ -51,6 +51,8 @@ pub struct Conversation {
     /// Hash of what besides the text decides a template.
     pub(super) context_hash: u64,
     pub(super) is_utf8: bool,
+    /// ParameterStatus values that the client has.
+    told_parameters: Arc<BTreeMap<String, String>>,
     /// `SET trunkline.shard`.
     pub(super) hinted_shard: Option<ShardId>,
     pub(super) transaction: Transaction,
@@ -87,6 +89,7 @@ impl Conversation {
             plan_settings,
             context_hash: 0,
             is_utf8: true,
+            told_parameters: Arc::default(),
             hinted_shard: None,
             transaction: Transaction::default(),
             enlisted: Vec::new(),
@@ -104,6 +107,38 @@ impl Conversation {
         };
         conversation.derive_plan_settings();
         conversation
+    }
+
+    /// Tells the client which of the parameters that it was told have another value on the backend it holds.
+    pub(super) fn tell_parameters(&mut self) {
+        let Some(held) = self.enlisted.first() else { return };
+        if *held.lease.parameters == *self.told_parameters {
+            return;
+        }
+        let news: Vec<_> = held.lease.parameters.iter().filter(|(name, value)| self.told_parameters.get(*name) != Some(value)).map(|(name, value)| (name.clone(), value.clone())).collect();
+        self.told_parameters = Arc::new(held.lease.parameters.clone());
+        for (name, value) in news {
+            wire::parameter_status(&mut self.client.output, &name, &value);
+            self.note_parameter(&name, &value);
+        }
+    }
+
+    /// Remembers a ParameterStatus that was relayed.
+    pub(super) fn note_told(&mut self, name: String, value: String) {
+        Arc::make_mut(&mut self.told_parameters).insert(name, value);
+    }
+
+    /// Borrows a backend and brings it to the client's startup settings: what a login tells the client of its session.
+    ///
+    /// # Errors
+    /// The server's own refusal of the user, the database or a setting; 08006 and 53300 when none can be had.
+    pub async fn open(&mut self) -> Result<(), Failure> {
+        self.begin_statement();
+        let shard = self.any_shard();
+        self.enlist(shard, Access::Read).await?;
+        self.tell_parameters();
+        self.release();
+        Ok(())
     }
 
     /// Takes a ParameterStatus of the client's own session into account.

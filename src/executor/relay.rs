@@ -91,6 +91,7 @@ impl Conversation {
         self.enlisted[idx].note_ready(Some(relayed.status));
         for (name, value) in std::mem::take(&mut relayed.parameters) {
             self.note_parameter(&name, &value);
+            self.note_told(name, value);
         }
         Ok(relayed)
     }
