@@ -312,7 +312,7 @@ mod tests {
         ProbeOutcome::Report(NodeReport { is_in_recovery, timeline, lsn: 9, max_prepared_transactions: 0 })
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_write_waits_for_the_new_primary() {
         let board = Arc::new(board());
         assert_eq!((board.primary_of(SHARD), board.allows_two_phase(SHARD), board.is_probed()), (Some(0), true, false));
@@ -330,7 +330,7 @@ mod tests {
         assert!(!board.allows_two_phase(SHARD));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_wait_ends_at_its_deadline_and_says_why() {
         let board = board();
         board.record(SHARD, 0, ProbeOutcome::Failed("gone".into()), AT_ONCE);
