@@ -111,6 +111,6 @@ fn database_rows(name: &str, database: &DatabaseConfig, pool: &PoolConfig) -> Ve
 fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
-    let fitting = units.iter().find(|(size, _)| millis > 0 && millis % size == 0);
+    let fitting = units.iter().find(|(size, _)| millis > 0 && millis.is_multiple_of(*size));
     fitting.map_or_else(|| format!("{millis}ms"), |(size, unit)| format!("{}{unit}", millis / size))
 }

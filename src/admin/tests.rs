@@ -36,6 +36,7 @@ struct Port {
     state: Arc<AdminState>,
     reloads: mpsc::Receiver<ReloadRequest>,
     shutdown: CancellationToken,
+    tasks: TaskTracker,
 }
 
 async fn port() -> Port {
@@ -79,8 +80,9 @@ async fn port() -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    tokio::spawn(serve(listener, Arc::clone(&state), shutdown.clone()));
-    Port { address, state, reloads, shutdown }
+    let tasks = TaskTracker::new();
+    tasks.spawn(serve(listener, Arc::clone(&state), shutdown.clone()));
+    Port { address, state, reloads, shutdown, tasks }
 }
 
 impl Port {
@@ -92,7 +94,7 @@ impl Port {
         let mut settings = tokio_postgres::Config::new();
         settings.host("127.0.0.1").port(self.address.port()).user(user).dbname("trunkline");
         let (client, connection) = settings.connect(NoTls).await?;
-        tokio::spawn(connection);
+        self.tasks.spawn(connection);
         Ok(client)
     }
 
