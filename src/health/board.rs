@@ -219,9 +219,10 @@ impl ShardBoard {
         let fault = after.fault.as_deref().unwrap_or_default();
         match (before.state == after.state, after.state) {
             (false, NodeState::Down) => tracing::warn!(%shard, %node, fault, "node is down"),
-            (false, _) => tracing::info!(%shard, %node, fault, "node is up"),
+            (false, _) if fault.is_empty() => tracing::info!(%shard, %node, "node is up"),
+            (false, _) => tracing::warn!(%shard, %node, fault, "node is there, but its probe is refused"),
             (true, NodeState::Up) if before.fault.is_none() && after.fault.is_some() => {
-                tracing::warn!(%shard, %node, fault, "probe failed");
+                tracing::warn!(%shard, %node, fault, "probe failed or was refused");
             }
             (true, _) => {}
         }
@@ -287,7 +288,6 @@ fn locked(states: &Mutex<ShardStates>) -> std::sync::MutexGuard<'_, ShardStates>
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::sync::Arc;
 
     use super::*;
     use crate::health::NodeReport;
@@ -312,25 +312,22 @@ mod tests {
         ProbeOutcome::Report(NodeReport { is_in_recovery, timeline, lsn: 9, max_prepared_transactions: 0 })
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_write_waits_for_the_new_primary() {
-        let board = Arc::new(board());
+        let board = board();
         assert_eq!((board.primary_of(SHARD), board.allows_two_phase(SHARD), board.is_probed()), (Some(0), true, false));
         board.record(SHARD, 0, ProbeOutcome::Failed("gone".into()), AT_ONCE);
         board.record(SHARD, 1, report(true, 1), AT_ONCE);
         assert_eq!((board.primary_of(SHARD), board.reader_of(SHARD), board.is_probed()), (None, Some(1), true));
 
-        let waits = {
-            let board = Arc::clone(&board);
-            tokio::spawn(async move { board.wait_for_primary(SHARD, Deadline::NEVER).await })
-        };
-        tokio::task::yield_now().await;
-        board.record(SHARD, 1, report(false, 2), AT_ONCE);
-        assert_eq!(waits.await.unwrap(), Ok(1));
+        // The wait is polled first and finds no primary; the promotion comes while it is pending.
+        let promotion = async { board.record(SHARD, 1, report(false, 2), AT_ONCE) };
+        let (primary, ()) = tokio::join!(board.wait_for_primary(SHARD, Deadline::NEVER), promotion);
+        assert_eq!(primary, Ok(1));
         assert!(!board.allows_two_phase(SHARD));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_wait_ends_at_its_deadline_and_says_why() {
         let board = board();
         board.record(SHARD, 0, ProbeOutcome::Failed("gone".into()), AT_ONCE);

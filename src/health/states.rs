@@ -106,13 +106,15 @@ impl ShardStates {
         self.elect();
     }
 
-    /// The node that takes writes. Before any probe has ended, and as long as no server told its role, the first node
-    /// unless it is down.
+    /// The node that takes writes. Without one, the first node counts as it as long as it was not probed, or no server
+    /// of the shard told its role: a server that is none refuses writes by itself.
     pub(super) fn primary(&self) -> Option<usize> {
-        if self.nodes.iter().any(|node| node.report.is_some()) {
-            return self.primary;
-        }
-        self.nodes.first().filter(|node| node.state != NodeState::Down).map(|_| 0)
+        self.primary.or_else(|| {
+            let first = self.nodes.first()?;
+            let is_silent = self.nodes.iter().all(|node| node.report.is_none());
+            let may_be = first.state == NodeState::Unknown || is_silent && first.state == NodeState::Up;
+            may_be.then_some(0)
+        })
     }
 
     /// The node for reads: the primary, else the replica that has replayed most.
@@ -232,7 +234,9 @@ mod tests {
         check("", Some(0), Some(0));
         check("0:R", Some(0), Some(0));
         check("0:x", None, None);
-        check("1:r1", None, Some(1));
+        check("1:r1", Some(0), Some(0));
+        check("1:r1 0:R", None, Some(1));
+        check("1:r1 0:x", None, Some(1));
         check("1:P1", Some(1), Some(1));
     }
 
