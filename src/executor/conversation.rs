@@ -112,7 +112,7 @@ impl Conversation {
     /// Tells the client which of the parameters that it was told have another value on the backend it holds.
     pub(super) fn tell_parameters(&mut self) {
         let Some(held) = self.enlisted.first() else { return };
-        if *held.lease.parameters == *self.told_parameters {
+        if held.lease.parameters == *self.told_parameters {
             return;
         }
         let news: Vec<_> = held.lease.parameters.iter().filter(|(name, value)| self.told_parameters.get(*name) != Some(value)).map(|(name, value)| (name.clone(), value.clone())).collect();

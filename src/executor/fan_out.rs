@@ -36,6 +36,11 @@ impl BoundValues {
         Self { encoded: Bytes::from_static(&[0, 0, 0, 0]), ..Self::default() }
     }
 
+    /// Whether there are parameters.
+    pub(super) fn has_values(&self) -> bool {
+        self.encoded.get(2..) != Some(&[0, 0]) && !self.encoded.is_empty()
+    }
+
     /// The tail of a Bind message with these result formats.
     pub(super) fn bind_tail(&self, result_formats: &[i16]) -> BytesMut {
         let mut tail = BytesMut::from(&self.encoded[..]);

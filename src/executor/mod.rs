@@ -27,6 +27,7 @@ mod timer;
 mod two_phase;
 mod write;
 
+pub use batch::Batch;
 pub use cancel::{CancelRegistry, CancelTarget};
 pub use conversation::{Conversation, SessionUser};
 pub use database::{Database, DatabaseParts, View, now_micros};
