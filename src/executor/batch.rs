@@ -56,14 +56,35 @@ pub(super) struct Portal {
 /// What one message asks for, with everything looked up.
 #[derive(Debug)]
 pub(super) enum Action {
-    Parse { name: Bytes, statement: SessionStatement },
+    Parse {
+        name: Bytes,
+        statement: SessionStatement,
+    },
     /// `tail` is what follows the names in the Bind message.
-    Bind { portal: Bytes, is_named: bool, bound: Portal, tail: Range<usize> },
-    DescribeStatement { is_named: bool, statement: SessionStatement },
-    DescribePortal { name: Bytes, portal: Portal },
-    Execute { name: Bytes, portal: Portal, max_rows: i32 },
+    Bind {
+        portal: Bytes,
+        is_named: bool,
+        bound: Portal,
+        tail: Range<usize>,
+    },
+    DescribeStatement {
+        is_named: bool,
+        statement: SessionStatement,
+    },
+    DescribePortal {
+        name: Bytes,
+        portal: Portal,
+    },
+    Execute {
+        name: Bytes,
+        portal: Portal,
+        max_rows: i32,
+    },
     CloseStatement,
-    ClosePortal { name: Bytes, portal: Option<Portal> },
+    ClosePortal {
+        name: Bytes,
+        portal: Option<Portal>,
+    },
     /// This message fails, and what follows it up to Sync is not looked at.
     Fail(Failure),
 }

@@ -42,13 +42,13 @@ impl Conversation {
     ///
     /// # Errors
     /// Only what ends the session.
-    pub async fn extended(&mut self, batch: Batch) -> Result<bool, Failure> {
+    pub async fn extended(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
         self.begin_statement();
-        let actions = self.plan_batch(&batch);
+        let actions = self.plan_batch(batch);
         if self.needs_block(&actions, batch.has_sync) {
             self.transaction.begin(Phase::Implicit, "", &self.settings);
         }
-        let outcome = self.run_actions(&batch, actions).await;
+        let outcome = self.run_actions(batch, actions).await;
         let (is_answered, has_failed) = match outcome {
             Ok(is_answered) => (is_answered, false),
             Err(failure) => {
@@ -159,7 +159,13 @@ impl Conversation {
         })
     }
 
-    async fn add_to_run(&mut self, run: &mut Option<Run>, batch: &Batch, action: Action, home: Option<ShardId>) -> Result<(), Failure> {
+    async fn add_to_run(
+        &mut self,
+        run: &mut Option<Run>,
+        batch: &Batch,
+        action: Action,
+        home: Option<ShardId>,
+    ) -> Result<(), Failure> {
         let (shard, access) = self.shard_of(&action, run.as_ref().map(|run| run.shard), home);
         if run.as_ref().is_some_and(|run| run.shard != shard) {
             self.end_run(run.take(), Ready::Swallow).await?;
@@ -184,7 +190,9 @@ impl Conversation {
             Action::Bind { bound: Portal { target: Target::One { shard, access, .. }, .. }, .. } => (*shard, *access),
             Action::DescribePortal { portal: Portal { target: Target::One { shard, access, .. }, .. }, .. }
             | Action::Execute { portal: Portal { target: Target::One { shard, access, .. }, .. }, .. }
-            | Action::ClosePortal { portal: Some(Portal { target: Target::One { shard, access, .. }, .. }), .. } => (*shard, *access),
+            | Action::ClosePortal { portal: Some(Portal { target: Target::One { shard, access, .. }, .. }), .. } => {
+                (*shard, *access)
+            }
             Action::Parse { statement, .. } | Action::DescribeStatement { statement, .. } => {
                 (statement.cached.template.describe_shard(), Access::Read)
             }
@@ -340,7 +348,13 @@ impl Conversation {
         Ok(())
     }
 
-    async fn execute_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues, max_rows: i32) -> Result<(), Failure> {
+    async fn execute_own(
+        &mut self,
+        statement: &SessionStatement,
+        plan: &Plan,
+        values: &BoundValues,
+        max_rows: i32,
+    ) -> Result<(), Failure> {
         let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
         let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
         let sql = sql.trim_end().trim_end_matches(';');

@@ -91,7 +91,13 @@ impl PartialRows {
 impl Conversation {
     /// Runs a combine plan and writes its rows and CommandComplete. `sql` is the client's text: its description on a shard is
     /// the one that the client sees.
-    pub(super) async fn run_combine(&mut self, sql: &str, plan: &CombinePlan, values: &BoundValues, description: Description) -> Result<(), Failure> {
+    pub(super) async fn run_combine(
+        &mut self,
+        sql: &str,
+        plan: &CombinePlan,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
         let Some(first) = plan.shards.iter().next() else { return Ok(()) };
         let original = self.describe(first, sql, &values.param_types).await?;
         let partial = self.describe(first, &plan.text, &values.param_types).await?;
@@ -136,7 +142,12 @@ impl Conversation {
         }
     }
 
-    async fn read_partial_rows(&mut self, plan: &CombinePlan, values: &BoundValues, types: &[TypeOid]) -> Result<PartialRows, Failure> {
+    async fn read_partial_rows(
+        &mut self,
+        plan: &CombinePlan,
+        values: &BoundValues,
+        types: &[TypeOid],
+    ) -> Result<PartialRows, Failure> {
         let statements: Vec<(ShardId, &str)> = plan.shards.iter().map(|shard| (shard, plan.text.as_str())).collect();
         let idxs = self.fan_out(&statements, Access::Read, values, &[1]).await?;
         let columns = types.iter().map(|&type_oid| Column { type_oid, elements: BytesMut::new(), has_null: false }).collect();
@@ -149,7 +160,6 @@ impl Conversation {
                     return Err(failure);
                 }
             }
-
         }
         Ok(rows)
     }

@@ -21,10 +21,14 @@ impl Conversation {
             Command::Begin { modes } => self.begin(modes, sql).await?,
             Command::Commit { and_chain } => self.end_block(true, *and_chain).await?,
             Command::Rollback { and_chain } => self.end_block(false, *and_chain).await?,
-            Command::Savepoint { .. } | Command::RollbackTo { .. } | Command::Release { .. } => self.savepoint(command, sql).await?,
+            Command::Savepoint { .. } | Command::RollbackTo { .. } | Command::Release { .. } => {
+                self.savepoint(command, sql).await?
+            }
             Command::Set { name, value, .. } if name.starts_with("trunkline.") => self.set_own(name, Some(value))?,
             Command::Reset { name } if name.starts_with("trunkline.") => self.set_own(name, None)?,
-            Command::Set { .. } | Command::SetCharacteristics { .. } | Command::SetTransaction { .. } => self.set(command, sql).await?,
+            Command::Set { .. } | Command::SetCharacteristics { .. } | Command::SetTransaction { .. } => {
+                self.set(command, sql).await?
+            }
             Command::Reset { .. } | Command::ResetAll => self.reset(command, sql).await?,
             Command::Discard(target) => self.discard(target).await?,
             Command::Deallocate(target) => self.deallocate(target)?,
@@ -71,7 +75,9 @@ impl Conversation {
     async fn keep_state(&mut self, sql: &str) -> Result<bool, Failure> {
         let is_own = self.is_session_pooled() || (self.transaction.is_open() && sql_word(sql) == "LOCK");
         match self.view.topology.only_shard() {
-            Some(shard) if is_own || sql_word(sql) == "NOTIFY" => self.forward(shard, Access::Write, sql.as_bytes(), Leftover::Nothing).await,
+            Some(shard) if is_own || sql_word(sql) == "NOTIFY" => {
+                self.forward(shard, Access::Write, sql.as_bytes(), Leftover::Nothing).await
+            }
             _ => Err(unpooled(&format!("{} keeps state in one server's session", sql_word(sql)), KEEP_STATE_HINT)),
         }
     }

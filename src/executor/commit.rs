@@ -89,7 +89,8 @@ impl Conversation {
     pub(super) async fn tell_all(&mut self, sql: &str) -> Vec<Answer> {
         let timeout = self.database.query.timeout;
         self.timer.set(Deadline::after(std::time::Instant::now(), timeout));
-        let shards: Vec<_> = self.enlisted.iter().filter(|enlisted| enlisted.has_begun).map(|enlisted| enlisted.lease.shard).collect();
+        let shards: Vec<_> =
+            self.enlisted.iter().filter(|enlisted| enlisted.has_begun).map(|enlisted| enlisted.lease.shard).collect();
         let mut written = Vec::new();
         for &shard in &shards {
             let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) else { continue };

@@ -73,7 +73,13 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    pub fn new(client: Socket, database: Arc<Database>, user: SessionUser, entry: Arc<ClientEntry>, startup_settings: Settings) -> Self {
+    pub fn new(
+        client: Socket,
+        database: Arc<Database>,
+        user: SessionUser,
+        entry: Arc<ClientEntry>,
+        startup_settings: Settings,
+    ) -> Self {
         let view = database.view();
         let plan_settings = PlanSettings { search_path: Vec::new(), has_standard_strings: true, time_zone: "UTC".to_owned() };
         // Any shard will do for a statement that any shard can answer: clients begin at different ones.
@@ -115,7 +121,13 @@ impl Conversation {
         if held.lease.parameters == *self.told_parameters {
             return;
         }
-        let news: Vec<_> = held.lease.parameters.iter().filter(|(name, value)| self.told_parameters.get(*name) != Some(value)).map(|(name, value)| (name.clone(), value.clone())).collect();
+        let news: Vec<_> = held
+            .lease
+            .parameters
+            .iter()
+            .filter(|(name, value)| self.told_parameters.get(*name) != Some(value))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         self.told_parameters = Arc::new(held.lease.parameters.clone());
         for (name, value) in news {
             wire::parameter_status(&mut self.client.output, &name, &value);

@@ -155,7 +155,13 @@ impl Conversation {
         }
     }
 
-    fn place_rows(&mut self, splitter: Option<&mut CopySplitter>, payload: &[u8], shards: ShardSet, rows: &mut [BytesMut]) -> Result<(), Failure> {
+    fn place_rows(
+        &mut self,
+        splitter: Option<&mut CopySplitter>,
+        payload: &[u8],
+        shards: ShardSet,
+        rows: &mut [BytesMut],
+    ) -> Result<(), Failure> {
         match splitter {
             Some(splitter) => splitter.push(payload, rows).map_err(Failure::client),
             None => {

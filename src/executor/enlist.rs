@@ -91,7 +91,14 @@ impl Conversation {
         self.cancel.add(lease.cancel.clone());
         self.sync_settings(&mut lease).await?;
         let settings_at_begin = lease.settings.clone();
-        self.enlisted.push(Enlisted { lease, is_ready: true, has_begun: false, has_written: false, n_skipped_cycles: 0, settings_at_begin });
+        self.enlisted.push(Enlisted {
+            lease,
+            is_ready: true,
+            has_begun: false,
+            has_written: false,
+            n_skipped_cycles: 0,
+            settings_at_begin,
+        });
         Ok(self.enlisted.len() - 1)
     }
 
@@ -114,9 +121,12 @@ impl Conversation {
         };
         let name = &self.view.topology.shard(refusing).name;
         Err(Failure::client(
-            Report::new(SqlState::FEATURE_NOT_SUPPORTED, format!("a transaction cannot write more than one shard: shard \"{name}\" does not allow prepared transactions"))
-                .with_detail("Reason code TL091.")
-                .with_hint("Set max_prepared_transactions above 0 on every server and restart it."),
+            Report::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("a transaction cannot write more than one shard: shard \"{name}\" does not allow prepared transactions"),
+            )
+            .with_detail("Reason code TL091.")
+            .with_hint("Set max_prepared_transactions above 0 on every server and restart it."),
         ))
     }
 
@@ -195,7 +205,8 @@ impl Conversation {
         let is_sent = tokio::time::timeout_at(drain_at.into(), send_all).await.is_ok();
         drop(cancels);
         for idx in running.into_iter().rev() {
-            let drained = if is_sent { tokio::time::timeout_at(drain_at.into(), self.drain(idx)).await.is_ok_and(|ok| ok) } else { false };
+            let drained =
+                if is_sent { tokio::time::timeout_at(drain_at.into(), self.drain(idx)).await.is_ok_and(|ok| ok) } else { false };
             if !drained {
                 self.drop_enlisted(idx);
             }
@@ -268,4 +279,3 @@ async fn lease(
         }
     }
 }
-

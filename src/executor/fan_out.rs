@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::Conversation;
 use super::failure::Failure;
 use super::timer::WaitError;
-use crate::backend::{ConnectionLost, Connection};
+use crate::backend::{Connection, ConnectionLost};
 use crate::deadline::Deadline;
 use crate::plan::Access;
 use crate::session::wire::{self, HEADER_LEN, Header};
@@ -173,7 +173,8 @@ impl Conversation {
             WaitError::DeadlinePassed => super::enlist::timeout_failure(&late),
             lost @ WaitError::Lost(_) => self.abandon(idx, lost).await,
         };
-        let shards: Vec<usize> = (0..self.enlisted.len()).filter(|&i| is_late || self.enlisted[i].lease.shard != failed_shard).collect();
+        let shards: Vec<usize> =
+            (0..self.enlisted.len()).filter(|&i| is_late || self.enlisted[i].lease.shard != failed_shard).collect();
         self.cancel_and_drain(&shards).await;
         failure
     }

@@ -13,7 +13,13 @@ use crate::topology::ShardId;
 
 impl Conversation {
     /// Sends a simple query to a shard and relays the answer. True if ReadyForQuery is already with the client.
-    pub(super) async fn forward(&mut self, shard: ShardId, access: Access, sql: &[u8], leftover: Leftover) -> Result<bool, Failure> {
+    pub(super) async fn forward(
+        &mut self,
+        shard: ShardId,
+        access: Access,
+        sql: &[u8],
+        leftover: Leftover,
+    ) -> Result<bool, Failure> {
         let idx = self.enlist(shard, access).await?;
         let connection = self.enlisted[idx].begin_statement();
         connection.unnamed = None;

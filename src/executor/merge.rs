@@ -31,7 +31,12 @@ struct Window {
 
 impl Conversation {
     /// Runs a merge plan and writes its rows and CommandComplete.
-    pub(super) async fn run_merge(&mut self, plan: &MergePlan, values: &BoundValues, description: Description) -> Result<(), Failure> {
+    pub(super) async fn run_merge(
+        &mut self,
+        plan: &MergePlan,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
         let statements: Vec<(ShardId, &str)> = plan.shards.iter().map(|shard| (shard, plan.text.as_str())).collect();
         let Some(&(first, _)) = statements.first() else { return Ok(()) };
         let n_emitted = if plan.n_hidden == 0 {
@@ -104,7 +109,12 @@ impl Conversation {
     }
 
     /// Relays rows of all backends in whatever order they come, whole runs at a time where nothing is to be counted off.
-    pub(super) async fn concatenate(&mut self, idxs: &[usize], plan: &MergePlan, description: Description) -> Result<u64, Failure> {
+    pub(super) async fn concatenate(
+        &mut self,
+        idxs: &[usize],
+        plan: &MergePlan,
+        description: Description,
+    ) -> Result<u64, Failure> {
         let mut window = Window { n_to_skip: plan.offset, n_to_emit: plan.limit, n_emitted: 0 };
         let mut description = (description == Description::Send).then_some(());
         // The columns are told by the first shard, before anyone's rows.
@@ -207,8 +217,14 @@ fn merge_spec(plan: &MergePlan, described: &Described) -> Result<MergeSpec, Fail
 }
 
 fn unordered_type(type_oid: u32) -> Failure {
-    let message = format!("ORDER BY across shards of a column whose type (OID {type_oid}) or collation has no proven order is not supported");
-    Failure::refused("TL092", message, "Order by a column of another type or with COLLATE \"C\", or bind the statement to one shard by key.")
+    let message = format!(
+        "ORDER BY across shards of a column whose type (OID {type_oid}) or collation has no proven order is not supported"
+    );
+    Failure::refused(
+        "TL092",
+        message,
+        "Order by a column of another type or with COLLATE \"C\", or bind the statement to one shard by key.",
+    )
 }
 
 pub(super) fn malformed(message: &str) -> Failure {

@@ -58,7 +58,13 @@ impl Conversation {
     ///
     /// # Errors
     /// 57014 after the deadline, 08006 when the connection is lost. An error of the server is relayed and is no failure here.
-    pub(super) async fn relay(&mut self, idx: usize, marks: &mut VecDeque<Mark>, ready: Ready, is_extended: bool) -> Result<Relayed, Failure> {
+    pub(super) async fn relay(
+        &mut self,
+        idx: usize,
+        marks: &mut VecDeque<Mark>,
+        ready: Ready,
+        is_extended: bool,
+    ) -> Result<Relayed, Failure> {
         let mut relayed = Relayed::default();
         loop {
             let Self { client, enlisted, .. } = self;
@@ -122,7 +128,9 @@ fn scan(
     relayed.n_passing -= scanner.position;
     let mut stop = None;
     while stop.is_none() {
-        let Some(header) = wire::header(&input[scanner.position..]).map_err(|error| ConnectionLost(error.to_string()))? else { break };
+        let Some(header) = wire::header(&input[scanner.position..]).map_err(|error| ConnectionLost(error.to_string()))? else {
+            break;
+        };
         let available = input.len() - scanner.position;
         if available < header.len {
             if matches!(header.tag, b'D' | b'd') && held.n_skipped_cycles == 0 {

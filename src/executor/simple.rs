@@ -36,6 +36,17 @@ impl Conversation {
         Ok(())
     }
 
+    /// Answers a FunctionCall.
+    ///
+    /// # Errors
+    /// Only what ends the session.
+    pub async fn refuse_function_call(&mut self) -> Result<(), Failure> {
+        let failure = Failure::refused("TL098", "the function call protocol is not supported", "Call the function with SELECT.");
+        self.fail(failure).await?;
+        wire::ready_for_query(&mut self.client.output, self.transaction.status());
+        Ok(())
+    }
+
     async fn run_string(&mut self, sql: &[u8]) -> Result<bool, Failure> {
         let text = self.planning_text(sql)?;
         let statements = match sql.iter().position(|&b| b == b';') {
@@ -128,7 +139,8 @@ impl Conversation {
         self.check_leftover(cached.leftover)?;
         let plan = self.bind(&cached, sql, Params::default())?;
         self.has_changed_schema |= is_ddl(cached.template.class());
-        if let (Classified::Command(Command::Declare { name, .. }), Plan::Route { shard, .. }) = (cached.template.class(), &plan) {
+        if let (Classified::Command(Command::Declare { name, .. }), Plan::Route { shard, .. }) = (cached.template.class(), &plan)
+        {
             self.cursors.insert(name.clone(), *shard);
         }
         self.run_plan(sql, plan, cached.leftover).await
@@ -148,7 +160,13 @@ impl Conversation {
     }
 
     /// Runs a plan of several shards. A write outside a transaction gets one of its own, committed before its tag is told.
-    pub(super) async fn run_many(&mut self, sql: &str, plan: &Plan, values: &BoundValues, description: Description) -> Result<(), Failure> {
+    pub(super) async fn run_many(
+        &mut self,
+        sql: &str,
+        plan: &Plan,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
         let is_write = matches!(plan, Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_));
         let is_own = is_write && self.transaction.phase == Phase::Idle;
         if is_own {
@@ -190,7 +208,8 @@ fn join_routes(a: &Plan, b: &Plan) -> Option<Plan> {
     let strongest = |a: Access, b: Access| if a == Access::Write { a } else { b };
     match (a, b) {
         (Plan::AnyOne { access: a }, Plan::AnyOne { access: b }) => Some(Plan::AnyOne { access: strongest(*a, *b) }),
-        (Plan::Route { shard, access: a }, Plan::AnyOne { access: b }) | (Plan::AnyOne { access: a }, Plan::Route { shard, access: b }) => {
+        (Plan::Route { shard, access: a }, Plan::AnyOne { access: b })
+        | (Plan::AnyOne { access: a }, Plan::Route { shard, access: b }) => {
             Some(Plan::Route { shard: *shard, access: strongest(*a, *b) })
         }
         (Plan::Route { shard: x, access: a }, Plan::Route { shard: y, access: b }) if x == y => {

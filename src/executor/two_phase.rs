@@ -168,7 +168,10 @@ impl Conversation {
 
     /// Removes the decision once no shard needs it. Left behind it does no harm.
     async fn forget(&mut self, coordinator: ShardId, gid: &str) {
-        let sql = format!("SET synchronous_commit TO off; DELETE FROM trunkline.commits WHERE gid = {}; RESET synchronous_commit", quote_literal(gid));
+        let sql = format!(
+            "SET synchronous_commit TO off; DELETE FROM trunkline.commits WHERE gid = {}; RESET synchronous_commit",
+            quote_literal(gid)
+        );
         if let Some(idx) = self.index_of(coordinator) {
             drop(self.tell(idx, &sql).await);
             if let Some(enlisted) = self.enlisted.get_mut(idx) {

@@ -24,7 +24,13 @@ impl Conversation {
     ///
     /// # Errors
     /// 55000 when the shards counted different rows: the copies of a reference table have parted.
-    pub(super) async fn run_everywhere(&mut self, sql: &str, shards: ShardSet, values: &BoundValues, description: Description) -> Result<(), Failure> {
+    pub(super) async fn run_everywhere(
+        &mut self,
+        sql: &str,
+        shards: ShardSet,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
         let statements: Vec<(ShardId, &str)> = shards.iter().map(|shard| (shard, sql)).collect();
         let idxs = self.fan_out(&statements, Access::Write, values, &values.result_formats).await?;
         let Some((&first, others)) = idxs.split_first() else { return Ok(()) };
