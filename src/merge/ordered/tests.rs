@@ -7,7 +7,7 @@ use super::*;
 const INT4: u32 = 23;
 const TEXT: u32 = 25;
 
-fn key(column_idx: usize, type_oid: u32, is_descending: bool, is_nulls_first: bool) -> ResolvedKey {
+fn key(column_idx: usize, type_oid: u32, (is_descending, is_nulls_first): (bool, bool)) -> ResolvedKey {
     let comparator = Comparator::of(type_oid, true).unwrap();
     ResolvedKey { column_idx, comparator, is_descending, is_nulls_first }
 }
@@ -54,7 +54,7 @@ fn merged(spec: MergeSpec, mut streams: Vec<VecDeque<Bytes>>) -> (Vec<Bytes>, us
 }
 
 fn by_number(n_streams: usize) -> MergeSpec {
-    MergeSpec { n_streams, n_visible: 1, n_hidden: 1, keys: vec![key(0, INT4, false, false)], limit: None, offset: 0 }
+    MergeSpec { n_streams, n_visible: 1, n_hidden: 1, keys: vec![key(0, INT4, (false, false))], limit: None, offset: 0 }
 }
 
 fn numbers(values: &[i32]) -> VecDeque<Bytes> {
@@ -153,7 +153,7 @@ proptest! {
         limit in prop::option::of(0..20_u64),
         offset in 0..10_u64,
     ) {
-        let keys = vec![key(0, INT4, number_key.0, number_key.1), key(1, TEXT, text_is_descending, false)];
+        let keys = vec![key(0, INT4, number_key), key(1, TEXT, (text_is_descending, false))];
         let mut label = 0;
         let mut all = Vec::new();
         let mut sorted_streams = Vec::new();

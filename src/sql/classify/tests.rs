@@ -160,6 +160,29 @@ fn settings() {
             "SET TIME ZONE LOCAL",
             "SET timezone TO LOCAL",
             "SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE",
+        ],
+        expect![[r#"
+            SET search_path TO a, "B", 'c': Set { scope: Session, name: "search_path", value: "a, \"B\", 'c'" }
+            SET SESSION Work_Mem='64MB': Set { scope: Session, name: "work_mem", value: "'64MB'" }
+            SET LOCAL trunkline.shard = eu ; : Set { scope: Transaction, name: "trunkline.shard", value: "eu" }
+            SET "TimeZone" = 'UTC': Set { scope: Session, name: "timezone", value: "'UTC'" }
+            SET x = -1.5: Set { scope: Session, name: "x", value: "-1.5" }
+            SET x TO DEFAULT: Reset { name: "x" }
+            SET LOCAL x = DEFAULT: Set { scope: Transaction, name: "x", value: "DEFAULT" }
+            SET TIME ZONE 'Europe/Berlin': Set { scope: Session, name: "timezone", value: "'Europe/Berlin'" }
+            SET TIME ZONE -8: Set { scope: Session, name: "timezone", value: "-8" }
+            SET LOCAL TIME ZONE UTC: Set { scope: Transaction, name: "timezone", value: "UTC" }
+            SET TIME ZONE LOCAL: Reset { name: "timezone" }
+            SET timezone TO LOCAL: Set { scope: Session, name: "timezone", value: "LOCAL" }
+            SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE: Set { scope: Session, name: "timezone", value: "INTERVAL '-08:00' HOUR TO MINUTE" }
+        "#]],
+    );
+}
+
+#[test]
+fn settings_by_other_words() {
+    check(
+        &[
             "SET NAMES 'utf8'",
             "SET NAMES",
             "SET client_encoding TO",
@@ -177,32 +200,8 @@ fn settings() {
             "SET x = 1 2",
             "SET x = (1)",
             "SET x FROM CURRENT",
-            "RESET x.y",
-            "RESET ALL",
-            "RESET TIME ZONE",
-            "RESET SESSION AUTHORIZATION",
-            "RESET x y",
-            "SHOW Server_Version",
-            "SHOW ALL",
-            "SHOW TIME ZONE",
-            "SHOW TRANSACTION ISOLATION LEVEL",
-            "SHOW SESSION AUTHORIZATION",
-            "SHOW",
         ],
         expect![[r#"
-            SET search_path TO a, "B", 'c': Set { scope: Session, name: "search_path", value: "a, \"B\", 'c'" }
-            SET SESSION Work_Mem='64MB': Set { scope: Session, name: "work_mem", value: "'64MB'" }
-            SET LOCAL trunkline.shard = eu ; : Set { scope: Transaction, name: "trunkline.shard", value: "eu" }
-            SET "TimeZone" = 'UTC': Set { scope: Session, name: "timezone", value: "'UTC'" }
-            SET x = -1.5: Set { scope: Session, name: "x", value: "-1.5" }
-            SET x TO DEFAULT: Reset { name: "x" }
-            SET LOCAL x = DEFAULT: Set { scope: Transaction, name: "x", value: "DEFAULT" }
-            SET TIME ZONE 'Europe/Berlin': Set { scope: Session, name: "timezone", value: "'Europe/Berlin'" }
-            SET TIME ZONE -8: Set { scope: Session, name: "timezone", value: "-8" }
-            SET LOCAL TIME ZONE UTC: Set { scope: Transaction, name: "timezone", value: "UTC" }
-            SET TIME ZONE LOCAL: Reset { name: "timezone" }
-            SET timezone TO LOCAL: Set { scope: Session, name: "timezone", value: "LOCAL" }
-            SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE: Set { scope: Session, name: "timezone", value: "INTERVAL '-08:00' HOUR TO MINUTE" }
             SET NAMES 'utf8': Set { scope: Session, name: "client_encoding", value: "'utf8'" }
             SET NAMES: Reset { name: "client_encoding" }
             SET client_encoding TO: Unknown
@@ -220,6 +219,27 @@ fn settings() {
             SET x = 1 2: Unknown
             SET x = (1): Unknown
             SET x FROM CURRENT: Unknown
+        "#]],
+    );
+}
+
+#[test]
+fn resets_and_shows() {
+    check(
+        &[
+            "RESET x.y",
+            "RESET ALL",
+            "RESET TIME ZONE",
+            "RESET SESSION AUTHORIZATION",
+            "RESET x y",
+            "SHOW Server_Version",
+            "SHOW ALL",
+            "SHOW TIME ZONE",
+            "SHOW TRANSACTION ISOLATION LEVEL",
+            "SHOW SESSION AUTHORIZATION",
+            "SHOW",
+        ],
+        expect![[r#"
             RESET x.y: Reset { name: "x.y" }
             RESET ALL: ResetAll
             RESET TIME ZONE: Reset { name: "timezone" }
