@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::Client;
 
-use super::{BINARY, DATABASE, PATIENCE, Scratch, connect_with, poll, rows};
+use super::{BINARY, DATABASE, PATIENCE, Scratch, connect_with, poll};
 
 const CLIENT_LINE: &str = "trunkline: listening for clients on 127.0.0.1:";
 const ADMIN_LINE: &str = "trunkline: admin on 127.0.0.1:";
@@ -93,12 +93,6 @@ impl Proxy {
     /// A session of the admin console.
     pub(crate) async fn admin(&self) -> Client {
         connect_with(&format!("host=127.0.0.1 port={} user=admin dbname=trunkline", self.admin_port)).await.unwrap()
-    }
-
-    /// Waits until the rows of an admin command are as `is_so` wants them.
-    pub(crate) async fn wait_until(&self, command: &str, is_so: impl Fn(&[Vec<Option<String>>]) -> bool) {
-        let admin = self.admin().await;
-        poll(&format!("{command} changes"), async || is_so(&rows(&admin, command).await)).await;
     }
 
     /// What it has written to standard error so far.
