@@ -114,11 +114,11 @@ start_bouncer 17460 transaction 20; bouncer_transaction=$bouncer_pid
 start_bouncer 17461 session 100; bouncer_session=$bouncer_pid
 start_trunkline 17440 "$work/plain.toml"; plain=$trunkline_pid
 start_trunkline 17450 "$work/sharded.toml"; sharded=$trunkline_pid
-"$bin/psql" -X -q -h 127.0.0.1 -p 17450 -U postgres -d bench -c "$(
+{
     echo 'INSERT INTO users (user_id, name, email, country) VALUES'
     for id in $(seq 1 4999); do echo "($id, 'user $id', 'e', 'us'),"; done
-    echo "(5000, 'last', 'e', 'us')"
-)"
+    echo "(5000, 'last', 'e', 'us');"
+} | "$bin/psql" -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p 17450 -U postgres -d bench
 
 ticks=$(getconf CLK_TCK)
 cpu_ticks() { # pid: fields 14 and 15 of stat, counted behind the name in parentheses
@@ -190,9 +190,9 @@ awk '
     printf '{\n  "mode": "%s", "seconds_per_run": %s, "rounds": %s, "cores": %s,\n' "$mode" "$seconds" "$rounds" "$(nproc)"
     printf '  "postgres": "%s", "pgbouncer": "%s",\n' "$("$bin/postgres" --version)" "$("$pgbouncer" --version | head -1)"
     printf '  "medians": [\n'
-    awk '{ printf "%s    { \"case\": \"%s\", \"pooler\": \"%s\", \"cpu_seconds_per_million\": %s, \"tps\": %s }", NR > 1 ? ",\n" : "", $1, $2, $3, $4 }' "$medians"
+    awk '{ printf "%s    { \"case\": \"%s\", \"pooler\": \"%s\", \"cpu_seconds_per_million\": %s, \"tps\": %s }", (NR > 1 ? ",\n" : ""), $1, $2, $3, $4 }' "$medians"
     printf '\n  ],\n  "runs": [\n'
-    awk '{ printf "%s    { \"case\": \"%s\", \"pooler\": \"%s\", \"tps\": %s, \"cpu_seconds_per_million\": %s }", NR > 1 ? ",\n" : "", $1, $2, $3, $4 }' "$rows_file"
+    awk '{ printf "%s    { \"case\": \"%s\", \"pooler\": \"%s\", \"tps\": %s, \"cpu_seconds_per_million\": %s }", (NR > 1 ? ",\n" : ""), $1, $2, $3, $4 }' "$rows_file"
     printf '\n  ]\n}\n'
 } >"$results/pgbench.json"
 echo "benches/results/pgbench.json has every run"
