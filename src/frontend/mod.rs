@@ -1,1 +1,5 @@
 //! TODO
+
+mod auth;
+
+pub use auth::{AuthStep, Authenticator, Identity};

@@ -97,6 +97,7 @@ fn push_set(sql: &mut String, name: &str, value: &SettingValue) {
     let _ = match (name, value) {
         ("session_authorization", SettingValue::Sql(value)) => write!(sql, "SET SESSION AUTHORIZATION {value};"),
         ("timezone", SettingValue::Sql(value)) => write!(sql, "SET TIME ZONE {value};"),
+        ("session characteristics", SettingValue::Sql(modes)) => write!(sql, "SET SESSION CHARACTERISTICS AS TRANSACTION {modes};"),
         ("role", SettingValue::Sql(value)) => write!(sql, "SET ROLE {value};"),
         (name, SettingValue::Sql(value)) => write!(sql, "SET {} TO {value};", quoted_name(name)),
         (name, SettingValue::Text(value)) => {

@@ -1,10 +1,12 @@
 //! SQL text: tokens, fingerprints, statement classes, key values. Pure; knows nothing of shards.
 
 mod classify;
+mod cursor;
 mod fingerprint;
 mod lexer;
 mod scan;
 mod split;
+mod timestamp;
 mod value;
 
 pub use classify::{Classified, Command, CopyDirection, DeallocateTarget, DiscardTarget, SetScope, UtilityKind, classify};
