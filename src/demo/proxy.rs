@@ -1,9 +1,8 @@
-//! The proxy inside the demo's process, and what its planner says of a statement.
+//! The proxy inside the demo's process.
 
 use std::path::Path;
 
 use super::DemoError;
-use super::layout::Layout;
 use crate::config;
 use crate::server;
 
@@ -13,10 +12,7 @@ pub(super) struct Proxy(server::Running);
 impl Proxy {
     /// Starts the proxy with the configuration in `config_file`.
     pub(super) async fn start(config_file: &Path) -> Result<Self, DemoError> {
-        let config = config::load(config_file).map_err(|faults| {
-            let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            DemoError::Proxy(lines.join("\n"))
-        })?;
+        let config = config::load(config_file).map_err(|faults| DemoError::faults(&faults))?;
         let running = server::start(config, config_file.to_owned()).await;
         running.map(Self).map_err(|error| DemoError::Proxy(error.to_string()))
     }
@@ -25,10 +21,4 @@ impl Proxy {
     pub(super) async fn stop(self) {
         self.0.shutdown().await;
     }
-}
-
-/// The shards that `sql` is answered by, in words.
-pub(super) fn touched_shards(layout: &Layout, sql: &str) -> Result<String, DemoError> {
-    let _ = (layout, sql);
-    Ok(String::new())
 }
