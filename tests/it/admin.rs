@@ -59,7 +59,7 @@ async fn only_named_users_enter_the_console() {
     let cluster = Cluster::start(1).await;
     let proxy = cluster.proxy().await;
     let target = format!("host=127.0.0.1 port={} user=mallory dbname=trunkline", proxy.admin_port);
-    let error = connect_with(&target).await.err().expect("mallory was let in");
+    let error = connect_with(&target).await.expect_err("mallory was let in");
     assert!(error.code().unwrap().code().starts_with("28"), "{error:?}");
 }
 

@@ -126,7 +126,7 @@ async fn scram_lets_in_only_who_knows_the_password() {
     let client = connect_with(&format!("{} password='open sesame'", proxy.target("ada"))).await.unwrap();
     assert_eq!(value(&client, "SELECT count(*) FROM users").await, "0");
     for target in [format!("{} password=wrong", proxy.target("ada")), format!("{} password=x", proxy.target("mallory"))] {
-        let error = connect_with(&target).await.err().expect("let in");
+        let error = connect_with(&target).await.expect_err("let in");
         assert_eq!(error.code().unwrap().code(), "28P01", "{target}");
     }
     // A message beyond the limit of the unauthenticated is not read to its end.
