@@ -29,7 +29,7 @@ async fn n_active(cluster: &Cluster, shard_idx: usize) -> String {
 /// All leases are back: no pool counts a connection in use.
 async fn wait_until_free(proxy: &Proxy) {
     let admin = proxy.admin().await;
-    poll("leases are back", async || crate::admin::column(&admin, "SHOW POOLS", "active").await.iter().all(|n| n == "0")).await;
+    poll("leases are back", async || crate::admin::column(&admin, "SHOW POOLS", "leased").await.iter().all(|n| n == "0")).await;
 }
 
 #[tokio::test]
