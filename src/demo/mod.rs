@@ -7,6 +7,7 @@ mod load;
 pub mod postgres;
 mod proxy;
 mod questions;
+mod route;
 mod rows;
 mod shards;
 
@@ -24,6 +25,7 @@ use layout::{DATABASE, DEFAULT_PORT_BASE, Layout};
 use postgres::{Installation, SUPERUSER};
 use proxy::Proxy;
 use questions::QUESTIONS;
+use route::touched_shards;
 use rows::{ROWS_VERSION, Shop};
 use shards::Shards;
 
@@ -154,7 +156,7 @@ async fn show(options: &DemoOptions, layout: &Layout, shop: Shop) -> Result<(), 
             let asked_at = jiff::Timestamp::now().as_microsecond();
             let answer = Answer::to(client, question.sql()).await?;
             let answered_at = jiff::Timestamp::now().as_microsecond();
-            let shards = proxy::touched_shards(layout, question.sql())?;
+            let shards = touched_shards(&layout.config_file(), question.sql())?;
             say(&format!("\n{}. {}\n\n{};\n\n{}\n", idx + 1, question.title(), question.sql(), answer.to_table()))?;
             say(&format!("  -> {shards}"))?;
             // A row may leave the last three days while the question is under way.
