@@ -1,11 +1,12 @@
 //! One database as the process serves it: topology, schema snapshot, health, pools, counters.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
+use tokio_util::sync::DropGuard;
 
 use crate::backend::Pools;
 use crate::backend::catalog::load_schema;
@@ -41,6 +42,8 @@ pub struct DatabaseParts {
     pub control: Vec<Vec<ControlNode>>,
     pub registry: Arc<Registry>,
     pub n_workers: usize,
+    /// Stops the database's probers when it is dropped.
+    pub probing: DropGuard,
 }
 
 /// A database of the configuration. Shared by all workers.
@@ -63,11 +66,13 @@ pub struct Database {
     /// Serialises reads of the catalog.
     refreshing: Mutex<()>,
     refreshed_at_micros: AtomicI64,
+    is_prepared: AtomicBool,
+    _probing: DropGuard,
 }
 
 impl Database {
     pub fn new(config: DatabaseConfig, parts: DatabaseParts) -> Self {
-        let DatabaseParts { query, board, control, registry, n_workers } = parts;
+        let DatabaseParts { query, board, control, registry, n_workers, probing } = parts;
         let topology = Arc::new(config.topology.clone());
         let generation = 0;
         Self {
@@ -84,6 +89,8 @@ impl Database {
             generation: AtomicU64::new(generation),
             refreshing: Mutex::new(()),
             refreshed_at_micros: AtomicI64::new(0),
+            is_prepared: AtomicBool::new(false),
+            _probing: probing,
             config,
         }
     }
@@ -151,6 +158,15 @@ impl Database {
             self.replace_view(None, Some(Arc::new(schema)));
         }
         Ok(())
+    }
+
+    /// Whether control tables, watermarks and schema snapshot are there.
+    pub fn is_prepared(&self) -> bool {
+        self.is_prepared.load(Ordering::Relaxed)
+    }
+
+    pub fn set_prepared(&self) {
+        self.is_prepared.store(true, Ordering::Relaxed);
     }
 
     /// Whether enough time has passed since the last read for an error to ask for another.
