@@ -3,6 +3,7 @@
 mod classify;
 mod fingerprint;
 mod lexer;
+mod scan;
 mod split;
 mod value;
 
