@@ -1,1 +1,13 @@
-//! TODO
+//! Connections to servers: raw ones that carry clients' statements, pooled per node and user, and the control plane's.
+
+mod cancel;
+mod connect;
+mod connection;
+mod pool;
+mod socket;
+
+pub use cancel::{AnnouncedCancel, CancelHandle, cancel_request};
+pub use connect::{ConnectError, Credentials, server_report};
+pub use connection::{Connection, ConnectionLost};
+pub use pool::{CheckoutError, Lease, PoolFigures, Pools, UserPools};
+pub use socket::{OUTPUT_HIGH_WATER, Socket, Stream};

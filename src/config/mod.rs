@@ -1,11 +1,29 @@
 //! The configuration file: strict TOML on disk ([`raw`]), typed and checked after. All faults at once, with their lines.
 
+mod fault;
+mod key;
+mod raw;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod topology;
+mod units;
+mod users;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use toml::de::DeTable;
+
 use crate::topology::Topology;
+use fault::Source;
+use raw::Section;
+use topology::{Surroundings, read_database};
+
+pub use fault::Fault;
+pub use users::{ScramVerifier, UserConfig, UserSecret};
 
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,23 +112,6 @@ pub struct AuthConfig {
     pub users: BTreeMap<String, UserConfig>,
 }
 
-/// A user of the users file.
-#[derive(Clone, PartialEq, Eq)]
-pub struct UserConfig {
-    pub secret: UserSecret,
-    /// User and password towards the servers; the client's own name and password when left out.
-    pub backend_user: Option<String>,
-    pub backend_password: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-pub enum UserSecret {
-    None,
-    Password(String),
-    /// `SCRAM-SHA-256$…` as in pg_authid.
-    Scram(String),
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct HealthConfig {
     pub interval: Duration,
@@ -136,24 +137,94 @@ pub struct ControlConfig {
     pub password: Option<String>,
 }
 
-/// One fault of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    pub file: PathBuf,
-    /// One-based; `None` where something is missing from the whole file.
-    pub line: Option<usize>,
-    pub message: String,
-}
-
-/// Names without secrets.
-impl std::fmt::Debug for UserConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserConfig").field("backend_user", &self.backend_user).finish_non_exhaustive()
-    }
-}
-
+/// The user without the password.
 impl std::fmt::Debug for ControlConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ControlConfig").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Reads and checks the configuration file at `path`, and the users file that it names.
+///
+/// # Errors
+/// Every fault of both files, in the order of their lines.
+pub fn load(path: &Path) -> Result<Config, Vec<Fault>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read the configuration: {error}");
+        vec![Fault { file: path.to_owned(), line: None, message }]
+    })?;
+    Config::parse(&text, path)
+}
+
+impl Config {
+    /// Checks the text of a configuration file. Relative paths in it start from the directory of `path`.
+    ///
+    /// # Errors
+    /// Every fault, in the order of their lines.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Vec<Fault>> {
+        let source = Source::new(path, text);
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            source.fault(&error.span().unwrap_or_default(), error.message());
+        }
+        let config = read_config(Section::root(&source, &document));
+        let faults = source.into_faults();
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+}
+
+fn read_config(mut root: Section<'_>) -> Config {
+    let dir = root.source().path().parent().unwrap_or(Path::new("")).to_owned();
+    let server = settings::read_server(root.section("server"));
+    let admin = settings::read_admin(root.section("admin"), &server.listen);
+    let pool = settings::read_pool(root.section("pool"), &PoolConfig::default());
+    let query = settings::read_query(root.section("query"));
+    settings::judge_checkout(root.source(), "pool", &pool, &query);
+    let health = settings::read_health(root.section("health"));
+    let auth = read_auth(root.section("auth"), &dir, &server, &admin);
+    if let Some(tls) = root.take("tls") {
+        tls.fault("TLS is not supported yet; remove the section");
+    }
+    let surroundings = Surroundings { dir: &dir, pool: &pool, query: &query };
+    let entries = root.section("databases").into_entries();
+    if entries.is_empty() {
+        root.source().fault_of_file("no database is configured: add [databases.NAME]");
+    }
+    let named = entries.iter().filter_map(|entry| Some((entry.name.clone(), read_database(entry, surroundings)?)));
+    let databases = named.collect();
+    root.finish();
+    Config { server, admin, pool, query, auth, health, databases }
+}
+
+fn read_auth(mut section: Section<'_>, dir: &Path, server: &ServerConfig, admin: &AdminConfig) -> AuthConfig {
+    let source = section.source();
+    let method = settings::read_method(&mut section);
+    let is_trust = method == AuthMethod::Trust;
+    if !section.boolean("force") && is_trust {
+        settings::judge_trust(source, server, admin);
+    }
+    let users = match section.string("file") {
+        Some(file) => users::load_users(&dir.join(file), !is_trust).unwrap_or_else(|faults| {
+            source.absorb(faults);
+            BTreeMap::new()
+        }),
+        None if is_trust => BTreeMap::new(),
+        None => {
+            source.fault_of_key(&["auth.method"], "auth.file: method \"scram-sha-256\" needs a users file");
+            BTreeMap::new()
+        }
+    };
+    section.finish();
+    judge_admin_users(source, admin, &users);
+    AuthConfig { method, users }
+}
+
+/// Users of the admin console log in as all others do.
+fn judge_admin_users(source: &Source, admin: &AdminConfig, users: &BTreeMap<String, UserConfig>) {
+    if users.is_empty() || !source.has_key("admin.users") {
+        return;
+    }
+    for stranger in admin.users.iter().filter(|name| !users.contains_key(*name)) {
+        source.fault_of_key(&["admin.users"], format!("admin.users: \"{stranger}\" is not in the users file"));
     }
 }

@@ -1,1 +1,9 @@
-//! TODO
+//! What a client's session is: message framing, prepared statements, settings, transaction state. Pure.
+
+pub mod prepared;
+pub mod row_description;
+pub mod settings;
+pub mod startup;
+pub mod transaction;
+pub mod unpooled;
+pub mod wire;

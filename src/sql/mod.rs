@@ -5,6 +5,7 @@ mod fingerprint;
 mod lexer;
 mod scan;
 mod split;
+mod timestamp;
 mod value;
 
 pub use classify::{Classified, Command, CopyDirection, DeallocateTarget, DiscardTarget, SetScope, UtilityKind, classify};

@@ -1,0 +1,52 @@
+# make demo    three shards with replicas, the proxy, 200,000 rows and six questions; Ctrl-C ends it
+# make test    all that CI runs
+# make lint    format check and clippy alone
+# make bench   pgbench through the proxy against PgBouncer (BENCH=quick for a short run)
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# A run that hangs must not hold a machine: seconds for all tests together.
+TEST_LIMIT ?= 1500
+BENCH ?= full
+# Debian's package manager, as root or by sudo.
+APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+
+.PHONY: help deps deps-bench demo test lint bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -4
+
+deps:
+	@if ! { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb || ls "$$(pg_config --bindir)/initdb"; } >/dev/null 2>&1; then \
+		echo 'No Postgres found: installing the package postgresql.'; \
+		$(APT) update -q && DEBIAN_FRONTEND=noninteractive $(APT) install -qy --no-install-recommends postgresql; \
+	fi
+
+deps-bench: deps
+	@if ! command -v pgbouncer >/dev/null; then \
+		$(APT) update -q && DEBIAN_FRONTEND=noninteractive $(APT) install -qy --no-install-recommends pgbouncer; \
+	fi
+
+demo: deps
+	cargo build --release --locked
+	@exec target/release/trunkline demo $(DEMO_FLAGS)
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+test: deps lint
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		timeout --kill-after=20 $(TEST_LIMIT) cargo nextest run --locked --no-fail-fast; \
+	else \
+		timeout --kill-after=20 $(TEST_LIMIT) cargo test --locked --no-fail-fast; \
+	fi
+
+bench: deps-bench
+	cargo build --release --locked
+	benches/pgbench.sh $(BENCH)
+
+clean:
+	rm -rf .demo
+	cargo clean

@@ -1,0 +1,155 @@
+//! One server connection that carries clients' statements, and what is known of its session.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::cancel::CancelHandle;
+use super::connect::{Opened, parameter_status};
+use super::{ConnectError, Socket};
+use crate::observe::{Registry, ServerEntry};
+use crate::session::prepared::{Prepared, PreparedOnServer};
+use crate::session::settings::Settings;
+use crate::session::wire::{self, Header};
+
+/// The server's side of the connection ended or sent nonsense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConnectionLost(pub String);
+
+impl From<std::io::Error> for ConnectionLost {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A raw connection to a server.
+#[derive(Debug)]
+pub struct Connection {
+    pub socket: Socket,
+    pub cancel: CancelHandle,
+    /// Last ParameterStatus values.
+    pub parameters: BTreeMap<String, String>,
+    /// Settings that its session has now; `None` after something may have changed them unseen.
+    pub settings: Option<Settings>,
+    pub prepared: PreparedOnServer,
+    /// Id of the statement that its unnamed prepared statement is.
+    pub unnamed: Option<u64>,
+    /// True from ReadyForQuery(idle) with nothing left to read until the next statement: it may go back to its pool.
+    pub is_clean: bool,
+    pub opened_at: Instant,
+    pub idle_since: Instant,
+    entry: Arc<ServerEntry>,
+    registry: Arc<Registry>,
+}
+
+impl Connection {
+    pub(super) fn new(opened: Opened, cancel: CancelHandle, n_prepared: usize, entry: Arc<ServerEntry>, registry: Arc<Registry>) -> Self {
+        let now = Instant::now();
+        Self {
+            socket: opened.socket,
+            cancel,
+            parameters: opened.parameters,
+            settings: Some(Settings::default()),
+            prepared: PreparedOnServer::new(n_prepared),
+            unnamed: None,
+            is_clean: true,
+            opened_at: now,
+            idle_since: now,
+            entry,
+            registry,
+        }
+    }
+
+    pub fn entry(&self) -> &ServerEntry {
+        &self.entry
+    }
+
+    /// Reads until a whole message stands at the start of `socket.input`, and gives its header.
+    ///
+    /// Cancel safe.
+    pub async fn next_header(&mut self) -> Result<Header, ConnectionLost> {
+        loop {
+            if let Some(header) = self.buffered_header()? {
+                return Ok(header);
+            }
+            if self.socket.fill().await? == 0 {
+                return Err(ConnectionLost("server closed the connection unexpectedly".to_owned()));
+            }
+        }
+    }
+
+    /// The header of the message at the start of `socket.input` if all of it is there.
+    pub fn buffered_header(&self) -> Result<Option<Header>, ConnectionLost> {
+        let header = wire::header(&self.socket.input).map_err(|error| ConnectionLost(error.to_string()))?;
+        Ok(header.filter(|header| self.socket.input.len() >= header.len))
+    }
+
+    /// Remembers a ParameterStatus.
+    pub fn note_parameter(&mut self, body: &[u8]) {
+        if let Some((name, value)) = parameter_status(body) {
+            self.parameters.insert(name, value);
+        }
+    }
+
+    /// Makes sure that a statement is prepared under its server name: writes Close of a displaced one and Parse.
+    ///
+    /// Returns how many CloseComplete and ParseComplete will come for it.
+    pub fn prepare(&mut self, prepared: &Prepared) -> (usize, usize) {
+        if self.prepared.touch(prepared.id) {
+            return (0, 0);
+        }
+        let victim = self.prepared.insert(prepared.id);
+        if let Some(victim) = victim {
+            let name = format!("trunkline_{victim}");
+            wire::describe_or_close(&mut self.socket.output, b'C', b'S', name.as_bytes());
+        }
+        wire::parse(&mut self.socket.output, prepared.server_name.as_bytes(), &prepared.sql, &prepared.param_types);
+        (usize::from(victim.is_some()), 1)
+    }
+
+    /// Sends a simple query and reads to ReadyForQuery, giving the first error's report.
+    ///
+    /// ParameterStatus is noted, rows are dropped. Not cancel safe: the connection is unclean until it returns.
+    pub async fn run_quietly(&mut self, sql: &str) -> Result<Result<(), crate::sqlstate::Report>, ConnectionLost> {
+        wire::query(&mut self.socket.output, sql.as_bytes());
+        self.socket.flush().await?;
+        self.read_quietly().await
+    }
+
+    /// Reads to ReadyForQuery, giving the first error's report.
+    pub async fn read_quietly(&mut self) -> Result<Result<(), crate::sqlstate::Report>, ConnectionLost> {
+        let mut outcome = Ok(());
+        loop {
+            let header = self.next_header().await?;
+            let message = self.socket.input.split_to(header.len);
+            match header.tag {
+                b'E' if outcome.is_ok() => outcome = Err(super::connect::server_report(&message[wire::HEADER_LEN..])),
+                b'S' => self.note_parameter(&message[wire::HEADER_LEN..]),
+                b'Z' => return Ok(outcome),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a pool may hand it out again.
+    pub(super) fn check(&self, limits: &super::pool::Lifetimes) -> Result<(), ConnectError> {
+        let now = Instant::now();
+        if !self.is_clean || self.cancel.is_in_flight() {
+            return Err(ConnectError::Protocol("not clean"));
+        }
+        if now.duration_since(self.opened_at) > limits.max_lifetime || now.duration_since(self.idle_since) > limits.idle_timeout {
+            return Err(ConnectError::Protocol("too old"));
+        }
+        if self.socket.has_news() {
+            return Err(ConnectError::Protocol("closed by the server"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.registry.remove_server(self.entry.id);
+    }
+}

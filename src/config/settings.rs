@@ -1,0 +1,282 @@
+//! The sections that are the same for all databases, and the contradictions between them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fault::Source;
+use super::raw::{Section, Value};
+use super::{AdminConfig, AuthMethod, HealthConfig, PoolConfig, PoolMode, QueryConfig, ServerConfig, TwoPhase};
+
+/// Most client connections, runtimes, servers' connections: far above use, far below what would overflow a sum.
+const MAX_COUNT: u32 = 1_000_000;
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 6432))],
+            unix_socket_dir: None,
+            max_clients: 10_000,
+            login_timeout: Duration::from_secs(10),
+            workers: default_workers(),
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6433)), users: vec!["admin".to_owned()] }
+    }
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            mode: PoolMode::Transaction,
+            max_per_node: 20,
+            checkout_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(3600),
+            max_prepared_statements: 500,
+        }
+    }
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            shard_timeout: Duration::from_secs(30),
+            max_gather_bytes: 256 << 20,
+            max_message_bytes: 64 << 20,
+            two_phase: TwoPhase::Required,
+        }
+    }
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(2), timeout: Duration::from_secs(1), fall: 3, rise: 2 }
+    }
+}
+
+impl PoolMode {
+    /// The word of the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+            Self::Statement => "statement",
+        }
+    }
+}
+
+/// One runtime per core; on two cores and fewer a single one leaves the servers beside it their share.
+fn default_workers() -> usize {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        0..=2 => 1,
+        n_cores => n_cores,
+    }
+}
+
+pub(super) fn read_server(mut section: Section<'_>) -> ServerConfig {
+    let default = ServerConfig::default();
+    let listen = section.take("listen").map(|value| (read_listen(&value), value));
+    let server = ServerConfig {
+        unix_socket_dir: section.take("unix_socket_dir").and_then(|value| read_socket_dir(&value)),
+        max_clients: section.integer("max_clients", 1..=MAX_COUNT, default.max_clients as u32) as usize,
+        login_timeout: section.positive_duration("login_timeout", default.login_timeout),
+        workers: section.integer("workers", 1..=1024, default.workers as u32) as usize,
+        shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace),
+        listen: listen.as_ref().map_or(default.listen, |(addresses, _)| addresses.clone()),
+    };
+    if let Some((addresses, value)) = &listen {
+        judge_listen(addresses, value);
+    }
+    section.finish();
+    server
+}
+
+fn read_listen(value: &Value<'_>) -> Vec<SocketAddr> {
+    value.one_or_many().iter().filter_map(read_address).collect()
+}
+
+fn judge_listen(addresses: &[SocketAddr], value: &Value<'_>) {
+    if value.one_or_many().is_empty() {
+        value.fault("needs at least one address");
+    }
+    for (idx, address) in addresses.iter().enumerate() {
+        if let Some(earlier) = addresses[..idx].iter().find(|earlier| is_same_socket(earlier, address)) {
+            value.fault(format!("{address} and {earlier} would listen on the same port"));
+        }
+    }
+}
+
+fn read_address(value: &Value<'_>) -> Option<SocketAddr> {
+    let text = value.string()?;
+    value.understood(text.parse().map_err(|_| {
+        format!("\"{text}\" is not an IP address with a port, such as \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::1]:6432\"")
+    }))
+}
+
+fn read_socket_dir(value: &Value<'_>) -> Option<PathBuf> {
+    let dir = PathBuf::from(value.string()?);
+    if !dir.is_absolute() {
+        value.fault("must be an absolute path");
+    }
+    Some(dir)
+}
+
+/// Whether both cannot be listened on: one port, and an address that is the same or covers the other.
+fn is_same_socket(a: &SocketAddr, b: &SocketAddr) -> bool {
+    let covers = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && wide.is_ipv4() == other.is_ipv4();
+    let (first, second) = (a.ip(), b.ip());
+    // Port 0 asks the system for any free port.
+    a.port() == b.port() && a.port() != 0 && (first == second || covers(first, second) || covers(second, first))
+}
+
+/// Reads `[admin]`; `client_addresses` must not be listened on twice.
+pub(super) fn read_admin(mut section: Section<'_>, client_addresses: &[SocketAddr]) -> AdminConfig {
+    let default = AdminConfig::default();
+    let listen = section.take("listen").and_then(|value| read_address(&value)).unwrap_or(default.listen);
+    if let Some(client) = client_addresses.iter().find(|client| is_same_socket(client, &listen)) {
+        let message = format!("admin.listen: {listen} is already taken by server.listen ({client})");
+        section.source().fault_of_key(&["admin.listen", "server.listen"], message);
+    }
+    let users = section.take("users").map_or(default.users, |value| read_names(&value));
+    section.finish();
+    AdminConfig { listen, users }
+}
+
+/// An array of names, each once.
+pub(super) fn read_names(value: &Value<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for element in value.list().unwrap_or_default() {
+        match element.string() {
+            Some("") => element.fault("a name must not be empty"),
+            Some(name) if names.iter().any(|known| known == name) => element.fault(format!("\"{name}\" is named twice")),
+            Some(name) => names.push(name.to_owned()),
+            None => {}
+        }
+    }
+    names
+}
+
+/// Reads a `[pool]`, or one database's own over `default`.
+pub(super) fn read_pool(mut section: Section<'_>, default: &PoolConfig) -> PoolConfig {
+    let pool = PoolConfig {
+        mode: section.take("mode").and_then(|value| read_mode(&value)).unwrap_or(default.mode),
+        max_per_node: section.integer("max_per_node", 1..=MAX_COUNT, default.max_per_node as u32) as usize,
+        checkout_timeout: section.positive_duration("checkout_timeout", default.checkout_timeout),
+        connect_timeout: section.positive_duration("connect_timeout", default.connect_timeout),
+        idle_timeout: section.duration("idle_timeout", default.idle_timeout),
+        max_lifetime: section.duration("max_lifetime", default.max_lifetime),
+        max_prepared_statements: {
+            let n_statements = default.max_prepared_statements as u32;
+            section.integer("max_prepared_statements", 1..=MAX_COUNT, n_statements) as usize
+        },
+    };
+    section.finish();
+    pool
+}
+
+fn read_mode(value: &Value<'_>) -> Option<PoolMode> {
+    let modes = [PoolMode::Transaction, PoolMode::Session, PoolMode::Statement];
+    let word = value.string()?;
+    let mode = modes.into_iter().find(|mode| mode.as_str() == word);
+    if mode.is_none() {
+        value.fault(format!("\"{word}\" is not a pool mode; modes are transaction, session, statement"));
+    }
+    mode
+}
+
+pub(super) fn read_query(mut section: Section<'_>) -> QueryConfig {
+    let default = QueryConfig::default();
+    let timeout = section.duration("timeout", default.timeout);
+    let shard_timeout = section.duration("shard_timeout", timeout);
+    if !timeout.is_zero() && (shard_timeout > timeout || shard_timeout.is_zero()) {
+        let message = "query.shard_timeout: must not exceed query.timeout, which ends the whole statement";
+        section.source().fault_of_key(&["query.shard_timeout"], message);
+    }
+    let max_gather_bytes = section.size("max_gather_bytes", default.max_gather_bytes);
+    if max_gather_bytes == 0 {
+        section.source().fault_of_key(&["query.max_gather_bytes"], "query.max_gather_bytes: must be more than zero");
+    }
+    let max_message_bytes = section.size("max_message_bytes", default.max_message_bytes as u64);
+    // src/include/libpq/libpq.h: PQ_LARGE_MESSAGE_LIMIT is just under 1 GB; below 64 kB ordinary statements would not fit.
+    if !(64 << 10..1 << 30).contains(&max_message_bytes) {
+        let message = "query.max_message_bytes: must be at least 64kB and less than 1GB";
+        section.source().fault_of_key(&["query.max_message_bytes"], message);
+    }
+    if let Some(value) = section.take("two_phase")
+        && value.string().is_some_and(|word| word != "required")
+    {
+        value.fault("must be \"required\": what writes more than one shard commits in two phases");
+    }
+    section.finish();
+    QueryConfig {
+        timeout,
+        shard_timeout,
+        max_gather_bytes,
+        max_message_bytes: usize::try_from(max_message_bytes).unwrap_or(default.max_message_bytes),
+        two_phase: TwoPhase::Required,
+    }
+}
+
+pub(super) fn read_health(mut section: Section<'_>) -> HealthConfig {
+    let default = HealthConfig::default();
+    let health = HealthConfig {
+        interval: section.positive_duration("interval", default.interval),
+        timeout: section.positive_duration("timeout", default.timeout),
+        fall: section.integer("fall", 1..=1000, default.fall),
+        rise: section.integer("rise", 1..=1000, default.rise),
+    };
+    if health.timeout > health.interval {
+        let message = "health.timeout: must not exceed health.interval, or probes of one node would overlap";
+        section.source().fault_of_key(&["health.timeout", "health.interval"], message);
+    }
+    section.finish();
+    health
+}
+
+/// Reads `auth.method`.
+pub(super) fn read_method(section: &mut Section<'_>) -> AuthMethod {
+    let Some(value) = section.take("method") else { return AuthMethod::ScramSha256 };
+    match value.string() {
+        Some("scram-sha-256") | None => AuthMethod::ScramSha256,
+        Some("trust") => AuthMethod::Trust,
+        Some(word @ ("md5" | "plain" | "cert")) => {
+            value.fault(format!("\"{word}\" is not supported yet; use \"scram-sha-256\" or \"trust\""));
+            AuthMethod::ScramSha256
+        }
+        Some(word) => {
+            value.fault(format!("\"{word}\" is not a method of authentication; use \"scram-sha-256\" or \"trust\""));
+            AuthMethod::ScramSha256
+        }
+    }
+}
+
+/// Under trust anyone who reaches an address is let in as anyone, so the address must not be reached from outside.
+pub(super) fn judge_trust(source: &Source, server: &ServerConfig, admin: &AdminConfig) {
+    for (key, address) in server.listen.iter().map(|address| ("server.listen", address)).chain([("admin.listen", &admin.listen)])
+    {
+        if !address.ip().is_loopback() {
+            let message = format!(
+                "{key}: auth.method \"trust\" lets anyone in as any user, and {address} is reachable from other machines; \
+                 listen on 127.0.0.1, use \"scram-sha-256\", or set auth.force = true"
+            );
+            source.fault_of_key(&[key, "auth.method"], message);
+        }
+    }
+}
+
+/// A client that waits longer for a connection than its statement may take would be told of the wrong limit.
+pub(super) fn judge_checkout(source: &Source, pool_path: &str, pool: &PoolConfig, query: &QueryConfig) {
+    if !query.timeout.is_zero() && pool.checkout_timeout > query.timeout {
+        let keys = [format!("{pool_path}.checkout_timeout"), "pool.checkout_timeout".to_owned(), "query.timeout".to_owned()];
+        let message = format!("{pool_path}.checkout_timeout: must not exceed query.timeout, which counts the wait too");
+        source.fault_of_key(&keys.each_ref().map(String::as_str), message);
+    }
+}

@@ -1,0 +1,31 @@
+//! Log lines on standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Environment variable with a filter as of the crate tracing-subscriber (`info`, `trunkline::health=debug`).
+const FILTER_VARIABLE: &str = "TRUNKLINE_LOG";
+
+/// Sends log lines to standard error, level `info` and above unless `TRUNKLINE_LOG` says otherwise.
+///
+/// A filter that cannot be read counts as `info` and is named in a warning. A second call does nothing.
+pub fn init_tracing() {
+    let wanted = std::env::var(FILTER_VARIABLE).unwrap_or_default();
+    let (filter, fault) = match wanted.trim() {
+        "" => (EnvFilter::new("info"), None),
+        text => match EnvFilter::try_new(text) {
+            Ok(filter) => (filter, None),
+            Err(fault) => (EnvFilter::new("info"), Some(fault)),
+        },
+    };
+    let is_first = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init()
+        .is_ok();
+    if is_first && let Some(fault) = fault {
+        tracing::warn!(%fault, "{FILTER_VARIABLE} cannot be read; logging at level info");
+    }
+}

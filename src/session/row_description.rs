@@ -1,0 +1,80 @@
+//! RowDescription, as far as merging needs it: types, formats, and cutting off hidden columns.
+
+use bytes::{BufMut, BytesMut};
+
+use super::wire::{self, BodyReader};
+
+/// One column's place in a RowDescription body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnDescription {
+    pub type_oid: u32,
+    /// Where the column's description ends in the body.
+    end: usize,
+}
+
+/// The columns of a RowDescription body; `None` when it is malformed.
+pub fn columns(body: &[u8]) -> Option<Vec<ColumnDescription>> {
+    let mut reader = BodyReader(body);
+    let n_columns = usize::try_from(reader.i16()?).ok()?;
+    let mut columns = Vec::with_capacity(n_columns);
+    for _ in 0..n_columns {
+        reader.c_string()?;
+        reader.bytes(6)?;
+        let type_oid = reader.u32()?;
+        reader.bytes(8)?;
+        columns.push(ColumnDescription { type_oid, end: body.len() - reader.0.len() });
+    }
+    Some(columns)
+}
+
+/// Writes a RowDescription of the first `n_columns` of `body`, with the client's result formats.
+pub fn write_prefix(buffer: &mut BytesMut, body: &[u8], n_columns: usize, formats: &[i16]) {
+    let Some(columns) = columns(body) else { return };
+    wire::message(buffer, b'T', |b| {
+        b.put_i16(i16::try_from(n_columns).unwrap_or(i16::MAX));
+        let mut start = 2;
+        for (column_idx, column) in columns.iter().take(n_columns).enumerate() {
+            b.put_slice(body.get(start..column.end - 2).unwrap_or_default());
+            b.put_i16(format_of(formats, column_idx));
+            start = column.end;
+        }
+    });
+}
+
+/// The format of a column under Bind's result formats: none means text, one means all.
+pub fn format_of(formats: &[i16], column_idx: usize) -> i16 {
+    match formats {
+        [] => 0,
+        [all] => *all,
+        each => each.get(column_idx).copied().unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(names: &[&str]) -> BytesMut {
+        let mut body = BytesMut::new();
+        body.put_i16(i16::try_from(names.len()).unwrap());
+        for (idx, name) in names.iter().enumerate() {
+            body.put_slice(name.as_bytes());
+            body.put_slice(&[0; 7]);
+            body.put_u32(20 + u32::try_from(idx).unwrap());
+            body.put_slice(&[0; 8]);
+        }
+        body
+    }
+
+    #[test]
+    fn hidden_columns_are_cut_off_and_formats_are_the_clients() {
+        let body = description(&["id", "name", "hidden"]);
+        assert_eq!(columns(&body).unwrap().iter().map(|c| c.type_oid).collect::<Vec<_>>(), [20, 21, 22]);
+        let mut message = BytesMut::new();
+        write_prefix(&mut message, &body, 2, &[1]);
+        let cut = &message[wire::HEADER_LEN..];
+        assert_eq!(columns(cut).unwrap().len(), 2);
+        assert_eq!(cut[cut.len() - 2..], [0, 1]);
+        assert!(columns(&body[..10]).is_none());
+    }
+}

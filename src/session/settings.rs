@@ -1,0 +1,162 @@
+//! Settings of a session: what the client asked for at startup and by SET, to be replayed on each backend it borrows.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use twox_hash::XxHash3_64;
+
+/// How a setting's value was given.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SettingValue {
+    /// The text as SHOW prints it: from the startup message.
+    Text(String),
+    /// The text after TO in a SET statement, verbatim.
+    Sql(String),
+}
+
+/// All settings that differ from the server's own, under their folded names. Cheap to clone and to compare.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    values: Arc<BTreeMap<String, SettingValue>>,
+    hash: u64,
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && (Arc::ptr_eq(&self.values, &other.values) || self.values == other.values)
+    }
+}
+
+impl Settings {
+    pub fn new(values: BTreeMap<String, SettingValue>) -> Self {
+        let mut text = String::new();
+        for (name, value) in &values {
+            let (kind, value) = match value {
+                SettingValue::Text(value) => ('t', value),
+                SettingValue::Sql(value) => ('s', value),
+            };
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{name}\0{kind}{value}\0");
+        }
+        let hash = if values.is_empty() { 0 } else { XxHash3_64::oneshot(text.as_bytes()) };
+        Self { values: Arc::new(values), hash }
+    }
+
+    pub fn value(&self, name: &str) -> Option<&SettingValue> {
+        self.values.get(name)
+    }
+
+    /// The same with `name` set to the text of a SET statement.
+    #[must_use]
+    pub fn with(&self, name: &str, value: SettingValue) -> Self {
+        let mut values = (*self.values).clone();
+        values.insert(name.to_owned(), value);
+        Self::new(values)
+    }
+
+    /// The same with `name` as it is in `startup`.
+    #[must_use]
+    pub fn with_reset(&self, name: &str, startup: &Self) -> Self {
+        let mut values = (*self.values).clone();
+        match startup.values.get(name) {
+            Some(value) => values.insert(name.to_owned(), value.clone()),
+            None => values.remove(name),
+        };
+        Self::new(values)
+    }
+
+    /// Statements that bring a backend from `applied` to these settings; empty when nothing is to do.
+    ///
+    /// What the other client had set is reset first, so that nothing leaks. Values from SET are replayed verbatim, values
+    /// of the startup message as literals.
+    pub fn statements_from(&self, applied: &Self) -> String {
+        let mut sql = String::new();
+        if self == applied {
+            return sql;
+        }
+        if applied.values.contains_key("session_authorization") {
+            sql.push_str("RESET SESSION AUTHORIZATION;");
+        }
+        if applied.values.contains_key("role") {
+            sql.push_str("RESET ROLE;");
+        }
+        if applied.values.keys().any(|name| !self.values.contains_key(name)) {
+            sql.push_str("RESET ALL;");
+        }
+        // session_authorization and role come first in effect: what they may not set must fail as it did for the client.
+        for (name, value) in self.values.iter() {
+            push_set(&mut sql, name, value);
+        }
+        sql
+    }
+}
+
+fn push_set(sql: &mut String, name: &str, value: &SettingValue) {
+    // Writing to a String cannot fail.
+    let _ = match (name, value) {
+        ("session_authorization", SettingValue::Sql(value)) => write!(sql, "SET SESSION AUTHORIZATION {value};"),
+        ("timezone", SettingValue::Sql(value)) => write!(sql, "SET TIME ZONE {value};"),
+        ("role", SettingValue::Sql(value)) => write!(sql, "SET ROLE {value};"),
+        (name, SettingValue::Sql(value)) => write!(sql, "SET {} TO {value};", quoted_name(name)),
+        (name, SettingValue::Text(value)) => {
+            write!(sql, "SELECT pg_catalog.set_config({}, {}, false);", quote_literal(name), quote_literal(value))
+        }
+    };
+}
+
+/// `"a"."b"` for the setting `a.b`.
+fn quoted_name(name: &str) -> String {
+    name.split('.').map(quote_identifier).collect::<Vec<_>>().join(".")
+}
+
+/// `text` as a quoted identifier.
+pub fn quote_identifier(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// `text` as a literal that reads the same under any `standard_conforming_strings`.
+pub fn quote_literal(text: &str) -> String {
+    if text.contains('\\') {
+        format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::new(pairs.iter().map(|(n, v)| ((*n).to_owned(), SettingValue::Text((*v).to_owned()))).collect())
+    }
+
+    #[test]
+    fn equal_settings_need_no_statement() {
+        let a = settings(&[("application_name", "x")]);
+        assert_eq!(a.statements_from(&settings(&[("application_name", "x")])), "");
+    }
+
+    #[test]
+    fn what_another_client_set_is_reset() {
+        let mine = settings(&[("application_name", "it's")]);
+        let theirs = settings(&[("search_path", "a, b")]).with("role", SettingValue::Sql("bob".into()));
+        assert_eq!(
+            mine.statements_from(&theirs),
+            "RESET ROLE;RESET ALL;SELECT pg_catalog.set_config('application_name', 'it''s', false);"
+        );
+        assert_eq!(
+            mine.with("search_path", SettingValue::Sql("a, b".into())).statements_from(&mine),
+            "SELECT pg_catalog.set_config('application_name', 'it''s', false);SET \"search_path\" TO a, b;"
+        );
+    }
+
+    #[test]
+    fn reset_returns_to_the_startup_value() {
+        let startup = settings(&[("timezone", "UTC")]);
+        let changed = startup.with("timezone", SettingValue::Sql("'Asia/Tokyo'".into()));
+        assert_ne!(changed, startup);
+        assert_eq!(changed.with_reset("timezone", &startup), startup);
+    }
+}

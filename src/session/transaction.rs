@@ -1,0 +1,139 @@
+//! The client's transaction as the client sees it. Pure: which shards are enlisted is the executor's business.
+
+use super::settings::{Settings, quote_identifier};
+
+/// Whether the client is in a transaction block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    #[default]
+    Idle,
+    /// Statements of one simple query, or of one pipeline up to Sync, that share a transaction nobody asked for by name.
+    Implicit,
+    /// Between BEGIN and COMMIT.
+    Explicit,
+    /// A statement failed: only ROLLBACK helps.
+    Failed,
+}
+
+/// A savepoint with the settings it returns to.
+#[derive(Debug, Clone)]
+pub struct Savepoint {
+    pub name: String,
+    settings: Settings,
+    n_local_sets: usize,
+}
+
+/// State of the transaction and what a later enlisted shard must be told.
+#[derive(Debug, Clone, Default)]
+pub struct Transaction {
+    pub phase: Phase,
+    /// Text after BEGIN, e.g. `ISOLATION LEVEL SERIALIZABLE`.
+    pub modes: String,
+    /// SET LOCAL and SET TRANSACTION statements so far, to be replayed on shards that are enlisted later.
+    pub local_sets: Vec<String>,
+    pub savepoints: Vec<Savepoint>,
+    settings_at_begin: Settings,
+}
+
+impl Transaction {
+    /// ReadyForQuery's status byte.
+    pub fn status(&self) -> u8 {
+        match self.phase {
+            Phase::Idle | Phase::Implicit => b'I',
+            Phase::Explicit => b'T',
+            Phase::Failed => b'E',
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.phase != Phase::Idle
+    }
+
+    pub fn begin(&mut self, phase: Phase, modes: &str, settings: &Settings) {
+        *self = Self { phase, modes: modes.to_owned(), settings_at_begin: settings.clone(), ..Self::default() };
+    }
+
+    /// Ends the transaction; after a rollback the session's settings are those of its beginning.
+    pub fn end(&mut self, is_committed: bool, settings: &mut Settings) {
+        if !is_committed {
+            settings.clone_from(&self.settings_at_begin);
+        }
+        *self = Self::default();
+    }
+
+    pub fn set_savepoint(&mut self, name: &str, settings: &Settings) {
+        let n_local_sets = self.local_sets.len();
+        self.savepoints.push(Savepoint { name: name.to_owned(), settings: settings.clone(), n_local_sets });
+    }
+
+    /// Whether a savepoint of this name exists.
+    pub fn has_savepoint(&self, name: &str) -> bool {
+        self.savepoints.iter().any(|savepoint| savepoint.name == name)
+    }
+
+    /// Forgets the newest savepoint of this name and those after it.
+    pub fn release(&mut self, name: &str) {
+        if let Some(at) = self.savepoints.iter().rposition(|savepoint| savepoint.name == name) {
+            self.savepoints.truncate(at);
+        }
+    }
+
+    /// The statements that bring a shard that joins now to where the others are: one simple-query string.
+    pub fn opening_statements(&self) -> String {
+        let mut sql = format!("BEGIN {}", self.modes);
+        let mut n_replayed = 0;
+        for savepoint in &self.savepoints {
+            for local in &self.local_sets[n_replayed..savepoint.n_local_sets.max(n_replayed)] {
+                sql.push(';');
+                sql.push_str(local);
+            }
+            n_replayed = savepoint.n_local_sets.max(n_replayed);
+            sql.push_str(";SAVEPOINT ");
+            sql.push_str(&quote_identifier(&savepoint.name));
+        }
+        for local in &self.local_sets[n_replayed..] {
+            sql.push(';');
+            sql.push_str(local);
+        }
+        sql
+    }
+
+    /// Returns to the newest savepoint of this name, which stays.
+    pub fn rollback_to(&mut self, name: &str, settings: &mut Settings) {
+        if let Some(at) = self.savepoints.iter().rposition(|savepoint| savepoint.name == name) {
+            self.savepoints.truncate(at + 1);
+            settings.clone_from(&self.savepoints[at].settings);
+            self.local_sets.truncate(self.savepoints[at].n_local_sets);
+            self.phase = Phase::Explicit;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::settings::SettingValue;
+
+    #[test]
+    fn a_shard_that_joins_late_is_told_in_order() {
+        let mut transaction = Transaction::default();
+        transaction.begin(Phase::Explicit, "READ ONLY", &Settings::default());
+        transaction.local_sets.push("SET LOCAL a TO 1".into());
+        transaction.set_savepoint("s", &Settings::default());
+        transaction.local_sets.push("SET LOCAL b TO 2".into());
+        assert_eq!(transaction.opening_statements(), "BEGIN READ ONLY;SET LOCAL a TO 1;SAVEPOINT \"s\";SET LOCAL b TO 2");
+    }
+
+    #[test]
+    fn rollback_to_a_savepoint_restores_settings_and_heals_the_transaction() {
+        let mut settings = Settings::default();
+        let mut transaction = Transaction::default();
+        transaction.begin(Phase::Explicit, "", &settings);
+        transaction.set_savepoint("a", &settings);
+        settings = settings.with("timezone", SettingValue::Sql("'UTC'".into()));
+        transaction.phase = Phase::Failed;
+        transaction.rollback_to("a", &mut settings);
+        assert_eq!((transaction.status(), &settings), (b'T', &Settings::default()));
+        assert!(transaction.has_savepoint("a"));
+    }
+}

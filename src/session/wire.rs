@@ -1,0 +1,308 @@
+//! Message framing: headers are read in place, small messages are written without a detour.
+//!
+//! Message formats: PostgreSQL manual, "Message Formats". Large and rare messages are pgwire's business; these are the
+//! ones that every statement meets.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::sqlstate::Report;
+
+/// Bytes of a tag and a length.
+pub const HEADER_LEN: usize = 5;
+
+/// The header of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    pub tag: u8,
+    /// Of the whole message, tag and length field included.
+    pub len: usize,
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("invalid message length")]
+pub struct InvalidLength;
+
+/// Reads the header at the start of `buffer`; `None` while it is incomplete.
+pub fn header(buffer: &[u8]) -> Result<Option<Header>, InvalidLength> {
+    let [tag, a, b, c, d, ..] = *buffer else { return Ok(None) };
+    let len = i32::from_be_bytes([a, b, c, d]);
+    match usize::try_from(len) {
+        Ok(len) if len >= 4 => Ok(Some(Header { tag, len: len + 1 })),
+        _ => Err(InvalidLength),
+    }
+}
+
+/// The body of the complete message at the start of `buffer`.
+pub fn body(buffer: &[u8], header: Header) -> &[u8] {
+    buffer.get(HEADER_LEN..header.len).unwrap_or_default()
+}
+
+/// A reader over one message's body. Every method gives `None` past the end.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyReader<'a>(pub &'a [u8]);
+
+impl<'a> BodyReader<'a> {
+    pub fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(n)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    pub fn u8(&mut self) -> Option<u8> {
+        self.bytes(1).map(|b| b[0])
+    }
+
+    pub fn i16(&mut self) -> Option<i16> {
+        self.bytes(2).map(|b| i16::from_be_bytes([b[0], b[1]]))
+    }
+
+    pub fn i32(&mut self) -> Option<i32> {
+        self.bytes(4).map(|b| i32::from_be_bytes([b[0], b[1], b[2], b[3]]))
+    }
+
+    pub fn u32(&mut self) -> Option<u32> {
+        self.i32().map(i32::cast_unsigned)
+    }
+
+    /// A zero-terminated string, without its zero.
+    pub fn c_string(&mut self) -> Option<&'a [u8]> {
+        let end = self.0.iter().position(|&b| b == 0)?;
+        let text = self.bytes(end)?;
+        self.bytes(1)?;
+        Some(text)
+    }
+}
+
+/// Writes a message whose body `write` appends, with its length filled in.
+pub fn message(buffer: &mut BytesMut, tag: u8, write: impl FnOnce(&mut BytesMut)) {
+    buffer.put_u8(tag);
+    let at = buffer.len();
+    buffer.put_i32(0);
+    write(buffer);
+    let len = i32::try_from(buffer.len() - at).unwrap_or(i32::MAX);
+    buffer[at..at + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+fn c_string(buffer: &mut BytesMut, text: &[u8]) {
+    buffer.put_slice(text);
+    buffer.put_u8(0);
+}
+
+/// `Query`.
+pub fn query(buffer: &mut BytesMut, sql: &[u8]) {
+    message(buffer, b'Q', |b| c_string(b, sql));
+}
+
+/// `Parse`.
+pub fn parse(buffer: &mut BytesMut, name: &[u8], sql: &[u8], param_types: &[u32]) {
+    message(buffer, b'P', |b| {
+        c_string(b, name);
+        c_string(b, sql);
+        b.put_u16(u16::try_from(param_types.len()).unwrap_or(u16::MAX));
+        for oid in param_types {
+            b.put_u32(*oid);
+        }
+    });
+}
+
+/// `Bind` whose tail (formats, values, result formats) is already encoded.
+pub fn bind(buffer: &mut BytesMut, portal: &[u8], statement: &[u8], tail: &[u8]) {
+    message(buffer, b'B', |b| {
+        c_string(b, portal);
+        c_string(b, statement);
+        b.put_slice(tail);
+    });
+}
+
+/// `Describe` or `Close` (`tag` `D` or `C`) of a statement or portal (`kind` `S` or `P`).
+pub fn describe_or_close(buffer: &mut BytesMut, tag: u8, kind: u8, name: &[u8]) {
+    message(buffer, tag, |b| {
+        b.put_u8(kind);
+        c_string(b, name);
+    });
+}
+
+/// `Execute`.
+pub fn execute(buffer: &mut BytesMut, portal: &[u8], max_rows: i32) {
+    message(buffer, b'E', |b| {
+        c_string(b, portal);
+        b.put_i32(max_rows);
+    });
+}
+
+/// A message without a body: `Sync` (S), `Flush` (H), `ParseComplete` (1), `BindComplete` (2), `CloseComplete` (3),
+/// `NoData` (n), `EmptyQueryResponse` (I), `CopyDone` (c).
+pub fn bare(buffer: &mut BytesMut, tag: u8) {
+    buffer.put_slice(&[tag, 0, 0, 0, 4]);
+}
+
+/// `CommandComplete`.
+pub fn command_complete(buffer: &mut BytesMut, tag: &[u8]) {
+    message(buffer, b'C', |b| c_string(b, tag));
+}
+
+/// `ReadyForQuery` with status `I`, `T` or `E`.
+pub fn ready_for_query(buffer: &mut BytesMut, status: u8) {
+    buffer.put_slice(&[b'Z', 0, 0, 0, 5, status]);
+}
+
+/// `CopyData` from its payload.
+pub fn copy_data(buffer: &mut BytesMut, payload: &[u8]) {
+    message(buffer, b'd', |b| b.put_slice(payload));
+}
+
+/// `CopyFail`.
+pub fn copy_fail(buffer: &mut BytesMut, message_text: &str) {
+    message(buffer, b'f', |b| c_string(b, message_text.as_bytes()));
+}
+
+/// How grave a report is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    /// The connection closes after it.
+    Fatal,
+    Warning,
+    Notice,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+            Self::Warning => "WARNING",
+            Self::Notice => "NOTICE",
+        }
+    }
+
+    fn tag(self) -> u8 {
+        match self {
+            Self::Error | Self::Fatal => b'E',
+            Self::Warning | Self::Notice => b'N',
+        }
+    }
+}
+
+/// `ErrorResponse` or `NoticeResponse`.
+pub fn report(buffer: &mut BytesMut, severity: Severity, report: &Report) {
+    message(buffer, severity.tag(), |b| {
+        let mut field = |code: u8, text: &str| {
+            b.put_u8(code);
+            c_string(b, text.replace('\0', " ").as_bytes());
+        };
+        field(b'S', severity.as_str());
+        field(b'V', severity.as_str());
+        field(b'C', report.sqlstate.as_str());
+        field(b'M', &report.message);
+        let optional = [
+            (b'D', report.detail.as_deref()),
+            (b'H', report.hint.as_deref()),
+            (b't', report.table.as_deref()),
+            (b'c', report.column.as_deref()),
+        ];
+        for (code, text) in optional {
+            if let Some(text) = text {
+                field(code, text);
+            }
+        }
+        if let Some(position) = report.position {
+            field(b'P', &position.to_string());
+        }
+        b.put_u8(0);
+    });
+}
+
+/// The value of one field of an ErrorResponse's body.
+pub fn report_field(body: &[u8], code: u8) -> Option<&[u8]> {
+    let mut reader = BodyReader(body);
+    loop {
+        match reader.u8()? {
+            0 => return None,
+            found => {
+                let value = reader.c_string()?;
+                if found == code {
+                    return Some(value);
+                }
+            }
+        }
+    }
+}
+
+/// Copies an ErrorResponse's body with `context` added to its `W` field (or as one).
+pub fn report_with_context(buffer: &mut BytesMut, tag: u8, error_body: &[u8], context: &str) {
+    message(buffer, tag, |b| {
+        let mut reader = BodyReader(error_body);
+        let mut is_placed = false;
+        while let Some(code) = reader.u8().filter(|&code| code != 0) {
+            let Some(value) = reader.c_string() else { break };
+            b.put_u8(code);
+            b.put_slice(value);
+            if code == b'W' {
+                b.put_u8(b'\n');
+                b.put_slice(context.as_bytes());
+                is_placed = true;
+            }
+            b.put_u8(0);
+        }
+        if !is_placed {
+            b.put_u8(b'W');
+            c_string(b, context.as_bytes());
+        }
+        b.put_u8(0);
+    });
+}
+
+/// The count at the end of a command tag: 3 of `INSERT 0 3`, of `SELECT 3` and of `COPY 3`.
+pub fn tag_count(tag: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(tag).ok()?.trim_end_matches('\0');
+    text.rsplit(' ').next()?.parse().ok()
+}
+
+/// A DataRow's fields from its body; `None` when it is malformed.
+pub fn fields(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let mut reader = BodyReader(body);
+    let n_fields = usize::try_from(reader.i16()?).ok()?;
+    let mut fields = Vec::with_capacity(n_fields);
+    for _ in 0..n_fields {
+        fields.push(match reader.i32()? {
+            -1 => None,
+            len => Some(reader.bytes(usize::try_from(len).ok()?)?),
+        });
+    }
+    Some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlstate::SqlState;
+
+    #[test]
+    fn headers_need_five_bytes_and_a_length_of_four() {
+        assert_eq!(header(b"Q\0\0\0"), Ok(None));
+        assert_eq!(header(b"Q\0\0\0\x03"), Err(InvalidLength));
+        assert_eq!(header(b"Q\xff\0\0\x03"), Err(InvalidLength));
+        assert_eq!(header(b"S\0\0\0\x04"), Ok(Some(Header { tag: b'S', len: 5 })));
+    }
+
+    #[test]
+    fn a_report_keeps_its_fields_and_gains_a_context() {
+        let mut buffer = BytesMut::new();
+        let error = Report::new(SqlState::QUERY_CANCELED, "canceling").with_hint("wait");
+        report(&mut buffer, Severity::Error, &error);
+        let mut with_context = BytesMut::new();
+        report_with_context(&mut with_context, b'E', &buffer[HEADER_LEN..], "shard \"europe\"");
+        let body = &with_context[HEADER_LEN..];
+        assert_eq!(report_field(body, b'C'), Some(&b"57014"[..]));
+        assert_eq!(report_field(body, b'H'), Some(&b"wait"[..]));
+        assert_eq!(report_field(body, b'W'), Some(&b"shard \"europe\""[..]));
+        assert_eq!(header(&with_context).unwrap().unwrap().len, with_context.len());
+    }
+
+    #[test]
+    fn counts_stand_at_the_end_of_a_tag() {
+        assert_eq!((tag_count(b"INSERT 0 3"), tag_count(b"COPY 12"), tag_count(b"BEGIN")), (Some(3), Some(12), None));
+    }
+}
