@@ -44,7 +44,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(opened: Opened, cancel: CancelHandle, n_prepared: usize, entry: Arc<ServerEntry>, registry: Arc<Registry>) -> Self {
+    pub(super) fn new(
+        opened: Opened,
+        cancel: CancelHandle,
+        n_prepared: usize,
+        entry: Arc<ServerEntry>,
+        registry: Arc<Registry>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             socket: opened.socket,

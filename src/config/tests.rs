@@ -101,29 +101,38 @@ buckets = 1000
 
 #[test]
 fn syntax_errors_do_not_hide_the_rest() {
-    check("[server]\nworkers = \n[pool]\nmode = 1\n", &expect![[r#"
+    check(
+        "[server]\nworkers = \n[pool]\nmode = 1\n",
+        &expect![[r#"
         t.toml: auth.file: method "scram-sha-256" needs a users file
         t.toml: no database is configured: add [databases.NAME]
         t.toml:2: string values must be quoted, expected literal string
         t.toml:2: server.workers: must be an integer from 1 to 1024
         t.toml:4: pool.mode: must be a string
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_empty_file_lacks_a_database() {
-    check("[auth]\nmethod = \"trust\"", &expect![[r#"
+    check(
+        "[auth]\nmethod = \"trust\"",
+        &expect![[r#"
         t.toml: no database is configured: add [databases.NAME]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn trust_is_for_loopback() {
     let rest = "[server]\nlisten = \"0.0.0.0:6432\"\n[admin]\nlisten = \"[::]:6433\"\n";
-    check_rest(rest, &expect![[r#"
+    check_rest(
+        rest,
+        &expect![[r#"
         t.toml:14: server.listen: auth.method "trust" lets anyone in as any user, and 0.0.0.0:6432 is reachable from other machines; listen on 127.0.0.1, use "scram-sha-256", or set auth.force = true
         t.toml:16: admin.listen: auth.method "trust" lets anyone in as any user, and [::]:6433 is reachable from other machines; listen on 127.0.0.1, use "scram-sha-256", or set auth.force = true
-    "#]]);
+    "#]],
+    );
     let forced = format!("{HEAD}{rest}").replace("\"trust\"", "\"trust\"\nforce = true");
     assert_eq!(faults_of(&forced), "");
 }
@@ -132,9 +141,12 @@ fn trust_is_for_loopback() {
 fn users_file_tells_its_own_faults() {
     check_rest("[admin]\nusers = [\"root\"]", &expect![""]);
     let text = HEAD.replace("\"trust\"", "\"scram-sha-256\"\nfile = \"no/such/users.toml\"");
-    check(&text, &expect![[r#"
+    check(
+        &text,
+        &expect![[r#"
         no/such/users.toml: cannot read the users file: No such file or directory (os error 2)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -264,9 +276,12 @@ key = { hash = "id" }
 fn more_than_256_shards() {
     let shards: String =
         (0..257).map(|idx| format!("[[databases.big.shards]]\nname = \"s{idx}\"\nnodes = [{{ host = \"h{idx}\" }}]\n")).collect();
-    check(&format!("[auth]\nmethod = \"trust\"\n{shards}"), &expect![[r#"
+    check(
+        &format!("[auth]\nmethod = \"trust\"\n{shards}"),
+        &expect![[r#"
         t.toml:3: databases.big.shards: a database has at most 256 shards, here are 257
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -42,7 +42,8 @@ pub struct Startup {
 /// As src/backend/tcop/backend_startup.c: 08P01 for a bad layout, 0A000 for another major version, 28000 without a user.
 pub fn opening(packet: &[u8]) -> Result<Opening, Report> {
     let mut reader = BodyReader(packet);
-    let malformed = || Report::new(SqlState::PROTOCOL_VIOLATION, "invalid startup packet layout: expected terminator as last byte");
+    let malformed =
+        || Report::new(SqlState::PROTOCOL_VIOLATION, "invalid startup packet layout: expected terminator as last byte");
     let (major, minor) = match (reader.i16(), reader.i16()) {
         (Some(major), Some(minor)) => (major.cast_unsigned(), minor.cast_unsigned()),
         _ => return Err(malformed()),

@@ -1,5 +1,12 @@
 //! Statement classes from first words: what the proxy itself answers, what is a query, what is a utility statement.
 
+mod command;
+mod utility;
+
+use self::command::command;
+use self::utility::utility;
+use super::cursor::Cursor;
+
 /// How widely a SET or RESET holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetScope {
@@ -47,7 +54,8 @@ pub enum Command {
         name: String,
     },
     /// SET name = value, SET TIME ZONE, SET NAMES, SET ROLE, SET SESSION AUTHORIZATION, SET SCHEMA. `name` is the setting's (`timezone`,
-    /// `client_encoding`, `role`, `session_authorization`, `search_path`), `value` the text after `=` or TO, verbatim.
+    /// `client_encoding`, `role`, `session_authorization`, `search_path`) in lower case, `value` the text after `=` or TO,
+    /// verbatim (`DEFAULT` for SET LOCAL name TO DEFAULT).
     Set {
         scope: SetScope,
         name: String,
@@ -61,7 +69,8 @@ pub enum Command {
     SetCharacteristics {
         modes: String,
     },
-    /// RESET name, and SET name TO DEFAULT with scope Session.
+    /// RESET name, and SET name TO DEFAULT with scope Session. `name` as in `Set`; RESET TRANSACTION ISOLATION LEVEL names
+    /// `transaction_isolation`.
     Reset {
         name: String,
     },
@@ -120,9 +129,11 @@ pub enum UtilityKind {
     /// VACUUM, CREATE/DROP DATABASE or TABLESPACE, CREATE/DROP INDEX CONCURRENTLY, REINDEX CONCURRENTLY, ALTER SYSTEM, CLUSTER without a table,
     /// CREATE SUBSCRIPTION: may not.
     NonTransactional,
+    /// CREATE TABLE … AS, CREATE MATERIALIZED VIEW: rows from a query. `SELECT … INTO` is a Query.
+    CreateTableAs { is_temporary: bool },
     /// ANALYZE, CHECKPOINT and what else changes no rows.
     Maintenance,
-    /// CREATE TEMP TABLE and other statements that leave state in a backend's session.
+    /// CREATE TEMP TABLE and other statements about what lives in a backend's session: anything in schema `pg_temp`.
     SessionState,
     /// DO, CALL: anything at all.
     Procedure,
@@ -139,7 +150,9 @@ pub enum Classified {
         statement_start: usize,
     },
     Copy(CopyDirection),
-    /// With the object's names as written, in order, as far as first words tell them: (schema, name), folded.
+    /// With the names of the tables that it is about, in order, as far as words tell them: (schema, name), folded. Empty
+    /// for what is about no table (functions, types, schemas, roles, …) or about relations of other kinds (views,
+    /// sequences, indexes by their own name).
     Utility {
         kind: UtilityKind,
         objects: Vec<(Option<String>, String)>,
@@ -150,8 +163,72 @@ pub enum Classified {
     Empty,
 }
 
-/// Tells the class of one statement.
+/// Tells the class of one statement, by its first words and the names of its objects.
+///
+/// Commands are read whole, so that what Postgres would refuse is never acted upon; other statements may still be faulty.
 pub fn classify(sql: &[u8], has_standard_strings: bool) -> Classified {
-    let _ = (sql, has_standard_strings);
-    Classified::Unknown
+    let mut cursor = Cursor::new(sql, has_standard_strings);
+    if cursor.is_at_end() {
+        return Classified::Empty;
+    }
+    if cursor.is_at_punctuation(b'(') {
+        return Classified::Query;
+    }
+    let first = cursor.word();
+    match first.as_str() {
+        "select" | "values" | "table" | "with" | "insert" | "update" | "delete" | "merge" => return Classified::Query,
+        _ => cursor.advance(),
+    };
+    match first.as_str() {
+        "explain" => explain(cursor).map_or(Classified::Unknown, |statement_start| Classified::Explain { statement_start }),
+        "copy" => copy(cursor).map_or(Classified::Unknown, Classified::Copy),
+        _ => match command(&first, cursor.clone()) {
+            Some(command) => Classified::Command(command),
+            None => utility(&first, cursor).unwrap_or(Classified::Unknown),
+        },
+    }
 }
+
+/// Where the statement after EXPLAIN starts.
+fn explain(mut cursor: Cursor<'_>) -> Option<usize> {
+    if cursor.is_at_punctuation(b'(') {
+        let mut inside = cursor.clone();
+        inside.advance();
+        let is_query = inside.is_at_punctuation(b'(') || matches!(inside.word().as_str(), "select" | "values" | "table" | "with");
+        if !is_query {
+            cursor.skip_parentheses();
+        }
+    } else {
+        cursor.take_any(&["analyze", "analyse"]);
+        cursor.take("verbose");
+    }
+    if cursor.is_at_end() { None } else { cursor.current().map(|token| token.start) }
+}
+
+fn copy(mut cursor: Cursor<'_>) -> Option<CopyDirection> {
+    if !cursor.skip_parentheses() {
+        // COPY BINARY t: the syntax before PostgreSQL 7.3.
+        let mut after_binary = cursor.clone();
+        if after_binary.take("binary") && !after_binary.is_at("from") && !after_binary.is_at("to") {
+            cursor = after_binary;
+        }
+        cursor.object_name()?;
+        cursor.skip_parentheses();
+    }
+    let client = match cursor.word().as_str() {
+        "from" => CopyDirection::In,
+        "to" => CopyDirection::Out,
+        _ => return None,
+    };
+    cursor.advance();
+    match cursor.word().as_str() {
+        // Postgres takes either word in either direction.
+        "stdin" | "stdout" => Some(client),
+        "program" => Some(CopyDirection::Server),
+        _ if cursor.is_at_string() => Some(CopyDirection::Server),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -211,6 +211,14 @@ fn cut(name: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
+/// Bytes with many of those that the lexer looks at.
+#[cfg(test)]
+pub(super) fn sqlish() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let bytes = prop::sample::select(b"'\"$\\/*-\n eEbxuUnN&_01.:;,()=+?@a".as_slice());
+    prop::collection::vec(prop_oneof![6 => bytes, 1 => any::<u8>()], 0..40)
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
@@ -367,12 +375,4 @@ mod tests {
             }
         }
     }
-}
-
-/// Bytes with many of those that the lexer looks at.
-#[cfg(test)]
-pub(super) fn sqlish() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
-    use proptest::prelude::*;
-    let bytes = prop::sample::select(b"'\"$\\/*-\n eEbxuUnN&_01.:;,()=+?@a".as_slice());
-    prop::collection::vec(prop_oneof![6 => bytes, 1 => any::<u8>()], 0..40)
 }

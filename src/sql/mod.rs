@@ -1,6 +1,7 @@
 //! SQL text: tokens, fingerprints, statement classes, key values. Pure; knows nothing of shards.
 
 mod classify;
+mod cursor;
 mod fingerprint;
 mod lexer;
 mod scan;

@@ -163,8 +163,8 @@ fn integral_number(text: &str) -> Result<i128, ValueError> {
 
 /// What a string literal holds; `None` where escapes, several pieces, or another type than unknown stand in the way.
 fn string_content(text: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {
-    if text.starts_with('$') {
-        let delimiter = &text[..text[1..].find('$')? + 2];
+    if let Some(rest) = text.strip_prefix('$') {
+        let delimiter = &text[..rest.find('$')? + 2];
         return Some(Cow::Borrowed(text.strip_prefix(delimiter)?.strip_suffix(delimiter)?));
     }
     let quoted = text.strip_prefix(['E', 'e']).unwrap_or(text);

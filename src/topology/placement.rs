@@ -49,7 +49,8 @@ pub struct ListMap {
 pub struct AgeMap {
     pub column_idx: usize,
     pub policy: AgePolicy,
-    /// Empty until loaded from the control table: then every predicate is unknown and writes have no shard.
+    /// Empty until loaded from the control table. While they do not fit the branches every predicate is unknown and writes
+    /// have no shard.
     pub watermarks: Watermarks,
     pub branches: Vec<KeyMap>,
 }
@@ -65,6 +66,22 @@ pub enum PlacementError {
     NoWatermarks { column: String },
 }
 
+/// Where the rows with one value in a level's column are.
+#[derive(Debug, Clone, Copy)]
+enum BranchOf<'a> {
+    One(&'a KeyMap),
+    /// No row can have the value.
+    None,
+    /// The level cannot tell: watermarks that are not loaded, a value of a type that it does not place.
+    Unknown,
+}
+
+impl<'a> BranchOf<'a> {
+    fn at(branches: &'a [KeyMap], branch_idx: Option<usize>) -> Self {
+        branch_idx.and_then(|branch_idx| branches.get(branch_idx)).map_or(Self::Unknown, Self::One)
+    }
+}
+
 impl Key {
     /// Returns the shards that may hold a row whose key columns satisfy `predicates`, one per column.
     ///
@@ -77,31 +94,27 @@ impl Key {
     pub fn shard_of(&self, values: &[KeyValue]) -> Result<ShardId, PlacementError> {
         let mut map = &self.map;
         loop {
-            map = match map {
+            let column_idx = match map {
                 KeyMap::Shard(shard) => return Ok(*shard),
-                KeyMap::Hash(level) => {
-                    level.branch_of(&values[level.column_idx]).ok_or_else(|| self.null_at(level.column_idx))?
-                }
-                KeyMap::List(level) => {
-                    level.branch_of(&values[level.column_idx]).ok_or_else(|| match values[level.column_idx] {
-                        KeyValue::Null => self.null_at(level.column_idx),
-                        _ => PlacementError::Unmapped { column: self.columns[level.column_idx].clone() },
-                    })?
-                }
-                KeyMap::Age(level) if level.watermarks.0.is_empty() => {
-                    return Err(PlacementError::NoWatermarks { column: self.columns[level.column_idx].clone() });
-                }
-                KeyMap::Age(level) => match &values[level.column_idx] {
-                    KeyValue::Null => return Err(self.null_at(level.column_idx)),
-                    KeyValue::Timestamp(at) => &level.branches[level.tier_of(*at)],
-                    _ => return Err(PlacementError::Unmapped { column: self.columns[level.column_idx].clone() }),
-                },
-            }
+                KeyMap::Hash(HashMapLevel { column_idx, .. })
+                | KeyMap::List(ListMap { column_idx, .. })
+                | KeyMap::Age(AgeMap { column_idx, .. }) => *column_idx,
+            };
+            let value = &values[column_idx];
+            map = match map.branch_of(value) {
+                BranchOf::One(branch) => branch,
+                BranchOf::None | BranchOf::Unknown => return Err(self.no_shard(map, value, column_idx)),
+            };
         }
     }
 
-    fn null_at(&self, column_idx: usize) -> PlacementError {
-        PlacementError::Null { column: self.columns[column_idx].clone() }
+    fn no_shard(&self, map: &KeyMap, value: &KeyValue, column_idx: usize) -> PlacementError {
+        let column = self.columns[column_idx].clone();
+        match (map, value) {
+            (KeyMap::Age(level), _) if !level.has_watermarks() => PlacementError::NoWatermarks { column },
+            (_, KeyValue::Null) => PlacementError::Null { column },
+            _ => PlacementError::Unmapped { column },
+        }
     }
 
     #[must_use]
@@ -128,20 +141,21 @@ impl KeyMap {
             Self::List(level) => (level.column_idx, &level.branches),
             Self::Age(level) => (level.column_idx, &level.branches),
         };
-        let wanted = match &predicates[column_idx] {
-            KeyPredicate::Never => return ShardSet::EMPTY,
-            KeyPredicate::Unknown => return self.union_of(branches.iter(), predicates),
-            KeyPredicate::Equal(value) => return self.union_of(self.branch_of(value).into_iter(), predicates),
-            KeyPredicate::AnyOf(values) => return self.union_of(values.iter().filter_map(|v| self.branch_of(v)), predicates),
-            KeyPredicate::IsNull => return self.union_of(self.branch_of(&KeyValue::Null).into_iter(), predicates),
-            KeyPredicate::Range { lower, upper } => (lower, upper),
+        let all = || self.union_of(branches.iter(), predicates);
+        let of = |value: &KeyValue| match self.branch_of(value) {
+            BranchOf::One(branch) => branch.shards_for(predicates),
+            BranchOf::None => ShardSet::EMPTY,
+            BranchOf::Unknown => all(),
         };
-        match self {
-            Self::Age(level) => {
-                let branches = level.branches_in(wanted.0, wanted.1);
-                self.union_of(branches.into_iter(), predicates)
+        match (&predicates[column_idx], self) {
+            (KeyPredicate::Never, _) => ShardSet::EMPTY,
+            (KeyPredicate::Equal(value), _) => of(value),
+            (KeyPredicate::AnyOf(values), _) => values.iter().fold(ShardSet::EMPTY, |set, value| set.union(of(value))),
+            (KeyPredicate::IsNull, _) => of(&KeyValue::Null),
+            (KeyPredicate::Range { lower, upper }, Self::Age(level)) => {
+                self.union_of(level.branches_in(lower, upper).iter(), predicates)
             }
-            _ => self.union_of(branches.iter(), predicates),
+            (KeyPredicate::Unknown | KeyPredicate::Range { .. }, _) => all(),
         }
     }
 
@@ -149,18 +163,22 @@ impl KeyMap {
         branches.fold(ShardSet::EMPTY, |set, branch| set.union(branch.shards_for(predicates)))
     }
 
-    /// The branch whose rows have `value` in this level's column; `None` if no row can.
+    /// The branch whose rows have `value` in this level's column.
     ///
     /// NULL never satisfies `=`, so a predicate of equality with NULL names the branch that IS NULL would.
-    fn branch_of(&self, value: &KeyValue) -> Option<&Self> {
-        match self {
-            Self::Shard(_) => Some(self),
-            Self::Hash(level) => level.branch_of(value),
-            Self::List(level) => level.branch_of(value),
-            Self::Age(level) => match value {
-                KeyValue::Timestamp(at) if !level.watermarks.0.is_empty() => level.branches.get(level.tier_of(*at)),
-                _ => None,
+    fn branch_of(&self, value: &KeyValue) -> BranchOf<'_> {
+        match (self, value) {
+            (Self::Shard(_), _) => BranchOf::One(self),
+            (Self::List(level), value) => match level.values.get(value).copied().or(level.default) {
+                None => BranchOf::None,
+                branch_idx => BranchOf::at(&level.branches, branch_idx),
             },
+            (Self::Age(level), _) if !level.has_watermarks() => BranchOf::Unknown,
+            // A row with NULL there has no shard, so there is none.
+            (Self::Hash(_) | Self::Age(_), KeyValue::Null) => BranchOf::None,
+            (Self::Hash(level), value) => BranchOf::at(&level.branches, level.branch_idx_of(value)),
+            (Self::Age(level), KeyValue::Timestamp(at)) => BranchOf::at(&level.branches, Some(level.tier_of(*at))),
+            (Self::Age(_), _) => BranchOf::Unknown,
         }
     }
 
@@ -204,34 +222,38 @@ impl HashMapLevel {
         self.function.bucket(value, self.buckets.len())
     }
 
-    fn branch_of(&self, value: &KeyValue) -> Option<&KeyMap> {
-        let bucket = self.bucket_of(value)?;
-        self.branches.get(usize::from(*self.buckets.get(bucket)?))
-    }
-}
-
-impl ListMap {
-    fn branch_of(&self, value: &KeyValue) -> Option<&KeyMap> {
-        let branch = self.values.get(value).copied().or(self.default)?;
-        self.branches.get(branch)
+    fn branch_idx_of(&self, value: &KeyValue) -> Option<usize> {
+        self.buckets.get(self.bucket_of(value)?).copied().map(usize::from)
     }
 }
 
 impl AgeMap {
+    fn has_watermarks(&self) -> bool {
+        self.watermarks.0.len() + 1 == self.branches.len()
+    }
+
     fn tier_of(&self, at: i64) -> usize {
         self.watermarks.0.iter().position(|&mark| at >= mark).unwrap_or(self.watermarks.0.len())
     }
 
-    fn branches_in<'a>(&'a self, lower: &Bound, upper: &Bound) -> Vec<&'a KeyMap> {
-        if self.watermarks.0.is_empty() {
-            return self.branches.iter().collect();
+    /// The tiers that may hold timestamps between the bounds. An excluded bound is the next microsecond.
+    fn branches_in(&self, lower: &Bound, upper: &Bound) -> &[KeyMap] {
+        if !self.has_watermarks() {
+            return &self.branches;
         }
-        let tier = |bound: &Bound| match bound {
-            Bound::Included(KeyValue::Timestamp(at)) | Bound::Excluded(KeyValue::Timestamp(at)) => Some(self.tier_of(*at)),
-            _ => None,
+        let oldest = match lower {
+            Bound::Included(KeyValue::Timestamp(at)) => self.tier_of(*at),
+            Bound::Excluded(KeyValue::Timestamp(at)) => self.tier_of(at.saturating_add(1)),
+            _ => self.branches.len() - 1,
         };
-        let oldest = tier(lower).unwrap_or(self.branches.len().saturating_sub(1));
-        let youngest = tier(upper).unwrap_or(0);
-        self.branches.iter().enumerate().filter(|(idx, _)| (youngest..=oldest).contains(idx)).map(|(_, b)| b).collect()
+        let youngest = match upper {
+            Bound::Included(KeyValue::Timestamp(at)) => self.tier_of(*at),
+            Bound::Excluded(KeyValue::Timestamp(at)) => self.tier_of(at.saturating_sub(1)),
+            _ => 0,
+        };
+        self.branches.get(youngest..=oldest).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;
