@@ -162,6 +162,6 @@ fn explain(config: &Config, database: Option<&str>, sql: &str) -> ExitCode {
         say("trunkline: name one of the configuration's databases with --database");
         return ExitCode::from(EXIT_USAGE);
     };
-    let _ = (found, sql);
+    print(&trunkline::plan::explain_offline(&found.topology, sql, trunkline::executor::now_micros()));
     ExitCode::SUCCESS
 }

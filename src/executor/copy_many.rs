@@ -116,7 +116,7 @@ impl Conversation {
 
     /// Takes the client's data apart until CopyDone. Holds one unfinished row and a high-water mark of output per shard.
     async fn split_copy(&mut self, plan: &CopyPlan, idxs: &[usize]) -> Result<Ended, Failure> {
-        let mut splitter = plan.split.as_ref().map(|split| CopySplitter::new(split, &self.plan_settings));
+        let mut splitter = plan.split.as_ref().map(|split| CopySplitter::new(split, &self.plan_settings, self.now_micros));
         let mut rows = vec![BytesMut::new(); self.view.topology.shards.len()];
         let mut n_passing = 0;
         loop {
