@@ -256,11 +256,11 @@ impl Conversation {
         self.fingerprint = print;
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind(cached, text, params)?;
-        self.has_changed_schema |= is_ddl(cached.template.class());
+        self.block.has_changed_schema |= is_ddl(cached.template.class());
         Ok(match plan {
             Plan::Route { shard, access } => {
                 if let Classified::Command(Command::Declare { name, .. }) = cached.template.class() {
-                    self.cursors.insert(name.clone(), shard);
+                    self.block.cursors.insert(name.clone(), shard);
                 }
                 Target::One { shard: Some(shard), access, leftover: cached.leftover }
             }
@@ -269,7 +269,7 @@ impl Conversation {
                 Target::One { shard: None, access: Access::Read, leftover: Leftover::Nothing }
             }
             Plan::Command(Command::Fetch { name }) => {
-                Target::One { shard: self.cursors.get(&name).copied(), access: Access::Read, leftover: Leftover::Nothing }
+                Target::One { shard: self.block.cursors.get(&name).copied(), access: Access::Read, leftover: Leftover::Nothing }
             }
             plan => {
                 let encoded = Bytes::copy_from_slice(parts.encoded_values);

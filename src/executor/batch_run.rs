@@ -290,10 +290,10 @@ impl Conversation {
             return Err(self.abandon(idx, error.into()).await);
         }
         let relayed = self.relay(idx, &mut run.marks, ready, true).await?;
-        if relayed.has_error {
+        if relayed.error.is_some() {
             self.forget_unparsed(idx, &run);
         }
-        let has_error = relayed.has_error;
+        let has_error = relayed.error.is_some();
         self.after_relay(idx, &relayed, run.leftover).await?;
         if self.transaction.phase == Phase::Idle {
             self.portals.clear();
@@ -308,8 +308,7 @@ impl Conversation {
     fn forget_unparsed(&mut self, idx: usize, run: &Run) {
         let n_answered = run.n_marks - run.marks.len();
         let mut enlisted = self.enlisted.get_mut(idx);
-        for (mark, id, name) in run.parsed.iter().filter(|(mark, ..)| *mark >= n_answered) {
-            let _ = mark;
+        for (_, id, name) in run.parsed.iter().filter(|(mark, ..)| *mark >= n_answered) {
             if let Some(enlisted) = &mut enlisted {
                 enlisted.lease.prepared.remove(*id);
                 enlisted.lease.unnamed = None;

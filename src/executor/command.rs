@@ -12,6 +12,13 @@ use crate::session::wire::{self, Severity};
 use crate::sql::{Command, DeallocateTarget, DiscardTarget};
 use crate::sqlstate::{Report, SqlState};
 
+/// How the client ends its transaction block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BlockEnd {
+    Commit,
+    Rollback,
+}
+
 const KEEP_STATE_HINT: &str = "Use pool.mode = \"session\", or do without.";
 
 impl Conversation {
@@ -19,8 +26,8 @@ impl Conversation {
     pub(super) async fn run_command(&mut self, command: &Command, sql: &str) -> Result<bool, Failure> {
         match command {
             Command::Begin { modes } => self.begin(modes, sql).await?,
-            Command::Commit { and_chain } => self.end_block(true, *and_chain).await?,
-            Command::Rollback { and_chain } => self.end_block(false, *and_chain).await?,
+            Command::Commit { and_chain } => self.end_block(BlockEnd::Commit, *and_chain).await?,
+            Command::Rollback { and_chain } => self.end_block(BlockEnd::Rollback, *and_chain).await?,
             Command::Savepoint { .. } | Command::RollbackTo { .. } | Command::Release { .. } => {
                 self.savepoint(command, sql).await?
             }
@@ -39,7 +46,7 @@ impl Conversation {
             }
             Command::Fetch { name } | Command::Close { name: Some(name) } => return self.forward_to_cursor(name, sql).await,
             Command::Close { name: None } => {
-                self.cursors.clear();
+                self.block.cursors.clear();
                 self.tell_transaction(sql).await?;
                 self.complete("CLOSE CURSOR ALL");
             }
@@ -83,7 +90,7 @@ impl Conversation {
     }
 
     async fn forward_to_cursor(&mut self, name: &str, sql: &str) -> Result<bool, Failure> {
-        let shard = match self.cursors.get(name) {
+        let shard = match self.block.cursors.get(name) {
             Some(shard) => *shard,
             // The server says that there is no such cursor.
             None => self.any_shard(),
@@ -127,7 +134,8 @@ impl Conversation {
         }
     }
 
-    async fn end_block(&mut self, is_commit: bool, and_chain: bool) -> Result<(), Failure> {
+    async fn end_block(&mut self, end: BlockEnd, and_chain: bool) -> Result<(), Failure> {
+        let is_commit = end == BlockEnd::Commit;
         let tag = if is_commit { "COMMIT" } else { "ROLLBACK" };
         let modes = self.transaction.modes.clone();
         match self.transaction.phase {
@@ -172,7 +180,7 @@ impl Conversation {
             }
             Command::RollbackTo { name } => {
                 self.check_savepoint(name)?;
-                if self.is_transaction_lost {
+                if self.block.is_lost {
                     let message = "the connection to a shard was lost: the transaction can only be rolled back whole";
                     return Err(Failure::client(Report::new(SqlState::IN_FAILED_SQL_TRANSACTION, message)));
                 }

@@ -1,6 +1,7 @@
 //! The end of a transaction, and savepoints: the same words to every enlisted backend.
 
 use super::Conversation;
+use super::enlist::Part;
 use super::failure::Failure;
 use super::timer::WaitError;
 use crate::backend::ConnectionLost;
@@ -31,12 +32,12 @@ impl Conversation {
     }
 
     async fn try_commit(&mut self) -> Result<(), Failure> {
-        if self.is_transaction_lost {
+        if self.block.is_lost {
             self.tell_all("ROLLBACK").await;
             let message = "the connection to a shard was lost during the transaction: it was rolled back";
             return Err(Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, message), ErrorKind::Connection));
         }
-        if self.enlisted.iter().filter(|enlisted| enlisted.has_begun && enlisted.has_written).count() > 1 {
+        if self.enlisted.iter().filter(|enlisted| enlisted.part == Part::Writer).count() > 1 {
             return self.commit_in_two_phases().await;
         }
         for answer in self.tell_all("COMMIT").await {
@@ -69,11 +70,10 @@ impl Conversation {
         if has_new_settings {
             self.derive_plan_settings();
         }
-        self.is_transaction_lost = false;
-        self.cursors.clear();
         self.portals.clear();
         self.release();
-        if std::mem::take(&mut self.has_changed_schema) && is_committed {
+        let block = std::mem::take(&mut self.block);
+        if block.has_changed_schema && is_committed {
             self.refresh_schema().await;
         }
     }
@@ -90,7 +90,7 @@ impl Conversation {
         let timeout = self.database.query.timeout;
         self.timer.set(Deadline::after(std::time::Instant::now(), timeout));
         let shards: Vec<_> =
-            self.enlisted.iter().filter(|enlisted| enlisted.has_begun).map(|enlisted| enlisted.lease.shard).collect();
+            self.enlisted.iter().filter(|enlisted| enlisted.part != Part::Outside).map(|enlisted| enlisted.lease.shard).collect();
         let mut written = Vec::new();
         for &shard in &shards {
             let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) else { continue };

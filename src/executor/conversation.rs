@@ -34,6 +34,17 @@ pub struct SessionUser {
     pub pools: Arc<UserPools>,
 }
 
+/// What the executor remembers of the transaction in progress.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// A backend was lost in the middle: it can only be rolled back.
+    pub is_lost: bool,
+    /// The schema has changed: it is read again after the commit.
+    pub has_changed_schema: bool,
+    /// Shards of open cursors, by name.
+    pub cursors: HashMap<String, ShardId>,
+}
+
 /// A client's session.
 #[derive(Debug)]
 pub struct Conversation {
@@ -57,14 +68,9 @@ pub struct Conversation {
     pub(super) hinted_shard: Option<ShardId>,
     pub(super) transaction: Transaction,
     pub(super) enlisted: Vec<Enlisted>,
-    /// A backend was lost in the middle of the transaction: it can only be rolled back.
-    pub(super) is_transaction_lost: bool,
-    /// Shards of open cursors, by name.
-    pub(super) cursors: HashMap<String, ShardId>,
+    pub(super) block: Block,
     pub(super) statements: HashMap<Bytes, SessionStatement>,
     pub(super) portals: HashMap<Bytes, Portal>,
-    /// The schema changed in this transaction: it is read again after the commit.
-    pub(super) has_changed_schema: bool,
     pub(super) timer: Timer,
     pub(super) fingerprint: Fingerprint,
     /// Time of the transaction for routing, microseconds since 2000-01-01 UTC.
@@ -99,11 +105,9 @@ impl Conversation {
             hinted_shard: None,
             transaction: Transaction::default(),
             enlisted: Vec::new(),
-            is_transaction_lost: false,
-            cursors: HashMap::new(),
+            block: Block::default(),
             statements: HashMap::new(),
             portals: HashMap::new(),
-            has_changed_schema: false,
             timer: Timer::new(),
             fingerprint: Fingerprint::default(),
             now_micros: now_micros(),

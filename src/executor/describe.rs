@@ -17,22 +17,31 @@ const CAPACITY: usize = 1_024;
 
 /// Descriptions by text and parameter types, of one schema version.
 #[derive(Debug, Default)]
-pub struct DescriptionCache {
-    descriptions: Mutex<(u64, HashMap<(String, Vec<u32>), Described>)>,
+pub(super) struct DescriptionCache {
+    descriptions: Mutex<Descriptions>,
+}
+
+/// Text and parameter types.
+type Key = (String, Vec<u32>);
+
+#[derive(Debug, Default)]
+struct Descriptions {
+    generation: u64,
+    by_key: HashMap<Key, Described>,
 }
 
 impl DescriptionCache {
-    fn get(&self, generation: u64, key: &(String, Vec<u32>)) -> Option<Described> {
+    fn get(&self, generation: u64, key: &Key) -> Option<Described> {
         let descriptions = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
-        if descriptions.0 == generation { descriptions.1.get(key).cloned() } else { None }
+        if descriptions.generation == generation { descriptions.by_key.get(key).cloned() } else { None }
     }
 
-    fn insert(&self, generation: u64, key: (String, Vec<u32>), described: Described) {
+    fn insert(&self, generation: u64, key: Key, described: Described) {
         let mut descriptions = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
-        if descriptions.0 != generation || descriptions.1.len() >= CAPACITY {
-            *descriptions = (generation, HashMap::new());
+        if descriptions.generation != generation || descriptions.by_key.len() >= CAPACITY {
+            *descriptions = Descriptions { generation, by_key: HashMap::new() };
         }
-        descriptions.1.insert(key, described);
+        descriptions.by_key.insert(key, described);
     }
 }
 

@@ -21,16 +21,23 @@ const HOLDING_CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for a server to answer a cancel before its connection is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A backend's part in the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// No transaction block is open on it.
+    Outside,
+    Reader,
+    /// Something was written on it, as far as is known.
+    Writer,
+}
+
 /// A backend held by a statement or a transaction.
 #[derive(Debug)]
 pub(super) struct Enlisted {
     pub lease: Lease,
     /// Every statement sent has been answered to its end.
     pub is_ready: bool,
-    /// A transaction block is open on it.
-    pub has_begun: bool,
-    /// Something was written on it in this transaction, as far as is known.
-    pub has_written: bool,
+    pub part: Part,
     /// ReadyForQuery messages to swallow before those of the client's statement.
     pub n_skipped_cycles: usize,
     /// Settings that a rollback returns it to.
@@ -63,12 +70,15 @@ impl Conversation {
             Some(idx) => idx,
             None => self.check_out(shard, access).await?,
         };
-        if self.transaction.is_open() && !self.enlisted[idx].has_begun {
+        if !self.transaction.is_open() {
+            return Ok(idx);
+        }
+        if self.enlisted[idx].part == Part::Outside {
             self.open_block(idx);
         }
-        if access == Access::Write && !self.enlisted[idx].has_written {
+        if access == Access::Write && self.enlisted[idx].part != Part::Writer {
             self.check_second_writer(shard)?;
-            self.enlisted[idx].has_written = true;
+            self.enlisted[idx].part = Part::Writer;
         }
         Ok(idx)
     }
@@ -91,14 +101,7 @@ impl Conversation {
         self.cancel.add(lease.cancel.clone());
         self.sync_settings(&mut lease).await?;
         let settings_at_begin = lease.settings.clone();
-        self.enlisted.push(Enlisted {
-            lease,
-            is_ready: true,
-            has_begun: false,
-            has_written: false,
-            n_skipped_cycles: 0,
-            settings_at_begin,
-        });
+        self.enlisted.push(Enlisted { lease, is_ready: true, part: Part::Outside, n_skipped_cycles: 0, settings_at_begin });
         Ok(self.enlisted.len() - 1)
     }
 
@@ -108,11 +111,11 @@ impl Conversation {
         enlisted.lease.is_clean = false;
         wire::query(&mut enlisted.lease.socket.output, sql.as_bytes());
         enlisted.n_skipped_cycles += 1;
-        enlisted.has_begun = true;
+        enlisted.part = Part::Reader;
     }
 
     fn check_second_writer(&self, shard: ShardId) -> Result<(), Failure> {
-        let mut writers = self.enlisted.iter().filter(|e| e.has_written).map(|e| e.lease.shard).peekable();
+        let mut writers = self.enlisted.iter().filter(|e| e.part == Part::Writer).map(|e| e.lease.shard).peekable();
         if writers.peek().is_none() {
             return Ok(());
         }
@@ -139,7 +142,7 @@ impl Conversation {
         self.database.counters.n_transactions.increment();
         if self.database.config.pool.mode == PoolMode::Session && self.enlisted.iter().all(|e| e.lease.is_clean) {
             for enlisted in &mut self.enlisted {
-                (enlisted.has_begun, enlisted.has_written) = (false, false);
+                enlisted.part = Part::Outside;
                 enlisted.settings_at_begin.clone_from(&enlisted.lease.settings);
             }
             return;
@@ -162,7 +165,7 @@ impl Conversation {
     pub(super) fn drop_enlisted(&mut self, idx: usize) {
         let mut enlisted = self.enlisted.remove(idx);
         enlisted.lease.is_clean = false;
-        self.is_transaction_lost |= enlisted.has_begun;
+        self.block.is_lost |= enlisted.part != Part::Outside;
     }
 
     /// The name of the shard of an enlisted backend.

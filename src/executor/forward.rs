@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Conversation;
 use super::failure::Failure;
-use super::relay::{Ready, Relayed};
+use super::relay::{Ready, Relayed, ServerError};
 use crate::plan::Access;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
@@ -47,20 +47,20 @@ impl Conversation {
         {
             enlisted.lease.settings = None;
         }
-        if relayed.has_error {
+        if relayed.error.is_some() {
             self.database.counters.count_error(crate::observe::ErrorKind::Shard);
         }
         match self.transaction.phase {
             Phase::Idle => {
                 self.release();
-                if std::mem::take(&mut self.has_changed_schema) && !relayed.has_error {
+                if std::mem::take(&mut self.block.has_changed_schema) && relayed.error.is_none() {
                     self.refresh_schema().await;
                 }
-                if relayed.is_schema_error && self.database.may_refresh() {
+                if relayed.error == Some(ServerError::UndefinedObject) && self.database.may_refresh() {
                     self.refresh_schema().await;
                 }
             }
-            Phase::Implicit if relayed.has_error => return Err(Failure::Reported),
+            Phase::Implicit if relayed.error.is_some() => return Err(Failure::Reported),
             Phase::Explicit if relayed.status == b'E' => self.transaction.phase = Phase::Failed,
             Phase::Implicit | Phase::Explicit | Phase::Failed => {}
         }

@@ -30,15 +30,21 @@ pub(super) enum Mark {
     AsParseComplete,
 }
 
+/// What a server's error means for the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerError {
+    /// Something does not exist: the schema snapshot may be old.
+    UndefinedObject,
+    Other,
+}
+
 /// How a relay ended.
 #[derive(Debug, Default)]
 pub(super) struct Relayed {
     /// ReadyForQuery's status byte.
     pub status: u8,
-    /// The server reported an error, which the client has.
-    pub has_error: bool,
-    /// The error says that something does not exist: the schema snapshot may be old.
-    pub is_schema_error: bool,
+    /// The error that the server reported, which the client has.
+    pub error: Option<ServerError>,
     /// A COPY FROM STDIN took place.
     pub has_copied_in: bool,
     parameters: Vec<(String, String)>,
@@ -180,9 +186,9 @@ fn scan(
 fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag: u8, body: &[u8]) {
     match tag {
         b'E' => {
-            relayed.has_error = true;
             let code = wire::report_field(body, b'C').unwrap_or_default();
-            relayed.is_schema_error |= matches!(code, b"42P01" | b"42703" | b"42883");
+            let is_undefined = matches!(code, b"42P01" | b"42703" | b"42883");
+            relayed.error = Some(if is_undefined { ServerError::UndefinedObject } else { ServerError::Other });
         }
         b'S' => {
             connection.note_parameter(body);

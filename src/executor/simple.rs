@@ -49,10 +49,10 @@ impl Conversation {
 
     async fn run_string(&mut self, sql: &[u8]) -> Result<bool, Failure> {
         let text = self.planning_text(sql)?;
-        let statements = match sql.iter().position(|&b| b == b';') {
-            None => vec![0..sql.len()],
-            Some(_) => split_statements(sql, self.plan_settings.has_standard_strings),
-        };
+        if !sql.contains(&b';') && !sql.trim_ascii().is_empty() {
+            return self.run_one(text).await;
+        }
+        let statements = split_statements(sql, self.plan_settings.has_standard_strings);
         match statements.as_slice() {
             [] => {
                 wire::bare(&mut self.client.output, b'I');
@@ -138,10 +138,10 @@ impl Conversation {
         }
         self.check_leftover(cached.leftover)?;
         let plan = self.bind(&cached, sql, Params::default())?;
-        self.has_changed_schema |= is_ddl(cached.template.class());
+        self.block.has_changed_schema |= is_ddl(cached.template.class());
         if let (Classified::Command(Command::Declare { name, .. }), Plan::Route { shard, .. }) = (cached.template.class(), &plan)
         {
-            self.cursors.insert(name.clone(), *shard);
+            self.block.cursors.insert(name.clone(), *shard);
         }
         self.run_plan(sql, plan, cached.leftover).await
     }

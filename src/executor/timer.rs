@@ -13,7 +13,7 @@ use crate::session::wire::Header;
 
 /// The deadline of the running statement, with the sleep that watches it.
 #[derive(Debug)]
-pub struct Timer {
+pub(super) struct Timer {
     deadline: Deadline,
     /// Armed for some deadline, perhaps that of an earlier statement; moved on when it fires too early.
     sleep: Option<Pin<Box<Sleep>>>,
@@ -21,7 +21,7 @@ pub struct Timer {
 
 /// Why a wait for a server ended without a message.
 #[derive(Debug)]
-pub enum WaitError {
+pub(super) enum WaitError {
     Lost(ConnectionLost),
     DeadlinePassed,
 }
@@ -39,11 +39,11 @@ impl From<std::io::Error> for WaitError {
 }
 
 impl Timer {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { deadline: Deadline::NEVER, sleep: None }
     }
 
-    pub fn set(&mut self, deadline: Deadline) {
+    pub(super) fn set(&mut self, deadline: Deadline) {
         self.deadline = deadline;
         let Some(at) = deadline.instant() else { return };
         // An earlier deadline than the armed one must move the sleep; a later one is found when it fires.
@@ -52,12 +52,12 @@ impl Timer {
         }
     }
 
-    pub fn deadline(&self) -> Deadline {
+    pub(super) fn deadline(&self) -> Deadline {
         self.deadline
     }
 
     /// Ready once the deadline has passed.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.deadline.instant() else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
         while sleep.as_mut().poll(cx).is_ready() {
@@ -72,7 +72,7 @@ impl Timer {
     /// Reads into the connection's buffer, at most until the deadline.
     ///
     /// Cancel safe.
-    pub async fn fill(&mut self, connection: &mut Connection) -> Result<(), WaitError> {
+    pub(super) async fn fill(&mut self, connection: &mut Connection) -> Result<(), WaitError> {
         let n_read = poll_fn(|cx| match connection.socket.poll_fill(cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome.map_err(WaitError::from)),
             Poll::Pending => self.poll(cx).map(|()| Err(WaitError::DeadlinePassed)),
@@ -87,7 +87,7 @@ impl Timer {
     /// Reads until a whole message stands at the start of the connection's buffer.
     ///
     /// Cancel safe.
-    pub async fn next_header(&mut self, connection: &mut Connection) -> Result<Header, WaitError> {
+    pub(super) async fn next_header(&mut self, connection: &mut Connection) -> Result<Header, WaitError> {
         loop {
             if let Some(header) = connection.buffered_header()? {
                 return Ok(header);

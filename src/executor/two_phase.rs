@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Conversation;
 use super::commit::Answer;
+use super::enlist::Part;
 use super::failure::Failure;
 use crate::session::settings::quote_literal;
 use crate::topology::ShardId;
@@ -22,7 +23,7 @@ impl Conversation {
     /// Before the decision: what made it roll back. After it there is no error: a shard that cannot be reached keeps its
     /// prepared transaction, which is reported to the log.
     pub(super) async fn commit_in_two_phases(&mut self) -> Result<(), Failure> {
-        let mut shards = self.enlisted.iter().filter(|e| e.has_begun && e.has_written).map(|e| e.lease.shard);
+        let mut shards = self.enlisted.iter().filter(|e| e.part == Part::Writer).map(|e| e.lease.shard);
         let Some(coordinator) = shards.next() else { return Ok(()) };
         let participants: Vec<ShardId> = shards.collect();
         let gid = self.transaction_name();
@@ -44,8 +45,9 @@ impl Conversation {
     /// Unique while the transaction is unfinished: on each server the name gets the shard's too.
     fn transaction_name(&self) -> String {
         let mut bytes = [0; 8];
-        // Without randomness the client's number and the time still make the name unique in this process.
-        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+            tracing::warn!("no randomness for a transaction's name: the client's number and the time must do");
+        }
         format!("trunkline:{}:{}:{:x}:{:x}", self.database.name, self.entry.id, self.now_micros, u64::from_be_bytes(bytes))
     }
 
@@ -183,7 +185,7 @@ impl Conversation {
 
     async fn end_readers(&mut self) {
         for idx in (0..self.enlisted.len()).rev() {
-            if self.enlisted[idx].has_begun && !self.enlisted[idx].lease.is_clean {
+            if self.enlisted[idx].part != Part::Outside && !self.enlisted[idx].lease.is_clean {
                 drop(self.tell(idx, "COMMIT").await);
             }
         }

@@ -191,8 +191,10 @@ fn give_cancel_key(conversation: &mut Conversation, minor: u16, gate: &Gate) -> 
     let secret_len = if minor >= 2 { LONG_SECRET_LEN } else { SHORT_SECRET_LEN };
     let mut random = [0; 4 + LONG_SECRET_LEN];
     loop {
-        // Without randomness no cancel key would be secret: the kernel's generator is always there once the system is up.
-        let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+        if rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).is_err() {
+            // A key that can be guessed is worse than none: the client gets no BackendKeyData.
+            return 0;
+        }
         let (pid, secret) = random.split_at(4);
         let process_id = i32::from_be_bytes([pid[0] & 0x7f, pid[1], pid[2], pid[3]]).max(1);
         let secret = &secret[..secret_len];

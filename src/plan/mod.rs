@@ -2,249 +2,49 @@
 //!
 //! [`analyze`] is done once per shape and cached; [`Template::bind`] is done for each execution. A template's routing
 //! depends on a literal only through the slots that it names, so texts of one fingerprint share it.
+//!
+//! A statement goes through these rooms: [`template`] (its class, hints, what is decided by the words alone) → [`collect`]
+//! (one walk over the syntax tree: table references, conditions on keys) → [`bind`] (values into conditions, conditions
+//! into shards) → [`select`], [`insert`], [`dml`] (what more than one shard needs) → [`merge`] or [`combine`]. Texts for
+//! shards are made by splicing the original at token positions; the syntax tree is never printed.
 
+mod bind;
+mod collect;
+mod columns;
+mod combine;
+mod condition;
+mod contract;
+mod copy;
+mod ddl;
+mod dml;
+mod explain;
+mod final_sql;
+mod finish;
+mod functions;
+mod hint;
+mod insert;
+mod interval;
+mod joins;
+mod layout;
+mod merge;
+mod names;
+mod output;
+mod predicate;
 mod refusal;
+mod scope;
+mod select;
+mod shape;
+mod slot;
+mod template;
+mod text;
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
 
+pub use contract::{
+    Access, CombinePlan, Context, CopyPlan, FinalPiece, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement, SortKey, Values,
+};
+pub use copy::{CopySplit, CopySplitter, MAX_COPY_ROW_BYTES};
+pub use explain::explain;
 pub use refusal::{Refusal, RefusalCode};
-
-use crate::sql::{Classified, Command, Literal, ParamFormat, classify};
-use crate::sqlstate::Report;
-use crate::topology::{Schema, ShardId, ShardSet, Topology, TypeOid};
-
-/// What planning reads besides the statement.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    pub topology: &'a Topology,
-    pub schema: &'a Schema,
-    pub settings: &'a PlanSettings,
-}
-
-/// Settings of a session that change what a statement means. Part of the template cache's key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PlanSettings {
-    /// `search_path` as SHOW prints it, with `"$user"` replaced by the user's name.
-    pub search_path: Vec<String>,
-    pub has_standard_strings: bool,
-    pub time_zone: String,
-}
-
-/// A statement's values at execution.
-#[derive(Debug, Clone, Copy)]
-pub struct Values<'a> {
-    /// The exact text, and the literals that the lexer found in it.
-    pub sql: &'a str,
-    pub literals: &'a [Literal],
-    /// None for a simple query.
-    pub params: Params<'a>,
-    /// The transaction's time for routing and for stable time functions: microseconds since 2000-01-01 UTC.
-    pub now_micros: i64,
-}
-
-/// Bind's parameters.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Params<'a> {
-    /// Types from Parse or ParameterDescription; missing or 0: the type is inferred from use.
-    pub types: &'a [TypeOid],
-    /// One per value.
-    pub formats: &'a [ParamFormat],
-    pub values: &'a [Option<&'a [u8]>],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Changes nothing as far as is known: may run on a replica when the primary is down.
-    Read,
-    Write,
-}
-
-/// What to do with one statement.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Plan {
-    /// All of it on one shard, verbatim.
-    Route { shard: ShardId, access: Access },
-    /// On any one shard, verbatim: constants, system catalogs, reference tables, contradictory predicates.
-    AnyOne { access: Access },
-    /// The same text on several shards; rows concatenated or merged.
-    Merge(Arc<MergePlan>),
-    /// Partial rows from several shards, a final query on the engine.
-    Combine(Arc<CombinePlan>),
-    /// A multi-row INSERT split per row: one statement per shard, the counts added.
-    Insert(Arc<InsertPlan>),
-    /// The same text on each of these shards as one write: reference tables, DDL. The answer is the first shard's.
-    Everywhere { shards: ShardSet },
-    /// COPY … FROM STDIN, split per row or sent to all of a reference table's shards.
-    CopyIn(Arc<CopyPlan>),
-    /// The session acts on it.
-    Command(Command),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct MergePlan {
-    pub shards: ShardSet,
-    /// The statement for each shard: the original with hidden sort columns after its own, and limit + offset pushed.
-    pub text: String,
-    /// How many columns at the end of each row are hidden. They are asked for in binary.
-    pub n_hidden: usize,
-    /// Sort keys over the hidden columns (`column_idx` counts from the first hidden one); none: concatenation.
-    pub order: Vec<SortKey>,
-    pub limit: Option<u64>,
-    pub offset: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SortKey {
-    pub column_idx: usize,
-    pub is_descending: bool,
-    pub is_nulls_first: bool,
-    /// Text of this key compares by bytes; without it a text key is refused.
-    pub is_collation_c: bool,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct CombinePlan {
-    pub shards: ShardSet,
-    /// The statement for each shard; its columns are `c0`, `c1`, ….
-    pub text: String,
-    pub n_columns: usize,
-    /// The final statement, but for the types of the partial columns.
-    pub finish: Vec<FinalPiece>,
-}
-
-/// A piece of the engine's final SELECT.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FinalPiece {
-    Text(String),
-    /// The source of partial rows: `unnest($1::t0[], …) AS p(c0, …)`.
-    Source,
-    /// `sum` of partial sums, cast to the partial column's type.
-    Sum {
-        column_idx: usize,
-    },
-    /// `sum` of partial counts, 0 when there are none.
-    Count {
-        column_idx: usize,
-    },
-    Min {
-        column_idx: usize,
-    },
-    Max {
-        column_idx: usize,
-    },
-    /// Average from partial sums and counts, in the type that Postgres's avg gives.
-    Avg {
-        sum_idx: usize,
-        count_idx: usize,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InsertPlan {
-    /// In shard order.
-    pub statements: Vec<ShardStatement>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardStatement {
-    pub shard: ShardId,
-    pub text: String,
-}
-
-/// A COPY … FROM STDIN whose rows are split by key, or sent to every shard of a reference table.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CopyPlan {
-    pub shards: ShardSet,
-    /// How rows find their shard; `None`: each row goes to all `shards`.
-    pub split: Option<CopySplit>,
-}
-
-/// How to read rows of COPY data and where they go.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CopySplit {
-    // Filled by the COPY planner: format, delimiter, null text, quote, escape, header, key field indexes and types, the key.
-}
-
-/// Splits a stream of COPY data into one stream per shard. Holds at most one unfinished row.
-#[derive(Debug)]
-pub struct CopySplitter {
-    split: CopySplit,
-}
-
-impl CopySplitter {
-    pub fn new(split: &CopySplit, settings: &PlanSettings) -> Self {
-        let _ = settings;
-        Self { split: split.clone() }
-    }
-
-    /// Takes the payload of one CopyData message (rows may span messages) and appends whole rows to `out[shard]`.
-    ///
-    /// # Errors
-    /// A row without a shard (23502, 22023), an unfinished row beyond `max_row_bytes` (54000), a malformed row (22P04).
-    pub fn push(&mut self, chunk: &[u8], out: &mut [bytes::BytesMut]) -> Result<(), Report> {
-        let _ = (&self.split, chunk, out);
-        Ok(())
-    }
-
-    /// Takes CopyDone: a last row without a newline.
-    pub fn finish(&mut self, out: &mut [bytes::BytesMut]) -> Result<(), Report> {
-        let _ = out;
-        Ok(())
-    }
-}
-
-/// One statement analysed under a context: what binding needs. Cached by fingerprint, epoch, schema version and settings.
-#[derive(Debug)]
-pub struct Template {
-    class: Classified,
-}
-
-/// Analyses one statement (no top-level semicolon inside).
-///
-/// # Errors
-/// What is refused whatever the values are.
-pub fn analyze(sql: &str, literals: &[Literal], context: &Context<'_>) -> Result<Template, Refusal> {
-    let _ = (literals, context);
-    Ok(Template { class: classify(sql.as_bytes(), context.settings.has_standard_strings) })
-}
-
-impl Template {
-    /// The plan for one execution.
-    ///
-    /// # Errors
-    /// What cannot be answered right for these values.
-    pub fn bind(&self, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
-        let _ = (values, context, &self.class);
-        Ok(Plan::AnyOne { access: Access::Read })
-    }
-
-    /// Whether another text of the same fingerprint may use this template.
-    pub fn is_shareable(&self) -> bool {
-        true
-    }
-
-    /// A shard on which Parse and Describe of the original statement succeed; `None`: any.
-    pub fn describe_shard(&self) -> Option<ShardId> {
-        None
-    }
-
-    /// Whether the statement's answer depends on Bind's parameters: where it goes cannot be told before Bind.
-    pub fn depends_on_params(&self) -> bool {
-        false
-    }
-
-    pub fn class(&self) -> &Classified {
-        &self.class
-    }
-}
-
-impl CombinePlan {
-    /// The engine's final statement, given the types of the partial columns as a shard described them.
-    ///
-    /// # Errors
-    /// A type whose aggregate does not split exactly.
-    pub fn final_sql(&self, column_types: &[TypeOid], schema: &Schema) -> Result<String, Refusal> {
-        let _ = (column_types, schema);
-        Ok(String::new())
-    }
-}
+pub use template::{Template, analyze};

@@ -1,0 +1,291 @@
+//! From values to shards: the rung *route*, and the way to the others.
+
+use std::ops::Range;
+
+use sqlparser::ast::{SetExpr, Statement};
+
+use super::collect::{Collected, TableRef, collect};
+use super::condition::{Alternatives, Condition, intersect, shards_of, summary};
+use super::contract::{Access, Context, Plan, Values};
+use super::functions::{FunctionCall, Nature};
+use super::insert::InsertTemplate;
+use super::names::Target;
+use super::refusal::{Refusal, RefusalCode};
+use super::slot::Binding;
+use super::template::Template;
+use super::text::{Parsed, parse, tokens_of};
+use super::{dml, insert, select};
+use crate::sql::{KeyType, Literal, TokenKind};
+use crate::topology::{FunctionVolatility, KeyPredicate, ShardId, ShardSet};
+
+/// What a template does when it is bound.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// The same for all values.
+    Fixed(Plan),
+    Statement(Box<StatementTemplate>),
+    /// What the statement in this part of the text does; refused with `code` when that is more than one shard's.
+    Inner { template: Box<Template>, part: Range<usize>, code: RefusalCode },
+}
+
+/// A query with its syntax tree.
+#[derive(Debug)]
+pub(super) struct StatementTemplate {
+    pub(super) parsed: Parsed,
+    pub(super) collected: Collected,
+    pub(super) kind: Kind,
+    access: Access,
+    has_params: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// SELECT, VALUES.
+    Read,
+    Insert(InsertTemplate),
+    /// UPDATE, DELETE, MERGE, and queries with writes inside.
+    Write,
+}
+
+/// Analyses a SELECT, INSERT, UPDATE, DELETE or MERGE.
+pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'_>) -> Result<Body, Refusal> {
+    if let Some(body) = table_command(sql, context)? {
+        return Ok(body);
+    }
+    let parsed = parse(sql, context.settings.has_standard_strings)?;
+    let collected = collect(&parsed, literals, context);
+    if collected.facts.opaque.is_yes() {
+        return Err(Refusal::new(RefusalCode::SetOperation, "TABLE inside a query is not supported across shards"));
+    }
+    if collected.refs.iter().any(|table_ref| table_ref.target == Target::Missing) {
+        return Ok(Body::Fixed(Plan::AnyOne { access: Access::Write }));
+    }
+    for table_ref in &collected.refs {
+        refuse_unplaced(&table_ref.target, context)?;
+    }
+    let kind = match &parsed.statement {
+        Statement::Query(query) => match &*query.body {
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => Kind::Write,
+            _ if collected.facts.nested_write.is_yes() => Kind::Write,
+            _ => Kind::Read,
+        },
+        Statement::Insert(insert) => match insert::analyze(insert, &parsed, &collected, literals, context)? {
+            Some(template) => Kind::Insert(template),
+            None => Kind::Write,
+        },
+        Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => Kind::Write,
+        _ => return Err(Refusal::new(RefusalCode::Unparsed, "the planner does not know this statement")),
+    };
+    let access = access_of(&kind, &collected, context);
+    if let Some(plan) = homeless(&kind, access, &collected, context)? {
+        return Ok(Body::Fixed(plan));
+    }
+    let has_params = tokens_of(sql, true).iter().any(|token| matches!(token.kind, TokenKind::Parameter(_)));
+    Ok(Body::Statement(Box::new(StatementTemplate { parsed, collected, kind, access, has_params })))
+}
+
+/// `TABLE name`, which the parser reads without telling quoted names from others.
+fn table_command(sql: &str, context: &Context<'_>) -> Result<Option<Body>, Refusal> {
+    let tokens = tokens_of(sql, context.settings.has_standard_strings);
+    let Some(first) = tokens.first().filter(|token| token.is_word(sql.as_bytes(), "table")) else { return Ok(None) };
+    let text = format!("SELECT * FROM {}", sql.get(first.end..).unwrap_or_default());
+    let mut fingerprint = crate::sql::Fingerprint::default();
+    crate::sql::fingerprint(text.as_bytes(), context.settings.has_standard_strings, &mut fingerprint);
+    let template = super::analyze(&text, &fingerprint.literals, context)?;
+    let values = Values { sql: &text, literals: &fingerprint.literals, params: super::Params::default(), now_micros: 0 };
+    match template.bind(&values, context)? {
+        plan @ (Plan::Route { .. } | Plan::AnyOne { .. }) => Ok(Some(Body::Fixed(plan))),
+        _ => Err(Refusal::new(RefusalCode::SetOperation, "TABLE of a sharded table is not supported")
+            .with_hint("Write SELECT * FROM the table.")),
+    }
+}
+
+/// Refuses tables whose rows' place is not known.
+pub(super) fn refuse_unplaced(target: &Target, context: &Context<'_>) -> Result<(), Refusal> {
+    match target {
+        Target::Unconfigured(name) => {
+            Err(Refusal::unconfigured(name, &context.topology.database, RefusalCode::UnconfiguredTable))
+        }
+        Target::View(name) => {
+            Err(Refusal::new(RefusalCode::UnconfiguredView, format!("view \"{name}\" is not in the configuration")).at(name, None))
+        }
+        Target::Sharded(_) | Target::Reference(_) | Target::Fixed(_) | Target::System | Target::Missing | Target::Cte => Ok(()),
+    }
+}
+
+fn access_of(kind: &Kind, collected: &Collected, context: &Context<'_>) -> Access {
+    let facts = &collected.facts;
+    let is_write = !matches!(kind, Kind::Read) || facts.locks.is_yes() || facts.select_into.is_yes() || facts.nested_write.is_yes();
+    let calls_writer = collected.functions.iter().any(|call| is_writer(call, context));
+    if is_write || calls_writer { Access::Write } else { Access::Read }
+}
+
+fn is_writer(call: &FunctionCall, context: &Context<'_>) -> bool {
+    match call.nature(context) {
+        Nature::Writing => true,
+        Nature::User => !context.schema.user_functions.get(call.short_name()).is_some_and(|v| *v == FunctionVolatility::Immutable),
+        Nature::Pure | Nature::Time | Nature::SplitAggregate | Nature::OtherAggregate | Nature::Server | Nature::Volatile => false,
+    }
+}
+
+/// Whether a function of this name, told without a syntax tree, may write.
+pub(super) fn may_write(name: &str, context: &Context<'_>) -> bool {
+    let name = crate::sql::fold_identifier(name).into_owned();
+    let call = FunctionCall { name: vec![name], n_args: 0, is_window: false, is_distinct: false, start: 0 };
+    match call.nature(context) {
+        Nature::Writing => true,
+        Nature::User => context.schema.user_functions.get(call.short_name()).is_some_and(|v| *v != FunctionVolatility::Immutable),
+        _ => false,
+    }
+}
+
+/// Statements without a table whose effect needs one certain shard.
+fn homeless(kind: &Kind, access: Access, collected: &Collected, context: &Context<'_>) -> Result<Option<Plan>, Refusal> {
+    let is_placed = |table_ref: &TableRef| matches!(table_ref.target, Target::Sharded(_) | Target::Fixed(_));
+    if !matches!(kind, Kind::Read) || access == Access::Read || collected.refs.iter().any(is_placed) {
+        return Ok(None);
+    }
+    if let Some(shard) = context.topology.default_shard {
+        return Ok(Some(Plan::Route { shard, access }));
+    }
+    let first = ShardId(0);
+    if collected.facts.select_into.is_yes() {
+        return Err(Refusal::new(RefusalCode::CreateAs, "SELECT INTO is not supported across shards"));
+    }
+    for call in &collected.functions {
+        let name = call.short_name();
+        let is_user = context.schema.user_functions.contains_key(name) && is_writer(call, context);
+        if is_user || matches!(name, "nextval" | "setval" | "currval" | "lastval") {
+            let message = format!("function {name} has no shard of its own");
+            return Err(Refusal::new(RefusalCode::Homeless, message));
+        }
+    }
+    // Advisory locks and row locks on reference tables: all sessions must meet on one server.
+    Ok(Some(Plan::Route { shard: first, access }))
+}
+
+/// For each table reference the shards on which rows that matter may be; empty for those that are everywhere.
+pub(super) fn shard_sets(collected: &Collected, values: &Values<'_>, context: &Context<'_>) -> Vec<ShardSet> {
+    let binding = Binding { values, time_zone: &context.settings.time_zone };
+    let mut all: Vec<Alternatives> = collected.refs.iter().map(|table_ref| own_alternatives(table_ref, binding)).collect();
+    spread(collected, &mut all);
+    collected
+        .refs
+        .iter()
+        .zip(&all)
+        .map(|(table_ref, alternatives)| match (&table_ref.target, table_ref.key()) {
+            (_, Some(key)) => shards_of(key, alternatives),
+            (Target::Fixed(_), None) if alternatives.is_empty() => ShardSet::EMPTY,
+            (Target::Fixed(shard), None) => ShardSet::only(*shard),
+            _ => ShardSet::EMPTY,
+        })
+        .collect()
+}
+
+fn own_alternatives(table_ref: &TableRef, binding: Binding<'_>) -> Alternatives {
+    match table_ref.conditions.as_slice() {
+        [] => Condition::Unknown.alternatives(&table_ref.key_types, binding),
+        [only] => only.alternatives(&table_ref.key_types, binding),
+        several => Condition::All(several.to_vec()).alternatives(&table_ref.key_types, binding),
+    }
+}
+
+/// Carries what is known of one key over to the keys that must equal it.
+fn spread(collected: &Collected, all: &mut [Alternatives]) {
+    let type_of = |column: super::collect::KeyColumn| collected.refs[column.ref_idx].key_types.get(column.column_idx).copied().flatten();
+    for _ in 0..collected.refs.len().min(8) {
+        let mut has_changed = false;
+        for edge in &collected.edges {
+            let (from, to) = (edge.from, edge.to);
+            if !type_of(from).zip(type_of(to)).is_some_and(|(a, b)| are_alike(a, b)) {
+                continue;
+            }
+            let known = match summary(&all[from.ref_idx], from.column_idx) {
+                KeyPredicate::Unknown | KeyPredicate::IsNull => continue,
+                known => known,
+            };
+            for predicates in &mut all[to.ref_idx] {
+                let tighter = intersect(&predicates[to.column_idx], &known);
+                if tighter != predicates[to.column_idx] {
+                    predicates[to.column_idx] = tighter;
+                    has_changed = true;
+                }
+            }
+        }
+        if !has_changed {
+            break;
+        }
+    }
+}
+
+/// Whether equal values of the two types have one canonical form.
+pub(super) fn are_alike(left: KeyType, right: KeyType) -> bool {
+    let is_int = |key_type| matches!(key_type, KeyType::Int2 | KeyType::Int4 | KeyType::Int8);
+    left == right || (is_int(left) && is_int(right))
+}
+
+pub(super) fn union(sets: &[ShardSet]) -> ShardSet {
+    sets.iter().fold(ShardSet::EMPTY, |all, set| all.union(*set))
+}
+
+impl StatementTemplate {
+    pub(super) fn bind(&self, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
+        match &self.kind {
+            Kind::Insert(template) => insert::bind(self, template, values, context),
+            Kind::Write => dml::bind(self, values, context),
+            Kind::Read => {
+                let sets = shard_sets(&self.collected, values, context);
+                let shards = union(&sets);
+                match (shards.single(), shards.is_empty()) {
+                    (Some(_), _) | (_, true) if self.collected.facts.select_into.is_yes() => self.select_into(shards, context),
+                    (Some(shard), _) => Ok(Plan::Route { shard, access: self.access }),
+                    (None, true) => Ok(Plan::AnyOne { access: self.access }),
+                    (None, false) => self.on_many(shards, values, context),
+                }
+            }
+        }
+    }
+
+    /// The plan of a read on several shards: it may depend on all of the text.
+    fn on_many(&self, shards: ShardSet, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
+        if values.sql == self.parsed.sql {
+            return select::plan(&select::Many::new(&self.parsed, &self.collected, shards, values, context));
+        }
+        let parsed = parse(values.sql, context.settings.has_standard_strings)?;
+        let collected = collect(&parsed, values.literals, context);
+        select::plan(&select::Many::new(&parsed, &collected, shards, values, context))
+    }
+
+    /// The new table is not in the configuration: only a default shard can be its home.
+    fn select_into(&self, shards: ShardSet, context: &Context<'_>) -> Result<Plan, Refusal> {
+        match context.topology.default_shard {
+            Some(home) if shards.is_empty() || shards.single() == Some(home) => Ok(Plan::Route { shard: home, access: Access::Write }),
+            _ => Err(Refusal::new(RefusalCode::CreateAs, "SELECT INTO is not supported across shards")),
+        }
+    }
+
+    pub(super) fn access(&self) -> Access {
+        self.access
+    }
+
+    pub(super) fn is_shareable(&self) -> bool {
+        !self.collected.facts.misplaced.is_yes()
+    }
+
+    pub(super) fn has_params(&self) -> bool {
+        self.has_params
+    }
+
+    pub(super) fn depends_on_params(&self) -> bool {
+        let is_placed = self.collected.refs.iter().any(|table_ref| table_ref.key().is_some());
+        self.has_params && is_placed
+    }
+
+    /// The shard of a pinned table, if one is read or written.
+    pub(super) fn describe_shard(&self) -> Option<ShardId> {
+        self.collected.refs.iter().find_map(|table_ref| match table_ref.target {
+            Target::Fixed(shard) => Some(shard),
+            _ => None,
+        })
+    }
+}

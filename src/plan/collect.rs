@@ -1,0 +1,385 @@
+//! One walk over a statement's syntax tree: every table reference with what must hold for its rows, and the facts that
+//! decide on a rung.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    Expr, FunctionArguments, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor, With,
+};
+
+use super::condition::Condition;
+use super::functions::FunctionCall;
+use super::names::{Target, folded, folded_parts, resolve};
+use super::predicate;
+use super::scope::{Item, Scope, items_of};
+use super::text::{Positions, Parsed};
+use super::Context;
+use crate::sql::{KeyType, Literal};
+use crate::topology::{Key, Placement};
+
+/// One reference to a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableRef {
+    pub(super) target: Target,
+    /// As written, folded.
+    pub(super) name: Vec<String>,
+    /// The types of the key's columns, where the snapshot knows them.
+    pub(super) key_types: Vec<Option<KeyType>>,
+    /// All of them hold for every row that matters.
+    pub(super) conditions: Vec<Condition>,
+    /// How many queries it is inside of; 1 is the statement's own.
+    pub(super) depth: usize,
+    pub(super) is_written: bool,
+}
+
+impl TableRef {
+    pub(super) fn key(&self) -> Option<&Key> {
+        match &self.target {
+            Target::Sharded(table) => match &table.placement {
+                Placement::Sharded(key) => Some(key),
+                Placement::Reference | Placement::Pinned(_) => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// A key column of one table reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyColumn {
+    pub(super) ref_idx: usize,
+    pub(super) column_idx: usize,
+}
+
+/// Rows of `to` that matter have in this column a value that `from` has in that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Edge {
+    pub(super) from: KeyColumn,
+    pub(super) to: KeyColumn,
+}
+
+/// What the walk found. Addresses are those of nodes of the walked tree.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) refs: Vec<TableRef>,
+    pub(super) ref_by_address: HashMap<usize, usize>,
+    pub(super) edges: Vec<Edge>,
+    pub(super) functions: Vec<FunctionCall>,
+    pub(super) n_queries: usize,
+    /// The scope of the statement's own SELECT.
+    pub(super) top: Option<Scope>,
+    pub(super) facts: Facts,
+}
+
+/// Facts of a statement that the fields of its top SELECT do not show.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) locks: Seen,
+    pub(super) nested_limit: Seen,
+    pub(super) system_column: Seen,
+    /// TABLE name, SELECT INTO and what else hides a table's name.
+    pub(super) opaque: Seen,
+    pub(super) nested_write: Seen,
+    /// A literal was not where the lexer sees one: routing cannot rely on positions.
+    pub(super) misplaced: Seen,
+    pub(super) select_into: Seen,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    #[default]
+    No,
+    Yes,
+}
+
+impl Seen {
+    pub(super) fn is_yes(self) -> bool {
+        self == Self::Yes
+    }
+}
+
+/// The walk's state.
+pub(super) struct Collector<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) sql: &'a str,
+    pub(super) literals: &'a [Literal],
+    pub(super) positions: Positions,
+    pub(super) scopes: Vec<Scope>,
+    pub(super) found: Collected,
+    ctes: Vec<CteScope>,
+    /// Derived tables and WITH queries: they do not see the scopes around them.
+    barriers: Vec<usize>,
+    table_functions: Vec<usize>,
+    query_depth: usize,
+}
+
+struct CteScope {
+    names: Vec<String>,
+    queries: Vec<usize>,
+    n_visible: usize,
+    is_recursive: bool,
+}
+
+/// The address of a node, as its identity while the tree is borrowed.
+pub(super) fn address<T>(node: &T) -> usize {
+    std::ptr::from_ref(node).addr()
+}
+
+/// Walks a statement.
+pub(super) fn collect(parsed: &Parsed, literals: &[Literal], context: &Context<'_>) -> Collected {
+    let mut collector = Collector::bare(parsed, literals, context);
+    let flow = parsed.statement.visit(&mut collector);
+    debug_assert!(flow.is_continue());
+    collector.found
+}
+
+impl<'a> Collector<'a> {
+    /// A collector that has walked nothing yet, to read single values.
+    pub(super) fn bare(parsed: &'a Parsed, literals: &'a [Literal], context: &'a Context<'a>) -> Self {
+        Self {
+            context,
+            sql: &parsed.sql,
+            literals,
+            positions: Positions::of(&parsed.sql),
+            scopes: Vec::new(),
+            found: Collected::default(),
+            ctes: Vec::new(),
+            barriers: Vec::new(),
+            table_functions: Vec::new(),
+            query_depth: 0,
+        }
+    }
+}
+
+impl Collector<'_> {
+    /// The index of the table reference at `name`, new or known.
+    pub(super) fn table_ref(&mut self, name: &ObjectName) -> usize {
+        let address = address(name);
+        if let Some(ref_idx) = self.found.ref_by_address.get(&address) {
+            return *ref_idx;
+        }
+        let parts = folded_parts(name);
+        let target = if self.is_cte(&parts) { Target::Cte } else { resolve(&parts, self.context) };
+        let mut table_ref = TableRef {
+            target,
+            name: parts,
+            key_types: Vec::new(),
+            conditions: Vec::new(),
+            depth: self.query_depth,
+            is_written: false,
+        };
+        table_ref.key_types = self.key_types(&table_ref);
+        self.found.refs.push(table_ref);
+        let ref_idx = self.found.refs.len() - 1;
+        self.found.ref_by_address.insert(address, ref_idx);
+        ref_idx
+    }
+
+    fn key_types(&self, table_ref: &TableRef) -> Vec<Option<KeyType>> {
+        let Some(key) = table_ref.key() else { return Vec::new() };
+        let relation = super::names::relation_of(&table_ref.name, self.context);
+        let type_of = |column: &String| KeyType::of(relation.as_ref()?.column(column)?.type_oid);
+        key.columns.iter().map(type_of).collect()
+    }
+
+    fn is_cte(&self, parts: &[String]) -> bool {
+        let [name] = parts else { return false };
+        self.ctes.iter().any(|scope| scope.names.iter().take(scope.n_visible).any(|cte| cte == name))
+    }
+
+    fn push_ctes(&mut self, with: Option<&With>) {
+        let ctes = with.map(|with| with.cte_tables.as_slice()).unwrap_or_default();
+        let is_recursive = with.is_some_and(|with| with.recursive);
+        self.barriers.extend(ctes.iter().map(|cte| address(&*cte.query)));
+        self.ctes.push(CteScope {
+            names: ctes.iter().map(|cte| folded(&cte.alias.name)).collect(),
+            queries: ctes.iter().map(|cte| address(&*cte.query)).collect(),
+            n_visible: if is_recursive { ctes.len() } else { 0 },
+            is_recursive,
+        });
+    }
+
+    /// Says which WITH names the query at `address` sees: those before it, or all in WITH RECURSIVE.
+    fn move_cte(&mut self, address: usize, is_after: bool) {
+        for scope in &mut self.ctes {
+            if let Some(cte_idx) = scope.queries.iter().position(|query| *query == address)
+                && !scope.is_recursive
+            {
+                scope.n_visible = cte_idx + usize::from(is_after);
+            }
+        }
+    }
+
+    fn note_body(&mut self, body: &SetExpr) {
+        match body {
+            SetExpr::Table(_) => self.found.facts.opaque = Seen::Yes,
+            SetExpr::SetOperation { left, right, .. } => {
+                self.note_body(left);
+                self.note_body(right);
+            }
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                self.found.facts.nested_write = Seen::Yes;
+            }
+            SetExpr::Select(select) if select.into.is_some() => self.found.facts.select_into = Seen::Yes,
+            SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => {}
+        }
+    }
+
+    /// Adds what a WHERE or ON term says of the tables of the innermost scope.
+    pub(super) fn add_conjuncts(&mut self, terms: &[&Expr]) {
+        let Some(scope) = self.scopes.last() else { return };
+        let ref_idxs: Vec<(usize, bool)> = scope.items.iter().filter_map(|item| Some((item.ref_idx?, item.is_nullable))).collect();
+        for term in terms {
+            for (ref_idx, is_nullable) in &ref_idxs {
+                match predicate::condition(self, term, *ref_idx, *is_nullable) {
+                    Condition::Unknown => {}
+                    condition => self.found.refs[*ref_idx].conditions.push(condition),
+                }
+            }
+        }
+    }
+
+    fn note_function(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Function(function) => {
+                let n_args = match &function.args {
+                    FunctionArguments::List(list) => list.args.len(),
+                    FunctionArguments::None | FunctionArguments::Subquery(_) => 0,
+                };
+                let is_distinct = matches!(&function.args, FunctionArguments::List(list)
+                    if matches!(list.duplicate_treatment, Some(sqlparser::ast::DuplicateTreatment::Distinct)));
+                self.push_function(&function.name, n_args, function.over.is_some(), is_distinct);
+            }
+            Expr::Identifier(ident) => self.note_column(&folded(ident)),
+            Expr::CompoundIdentifier(idents) => {
+                if let Some(last) = idents.last() {
+                    self.note_column(&folded(last));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn push_function(&mut self, name: &ObjectName, n_args: usize, is_window: bool, is_distinct: bool) {
+        let start = match name.0.first() {
+            Some(sqlparser::ast::ObjectNamePart::Identifier(ident)) => self.positions.start(self.sql, ident.span),
+            _ => None,
+        };
+        let Some(start) = start else {
+            self.found.facts.misplaced = Seen::Yes;
+            return;
+        };
+        self.found.functions.push(FunctionCall { name: folded_parts(name), n_args, is_window, is_distinct, start });
+    }
+
+    fn note_column(&mut self, name: &str) {
+        if matches!(name, "ctid" | "xmin" | "xmax" | "cmin" | "cmax" | "tableoid") {
+            self.found.facts.system_column = Seen::Yes;
+        }
+    }
+
+    fn push_scope(&mut self, items: Vec<Item>, usings: Vec<String>) {
+        let is_top = self.scopes.iter().all(|scope| scope.items.is_empty());
+        let scope = Scope { items, usings, sees_outer: false };
+        if is_top && self.found.top.is_none() && !scope.items.is_empty() {
+            self.found.top = Some(scope.clone());
+        }
+        self.scopes.push(scope);
+    }
+}
+
+impl Visitor for Collector<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.move_cte(address(query), false);
+        self.push_ctes(query.with.as_ref());
+        self.found.n_queries += 1;
+        self.query_depth += 1;
+        if !query.locks.is_empty() {
+            self.found.facts.locks = Seen::Yes;
+        }
+        let has_limit = query.fetch.is_some()
+            || matches!(&query.limit_clause, Some(LimitClause::LimitOffset { .. } | LimitClause::OffsetCommaLimit { .. }));
+        if has_limit && self.found.n_queries > 1 {
+            self.found.facts.nested_limit = Seen::Yes;
+        }
+        self.note_body(&query.body);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.ctes.pop();
+        self.query_depth -= 1;
+        self.move_cte(address(query), true);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        let (items, usings) = items_of(self, &select.from);
+        self.push_scope(items, usings);
+        if let Some(scope) = self.scopes.last_mut() {
+            // Only a subquery in an expression of the query around it may lean on that query's rows.
+            scope.sees_outer = self.barriers.is_empty();
+        }
+        predicate::from_terms(self, &select.from);
+        if let Some(selection) = &select.selection {
+            self.add_conjuncts(&predicate::conjuncts(selection));
+            predicate::where_edges(self, selection);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _select: &Select) -> ControlFlow<()> {
+        self.scopes.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
+        predicate::enter_write(self, statement);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
+        if matches!(statement, Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) | Statement::Insert(_)) {
+            self.scopes.pop();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        match factor {
+            TableFactor::Table { name, args: Some(args), .. } => {
+                self.table_functions.push(address(name));
+                self.push_function(name, args.args.len(), false, false);
+            }
+            TableFactor::Function { name, args, .. } => self.push_function(name, args.len(), false, false),
+            TableFactor::Derived { subquery, .. } => self.barriers.push(address(&**subquery)),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        if !self.table_functions.contains(&address(relation)) {
+            self.table_ref(relation);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.note_function(expr);
+        ControlFlow::Continue(())
+    }
+}
+
+impl Collector<'_> {
+    /// Makes a scope of its own for a write's tables and marks the one that is written.
+    pub(super) fn enter(&mut self, items: Vec<Item>, usings: Vec<String>, written: Option<usize>) {
+        if let Some(ref_idx) = written {
+            self.found.refs[ref_idx].is_written = true;
+        }
+        self.push_scope(items, usings);
+    }
+}

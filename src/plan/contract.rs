@@ -1,0 +1,159 @@
+//! The types between the planner and the executor.
+
+use std::sync::Arc;
+
+use super::copy::CopySplit;
+use crate::sql::{Command, Literal, ParamFormat};
+use crate::topology::{Schema, ShardId, ShardSet, Topology, TypeOid};
+
+/// What planning reads besides the statement.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    pub topology: &'a Topology,
+    pub schema: &'a Schema,
+    pub settings: &'a PlanSettings,
+}
+
+/// Settings of a session that change what a statement means. Part of the template cache's key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PlanSettings {
+    /// `search_path` as SHOW prints it, with `"$user"` replaced by the user's name.
+    pub search_path: Vec<String>,
+    pub has_standard_strings: bool,
+    pub time_zone: String,
+}
+
+/// A statement's values at execution.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    /// The exact text, and the literals that the lexer found in it.
+    pub sql: &'a str,
+    pub literals: &'a [Literal],
+    /// None for a simple query.
+    pub params: Params<'a>,
+    /// The transaction's time for routing and for stable time functions: microseconds since 2000-01-01 UTC.
+    pub now_micros: i64,
+}
+
+/// Bind's parameters.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Params<'a> {
+    /// Types from Parse or ParameterDescription; missing or 0: the type is inferred from use.
+    pub types: &'a [TypeOid],
+    /// One per value.
+    pub formats: &'a [ParamFormat],
+    pub values: &'a [Option<&'a [u8]>],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Changes nothing as far as is known: may run on a replica when the primary is down.
+    Read,
+    Write,
+}
+
+/// What to do with one statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// All of it on one shard, verbatim.
+    Route { shard: ShardId, access: Access },
+    /// On any one shard, verbatim: constants, system catalogs, reference tables, contradictory predicates.
+    AnyOne { access: Access },
+    /// The same text on several shards; rows concatenated or merged.
+    Merge(Arc<MergePlan>),
+    /// Partial rows from several shards, a final query on the engine.
+    Combine(Arc<CombinePlan>),
+    /// A multi-row INSERT split per row: one statement per shard, the counts added.
+    Insert(Arc<InsertPlan>),
+    /// The same text on each of these shards as one write: reference tables, DDL. The answer is the first shard's.
+    Everywhere { shards: ShardSet },
+    /// COPY … FROM STDIN, split per row or sent to all of a reference table's shards.
+    CopyIn(Arc<CopyPlan>),
+    /// The session acts on it.
+    Command(Command),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct MergePlan {
+    pub shards: ShardSet,
+    /// The statement for each shard: the original with hidden sort columns after its own, and limit + offset pushed.
+    ///
+    /// Parameters keep their numbers, and some may no longer occur: Parse must give every parameter's type.
+    pub text: String,
+    /// How many columns at the end of each row are hidden. They are asked for in binary.
+    pub n_hidden: usize,
+    /// Sort keys over the hidden columns (`column_idx` counts from the first hidden one); none: concatenation.
+    pub order: Vec<SortKey>,
+    pub limit: Option<u64>,
+    pub offset: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortKey {
+    pub column_idx: usize,
+    pub is_descending: bool,
+    pub is_nulls_first: bool,
+    /// Text of this key compares by bytes; without it a text key is refused.
+    pub is_collation_c: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CombinePlan {
+    pub shards: ShardSet,
+    /// The statement for each shard; its columns are `c0`, `c1`, …. Parameters keep their numbers, as in [`MergePlan::text`];
+    /// the final statement has none of them, its own are the partial columns as arrays.
+    pub text: String,
+    pub n_columns: usize,
+    /// Columns whose text compares under collation C.
+    pub c_columns: Vec<usize>,
+    /// The final statement, but for the types of the partial columns.
+    pub finish: Vec<FinalPiece>,
+}
+
+/// A piece of the engine's final SELECT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinalPiece {
+    Text(String),
+    /// The source of partial rows: `unnest($1::t0[], …) AS p(c0, …)`.
+    Source,
+    /// `sum` of partial sums, cast to the partial column's type.
+    Sum {
+        column_idx: usize,
+    },
+    /// `sum` of partial counts, 0 when there are none.
+    Count {
+        column_idx: usize,
+    },
+    Min {
+        column_idx: usize,
+    },
+    Max {
+        column_idx: usize,
+    },
+    /// Average from partial sums and counts, in the type that Postgres's avg gives.
+    Avg {
+        sum_idx: usize,
+        count_idx: usize,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InsertPlan {
+    /// In shard order.
+    pub statements: Vec<ShardStatement>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardStatement {
+    pub shard: ShardId,
+    /// Parameters keep their numbers, as in [`MergePlan::text`].
+    pub text: String,
+}
+
+/// A COPY … FROM STDIN whose rows are split by key, or sent to every shard of a reference table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyPlan {
+    pub shards: ShardSet,
+    /// How rows find their shard; `None`: each row goes to all `shards`.
+    pub split: Option<CopySplit>,
+}

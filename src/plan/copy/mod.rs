@@ -1,0 +1,153 @@
+//! COPY: where its rows go, and how they are split.
+
+mod csv;
+mod options;
+mod scan;
+mod splitter;
+
+use std::sync::Arc;
+
+use options::{CopyStatement, Relation as CopyRelation};
+pub use splitter::{CopySplitter, MAX_COPY_ROW_BYTES};
+
+use super::bind::{Body, refuse_unplaced};
+use super::contract::{Access, Context, CopyPlan, Plan};
+use super::insert::default_slot;
+use super::names::{Target, relation_of, resolve, table_name};
+use super::refusal::{Refusal, RefusalCode};
+use super::slot::Operand;
+use super::template::inner;
+use crate::sql::{CopyDirection, KeyType, Literal};
+use crate::topology::{Column, Key, Placement, TableName};
+
+/// How to read rows of COPY data and where they go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopySplit {
+    pub(super) table: TableName,
+    pub(super) key: Key,
+    pub(super) fields: Vec<KeyField>,
+    pub(super) format: Format,
+}
+
+/// A key column's place in the data.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct KeyField {
+    pub(super) column: Column,
+    pub(super) key_type: KeyType,
+    /// `None`: left out, and its default is the transaction's time.
+    pub(super) field_idx: Option<usize>,
+}
+
+/// The data's format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Format {
+    pub(super) is_csv: bool,
+    pub(super) has_header: bool,
+    pub(super) delimiter: u8,
+    pub(super) null: Vec<u8>,
+    pub(super) quote: u8,
+    pub(super) escape: u8,
+    /// Names of columns of FORCE_NULL and FORCE_NOT_NULL; `*` for all.
+    pub(super) force_null: Vec<String>,
+    pub(super) force_not_null: Vec<String>,
+}
+
+/// Analyses a COPY statement of a database with several shards.
+pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection, context: &Context<'_>) -> Result<Body, Refusal> {
+    let statement = options::read(sql, context.settings.has_standard_strings)?;
+    match (&statement.relation, direction) {
+        (CopyRelation::Query { start, end }, CopyDirection::Out) => {
+            inner(sql, literals, *start..*end, RefusalCode::CopyOut, context)
+        }
+        (CopyRelation::Query { .. }, _) => Err(Refusal::new(RefusalCode::CopyServer, "COPY of a query to the server's files is not supported")),
+        (CopyRelation::Table(parts), direction) => {
+            let target = resolve(parts, context);
+            refuse_unplaced(&target, context)?;
+            table(&statement, &table_name(parts, context), &target, direction, context).map(Body::Fixed)
+        }
+    }
+}
+
+fn table(
+    statement: &CopyStatement,
+    name: &TableName,
+    target: &Target,
+    direction: CopyDirection,
+    context: &Context<'_>,
+) -> Result<Plan, Refusal> {
+    let access = if direction == CopyDirection::Out { Access::Read } else { Access::Write };
+    match (target, direction) {
+        (Target::Fixed(shard), _) => Ok(Plan::Route { shard: *shard, access }),
+        (Target::System | Target::Missing | Target::Cte, _) => Ok(Plan::AnyOne { access: Access::Write }),
+        (_, CopyDirection::Server) => Err(Refusal::new(RefusalCode::CopyServer, "COPY of the server's files across shards is not supported").at(name, None)),
+        (Target::Reference(_), CopyDirection::Out) => Ok(Plan::AnyOne { access }),
+        (Target::Reference(_), CopyDirection::In) => {
+            refuse_diverging(statement, name, context)?;
+            Ok(Plan::CopyIn(Arc::new(CopyPlan { shards: context.topology.all_shards(), split: None })))
+        }
+        (Target::Sharded(table), CopyDirection::Out) => match &table.placement {
+            Placement::Sharded(key) if key.all_shards().len() == 1 => {
+                Ok(key.all_shards().single().map_or(Plan::AnyOne { access }, |shard| Plan::Route { shard, access }))
+            }
+            _ => Err(Refusal::new(RefusalCode::CopyOut, "COPY TO of a sharded table is not supported").at(name, None)),
+        },
+        (Target::Sharded(table), CopyDirection::In) => match &table.placement {
+            Placement::Sharded(key) => split(statement, name, key, context),
+            Placement::Reference | Placement::Pinned(_) => Err(Refusal::new(RefusalCode::CopyOption, "COPY of this table is not supported")),
+        },
+        (Target::View(_) | Target::Unconfigured(_), _) => Err(Refusal::new(RefusalCode::UnconfiguredTable, "table is not in the configuration")),
+    }
+}
+
+/// Columns that COPY leaves out are filled on each shard by itself.
+fn refuse_diverging(statement: &CopyStatement, name: &TableName, context: &Context<'_>) -> Result<(), Refusal> {
+    use crate::topology::ColumnDefault::{Now, Volatile};
+    let Some(relation) = context.schema.relation(name) else { return Ok(()) };
+    let left_out = |column: &&Column| !statement.columns.is_empty() && !statement.columns.contains(&column.name);
+    match relation.columns.iter().filter(left_out).find(|column| matches!(column.default, Volatile(_) | Now)) {
+        Some(column) => {
+            let message = format!("the default of column \"{}\" would differ between the copies of \"{name}\"", column.name);
+            Err(Refusal::new(RefusalCode::ReferenceDiverges, message).at(name, Some(&column.name)))
+        }
+        None => Ok(()),
+    }
+}
+
+fn split(statement: &CopyStatement, name: &TableName, key: &Key, context: &Context<'_>) -> Result<Plan, Refusal> {
+    if let Some(shard) = key.all_shards().single() {
+        return Ok(Plan::Route { shard, access: Access::Write });
+    }
+    let Some(format) = statement.format.clone() else {
+        return Err(Refusal::new(RefusalCode::CopyOption, "COPY in binary format into a sharded table is not supported").at(name, None));
+    };
+    if statement.encoding.as_ref().is_some_and(|encoding| !encoding.eq_ignore_ascii_case("utf8") && !encoding.eq_ignore_ascii_case("utf-8")) {
+        return Err(Refusal::new(RefusalCode::CopyOption, "COPY with an ENCODING into a sharded table is not supported").at(name, None));
+    }
+    let Some(relation) = relation_of(&[name.schema.clone(), name.name.clone()], context) else {
+        return Err(Refusal::new(RefusalCode::UnknownColumns, format!("the columns of table \"{name}\" are not known")).at(name, None));
+    };
+    // Without a column list COPY reads the columns in table order; generated ones are not read.
+    let names: Vec<String> = if statement.columns.is_empty() {
+        let is_read = |column: &&Column| column.default != crate::topology::ColumnDefault::Generated;
+        relation.columns.iter().filter(is_read).map(|column| column.name.clone()).collect()
+    } else {
+        statement.columns.clone()
+    };
+    let mut fields = Vec::with_capacity(key.columns.len());
+    for column_name in &key.columns {
+        let column = relation.column(column_name);
+        let typed = column.and_then(|column| Some((column, KeyType::of(column.type_oid)?)));
+        let Some((column, key_type)) = typed else {
+            let message = format!("key column \"{column_name}\" of table \"{name}\" is not known");
+            return Err(Refusal::new(RefusalCode::UnknownColumns, message).at(name, Some(column_name)));
+        };
+        let field_idx = names.iter().position(|other| other == column_name);
+        if field_idx.is_none() && default_slot(column, name)?.operand == Operand::Null {
+            let message = format!("COPY into \"{name}\" must set its shard key column \"{column_name}\"");
+            return Err(Refusal::new(RefusalCode::MissingKey, message).at(name, Some(column_name)));
+        }
+        fields.push(KeyField { column: column.clone(), key_type, field_idx });
+    }
+    let split = CopySplit { table: name.clone(), key: key.clone(), fields, format };
+    Ok(Plan::CopyIn(Arc::new(CopyPlan { shards: key.all_shards(), split: Some(split) })))
+}

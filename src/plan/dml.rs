@@ -1,0 +1,142 @@
+//! UPDATE, DELETE, MERGE, writes of reference tables, and writes inside WITH.
+
+use sqlparser::ast::{MergeAction, MergeUpdateKind, Statement};
+
+use super::bind::{StatementTemplate, shard_sets, union};
+use super::collect::TableRef;
+use super::contract::{Access, Context, Plan, Values};
+use super::functions::{FunctionCall, Nature};
+use super::insert::assigned;
+use super::names::{Target, table_name};
+use super::refusal::{Refusal, RefusalCode};
+
+/// Binds a write that is not an INSERT into a sharded table.
+pub(super) fn bind(statement: &StatementTemplate, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
+    let written: Vec<&TableRef> = statement.collected.refs.iter().filter(|table_ref| table_ref.is_written).collect();
+    refuse_key_updates(&statement.parsed.statement, &written, context)?;
+    let sets = shard_sets(&statement.collected, values, context);
+    let shards = union(&sets);
+    if written.iter().any(|table_ref| matches!(table_ref.target, Target::Reference(_))) {
+        return reference(statement, &written, !shards.is_empty(), context);
+    }
+    match (shards.single(), shards.is_empty()) {
+        (Some(shard), _) => Ok(Plan::Route { shard, access: Access::Write }),
+        (None, true) => Ok(Plan::AnyOne { access: Access::Write }),
+        (None, false) if statement.collected.facts.nested_write.is_yes() || written.len() > 1 => {
+            Err(Refusal::new(RefusalCode::WritingCte, "a data-modifying WITH query on more than one shard is not supported"))
+        }
+        (None, false) => Err(on_many(&statement.parsed.statement, &written, context)),
+    }
+}
+
+fn on_many(statement: &Statement, written: &[&TableRef], context: &Context<'_>) -> Refusal {
+    let (code, verb) = match statement {
+        Statement::Insert(_) => (RefusalCode::InsertSelect, "INSERT that reads rows of another shard"),
+        Statement::Update(_) => (RefusalCode::WriteOnManyShards, "UPDATE on more than one shard"),
+        Statement::Delete(_) => (RefusalCode::WriteOnManyShards, "DELETE on more than one shard"),
+        _ => (RefusalCode::WriteOnManyShards, "MERGE on more than one shard"),
+    };
+    let refusal = Refusal::new(code, format!("{verb} is not supported"));
+    match written.first() {
+        Some(table_ref) => refusal.at(&table_name(&table_ref.name, context), None),
+        None => refusal,
+    }
+}
+
+/// A reference table is written on every shard, with values that are the same everywhere.
+fn reference(
+    statement: &StatementTemplate,
+    written: &[&TableRef],
+    reads_shards: bool,
+    context: &Context<'_>,
+) -> Result<Plan, Refusal> {
+    let name = written.first().map(|table_ref| table_name(&table_ref.name, context).to_string()).unwrap_or_default();
+    let facts = &statement.collected.facts;
+    if written.len() > 1 || facts.nested_write.is_yes() {
+        return Err(Refusal::new(RefusalCode::WritingCte, format!("a data-modifying WITH query on reference table \"{name}\" is not supported")));
+    }
+    if reads_shards {
+        let message = format!("a write of reference table \"{name}\" that reads tables of certain shards is not supported");
+        return Err(Refusal::new(RefusalCode::ReferenceReadsShards, message));
+    }
+    if facts.nested_limit.is_yes() || has_limit(&statement.parsed.statement) {
+        let message = format!("LIMIT in a write of reference table \"{name}\" may choose other rows on each shard");
+        return Err(Refusal::new(RefusalCode::ReferenceDiverges, message));
+    }
+    for call in &statement.collected.functions {
+        match call.nature(context) {
+            Nature::Pure | Nature::SplitAggregate => {}
+            Nature::Time | Nature::Server | Nature::Volatile | Nature::Writing | Nature::User | Nature::OtherAggregate => {
+                let message = format!("function {} may differ between the copies of reference table \"{name}\"", call.short_name());
+                return Err(Refusal::new(RefusalCode::ReferenceDiverges, message));
+            }
+        }
+    }
+    Ok(Plan::Everywhere { shards: context.topology.all_shards() })
+}
+
+fn has_limit(statement: &Statement) -> bool {
+    match statement {
+        Statement::Insert(insert) => insert.source.as_ref().is_some_and(|source| source.limit_clause.is_some() || source.fetch.is_some()),
+        _ => false,
+    }
+}
+
+fn refuse_key_updates(statement: &Statement, written: &[&TableRef], context: &Context<'_>) -> Result<(), Refusal> {
+    let columns = updated_columns(statement);
+    for table_ref in written {
+        let Some(key) = table_ref.key() else { continue };
+        if let Some(column) = columns.iter().find(|column| key.columns.contains(column)) {
+            let table = table_name(&table_ref.name, context);
+            let message = format!("UPDATE of key column \"{column}\" of table \"{table}\" is not supported");
+            return Err(Refusal::new(RefusalCode::UpdatesKey, message).at(&table, Some(column)));
+        }
+    }
+    Ok(())
+}
+
+/// Every column that an UPDATE anywhere in the statement sets.
+fn updated_columns(statement: &Statement) -> Vec<String> {
+    struct Updates(Vec<String>);
+    impl sqlparser::ast::Visitor for Updates {
+        type Break = ();
+
+        fn pre_visit_statement(&mut self, statement: &Statement) -> std::ops::ControlFlow<()> {
+            match statement {
+                Statement::Update(update) => self.0.extend(assigned(&update.assignments)),
+                Statement::Merge(merge) => {
+                    for clause in &merge.clauses {
+                        if let MergeAction::Update(update) = &clause.action
+                            && let MergeUpdateKind::Set(assignments) = &update.kind
+                        {
+                            self.0.extend(assigned(assignments));
+                        }
+                    }
+                }
+                _ => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        }
+    }
+    let mut updates = Updates(Vec::new());
+    let flow = sqlparser::ast::Visit::visit(statement, &mut updates);
+    debug_assert!(flow.is_continue());
+    updates.0
+}
+
+/// The refusal of a function on more than one shard.
+pub(super) fn function_refusal(call: &FunctionCall, context: &Context<'_>) -> Refusal {
+    let name = call.short_name();
+    match call.nature(context) {
+        Nature::Volatile | Nature::Writing => {
+            Refusal::new(RefusalCode::VolatileFunction, format!("volatile function {name} across shards is not supported"))
+        }
+        Nature::User => {
+            Refusal::new(RefusalCode::UserFunction, format!("function {name}, which is not of the system, across shards is not supported"))
+        }
+        Nature::OtherAggregate => Refusal::new(RefusalCode::Aggregate, format!("aggregate {name} across shards is not supported")),
+        Nature::Server | Nature::Pure | Nature::Time | Nature::SplitAggregate => {
+            Refusal::new(RefusalCode::ServerFunction, format!("function {name} depends on its server; across shards it is not supported"))
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What `trunkline explain` prints.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::contract::{Access, CombinePlan, Context, CopyPlan, MergePlan, Params, Plan, Values};
+use super::refusal::Refusal;
+use super::template::analyze;
+use crate::sql::{Fingerprint, fingerprint};
+use crate::topology::{
+    Collation, Column, ColumnDefault, KeyMap, Placement, Relation, RelationKind, Schema, ShardSet, TableName, Topology,
+};
+
+/// The plan of a statement in words: its rung, the shards, what each gets, the final statement; or why it is refused.
+///
+/// Without a schema snapshot the types of key columns are assumed: hash keys bigint, list keys text, age keys timestamptz.
+/// `now_micros`: microseconds since 2000-01-01 UTC.
+pub fn explain(sql: &str, context: &Context<'_>, now_micros: i64) -> String {
+    explain_with(sql, Params::default(), context, now_micros)
+}
+
+/// The same with parameters.
+pub(super) fn explain_with(sql: &str, params: Params<'_>, context: &Context<'_>, now_micros: i64) -> String {
+    let assumed = context.schema.relations.is_empty().then(|| assumed_schema(context.topology));
+    let context = Context { schema: assumed.as_ref().unwrap_or(context.schema), ..*context };
+    let mut shape = Fingerprint::default();
+    fingerprint(sql.as_bytes(), context.settings.has_standard_strings, &mut shape);
+    let values = Values { sql, literals: &shape.literals, params, now_micros };
+    match analyze(sql, &shape.literals, &context).and_then(|template| template.bind(&values, &context)) {
+        Ok(plan) => described(&plan, context.topology),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+fn access_word(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Write => "write",
+    }
+}
+
+fn shard_names(shards: ShardSet, topology: &Topology) -> String {
+    shards.iter().map(|shard| topology.shard(shard).name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn described(plan: &Plan, topology: &Topology) -> String {
+    match plan {
+        Plan::Route { shard, access } => format!("route: {} ({})", topology.shard(*shard).name, access_word(*access)),
+        Plan::AnyOne { access } => format!("route: any one shard ({})", access_word(*access)),
+        Plan::Merge(merge) => merge_lines(merge, topology),
+        Plan::Combine(combine) => combine_lines(combine, topology),
+        Plan::Insert(insert) => {
+            let mut lines = vec!["insert: split by row".to_owned()];
+            lines.extend(insert.statements.iter().map(|each| format!("  {}: {}", topology.shard(each.shard).name, each.text)));
+            lines.join("\n")
+        }
+        Plan::Everywhere { shards } => format!("everywhere: {} (write)", shard_names(*shards, topology)),
+        Plan::CopyIn(copy) => copy_lines(copy, topology),
+        Plan::Command(command) => format!("command: {command:?}"),
+    }
+}
+
+fn merge_lines(merge: &MergePlan, topology: &Topology) -> String {
+    let mut lines = vec![format!("merge: {}", shard_names(merge.shards, topology)), format!("  each: {}", merge.text)];
+    for key in &merge.order {
+        let direction = if key.is_descending { "DESC" } else { "ASC" };
+        let nulls = if key.is_nulls_first { "FIRST" } else { "LAST" };
+        let collation = if key.is_collation_c { " by bytes" } else { "" };
+        lines.push(format!("  sort: hidden column {} {direction} NULLS {nulls}{collation}", key.column_idx));
+    }
+    if let Some(limit) = merge.limit {
+        lines.push(format!("  limit: {limit}"));
+    }
+    if merge.offset > 0 {
+        lines.push(format!("  offset: {}", merge.offset));
+    }
+    lines.join("\n")
+}
+
+fn combine_lines(combine: &CombinePlan, topology: &Topology) -> String {
+    format!("combine: {}\n  each: {}\n  final: {}", shard_names(combine.shards, topology), combine.text, combine.sketch())
+}
+
+fn copy_lines(copy: &CopyPlan, topology: &Topology) -> String {
+    let shards = shard_names(copy.shards, topology);
+    match &copy.split {
+        None => format!("copy: every row to {shards}"),
+        Some(split) => {
+            let place = |idx: Option<usize>| idx.map_or_else(|| "its default".to_owned(), |idx| format!("field {}", idx + 1));
+            let fields: Vec<String> =
+                split.fields.iter().map(|field| format!("\"{}\" in {}", field.column.name, place(field.field_idx))).collect();
+            let format = if split.format.is_csv { "csv" } else { "text" };
+            format!("copy: rows of {format} split by {} over {shards}", fields.join(", "))
+        }
+    }
+}
+
+fn refused(refusal: &Refusal) -> String {
+    let place = match (&refusal.table, &refusal.column) {
+        (Some(table), Some(column)) => format!(" [{table}.{column}]"),
+        (Some(table), None) => format!(" [{table}]"),
+        _ => String::new(),
+    };
+    format!("refused: {} {}: {}{place}\n  hint: {}", refusal.code.sqlstate(), refusal.code.code(), refusal.message, refusal.hint)
+}
+
+/// Key columns of the configured tables with the types that such keys have most often.
+fn assumed_schema(topology: &Topology) -> Schema {
+    let relation = |name: &TableName| {
+        let Placement::Sharded(key) = &topology.tables.get(name)?.placement else { return None };
+        let columns = key.columns.iter().enumerate().map(|(idx, column)| assumed_column(column, &key.map, idx)).collect();
+        Some((name.clone(), Arc::new(Relation { kind: RelationKind::Table, columns })))
+    };
+    let relations: HashMap<_, _> = topology.tables.keys().filter_map(relation).collect();
+    Schema { relations, ..Schema::default() }
+}
+
+fn assumed_column(name: &str, map: &KeyMap, column_idx: usize) -> Column {
+    let (type_oid, type_name, collation) = match level(map, column_idx) {
+        Some(KeyMap::List(_)) => (25, "text", Collation::Other),
+        Some(KeyMap::Age(_)) => (1184, "timestamp with time zone", Collation::None),
+        _ => (20, "bigint", Collation::None),
+    };
+    let default = ColumnDefault::None;
+    Column { name: name.to_owned(), type_oid, type_name: type_name.to_owned(), collation, is_not_null: true, default }
+}
+
+/// The level of a key's map that reads column `column_idx`.
+fn level(map: &KeyMap, column_idx: usize) -> Option<&KeyMap> {
+    let (own_idx, branches) = match map {
+        KeyMap::Shard(_) => return None,
+        KeyMap::Hash(level) => (level.column_idx, &level.branches),
+        KeyMap::List(level) => (level.column_idx, &level.branches),
+        KeyMap::Age(level) => (level.column_idx, &level.branches),
+    };
+    if own_idx == column_idx { Some(map) } else { branches.iter().find_map(|branch| level(branch, column_idx)) }
+}

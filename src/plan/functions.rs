@@ -1,0 +1,166 @@
+//! What is known of a function by its name: whether shards would agree on its value.
+
+use super::Context;
+use crate::topology::FunctionVolatility;
+
+/// A function called by a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FunctionCall {
+    /// Folded; the schema first where it was written.
+    pub(super) name: Vec<String>,
+    pub(super) n_args: usize,
+    pub(super) is_window: bool,
+    pub(super) is_distinct: bool,
+    /// Byte offset of the name.
+    pub(super) start: usize,
+}
+
+/// How a function behaves when several servers evaluate it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// The same value for the same arguments, on every server.
+    Pure,
+    /// The statement's or transaction's time.
+    Time,
+    /// count, sum, min, max, avg.
+    SplitAggregate,
+    OtherAggregate,
+    /// Depends on the server, or reads tables.
+    Server,
+    /// Volatile, changes nothing.
+    Volatile,
+    /// Volatile, and may write or lock.
+    Writing,
+    /// Not of the system; may do anything that its volatility allows.
+    User,
+}
+
+/// `CURRENT_TIMESTAMP` and the like, by what a literal of the transaction's time is cast to.
+pub(super) fn time_cast(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "now" | "transaction_timestamp" | "statement_timestamp" | "current_timestamp" => "",
+        "current_date" => "date",
+        "current_time" => "timetz",
+        "localtimestamp" => "timestamp",
+        "localtime" => "time",
+        _ => return None,
+    })
+}
+
+impl FunctionCall {
+    /// The unqualified name.
+    pub(super) fn short_name(&self) -> &str {
+        self.name.last().map_or("", String::as_str)
+    }
+
+    pub(super) fn nature(&self, context: &Context<'_>) -> Nature {
+        let name = self.short_name();
+        let schema = self.name.len().checked_sub(2).map(|idx| self.name[idx].as_str());
+        if schema.is_some_and(|schema| schema != "pg_catalog") {
+            return Nature::User;
+        }
+        let system = &context.schema.system_functions;
+        if schema.is_none() && context.schema.user_functions.contains_key(name) && !system.contains_key(name) {
+            return Nature::User;
+        }
+        if time_cast(name).is_some() {
+            return Nature::Time;
+        }
+        if SPLIT_AGGREGATES.contains(&name) {
+            return Nature::SplitAggregate;
+        }
+        if OTHER_AGGREGATES.contains(&name) {
+            return Nature::OtherAggregate;
+        }
+        if name == "age" && self.n_args == 1 {
+            return Nature::Server;
+        }
+        if SYNTAX.contains(&name) || STABLE_AND_ALIKE.contains(&name) {
+            return Nature::Pure;
+        }
+        by_volatility(name, context)
+    }
+}
+
+fn by_volatility(name: &str, context: &Context<'_>) -> Nature {
+    if HARMLESS_VOLATILE.contains(&name) {
+        return Nature::Volatile;
+    }
+    if PER_SERVER.contains(&name) {
+        return Nature::Server;
+    }
+    let system = &context.schema.system_functions;
+    match system.get(name) {
+        Some(FunctionVolatility::Immutable) => Nature::Pure,
+        Some(FunctionVolatility::Stable) => Nature::Server,
+        Some(FunctionVolatility::Volatile) => Nature::Writing,
+        None if system.is_empty() && IMMUTABLE.contains(&name) => Nature::Pure,
+        None if system.is_empty() && WRITING.iter().any(|prefix| name.starts_with(prefix)) => Nature::Writing,
+        None => Nature::User,
+    }
+}
+
+const SPLIT_AGGREGATES: &[&str] = &["count", "sum", "min", "max", "avg"];
+
+/// The other aggregates of pg_catalog, from Postgres 14 on; window functions are told by OVER.
+const OTHER_AGGREGATES: &[&str] = &[
+    "any_value", "array_agg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "corr", "covar_pop", "covar_samp", "cume_dist",
+    "dense_rank", "every", "grouping", "json_agg", "json_agg_strict", "json_arrayagg", "json_object_agg", "json_object_agg_strict",
+    "json_object_agg_unique", "json_object_agg_unique_strict", "json_objectagg", "jsonb_agg", "jsonb_agg_strict", "jsonb_object_agg",
+    "jsonb_object_agg_strict", "jsonb_object_agg_unique", "jsonb_object_agg_unique_strict", "mode", "percent_rank", "percentile_cont",
+    "percentile_disc", "range_agg", "range_intersect_agg", "rank", "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2",
+    "regr_slope", "regr_sxx", "regr_sxy", "regr_syy", "row_number", "stddev", "stddev_pop", "stddev_samp", "string_agg", "var_pop",
+    "var_samp", "variance", "xmlagg",
+];
+
+/// Function-like syntax that has no row in pg_proc.
+const SYNTAX: &[&str] = &[
+    "coalesce", "nullif", "greatest", "least", "row", "array", "exists", "cast", "extract", "trim", "substring", "position", "overlay",
+    "treat", "xmlelement", "xmlforest", "xmlconcat", "normalize", "collation for",
+];
+
+/// Stable by the catalog, yet alike on servers with the same settings: they read the session's settings only.
+const STABLE_AND_ALIKE: &[&str] = &[
+    "age", "array_to_json", "array_to_string", "concat", "concat_ws", "current_role", "current_user", "date_bin", "date_part",
+    "date_trunc", "format", "generate_series", "generate_subscripts", "json_build_array", "json_build_object", "json_strip_nulls",
+    "jsonb_build_array", "jsonb_build_object", "make_interval", "make_timestamp", "make_timestamptz", "num_nonnulls", "num_nulls",
+    "quote_literal", "quote_nullable", "row_to_json", "session_user", "timezone", "to_char", "to_date", "to_json", "to_jsonb",
+    "to_number", "to_timestamp", "user",
+];
+
+const HARMLESS_VOLATILE: &[&str] = &[
+    "clock_timestamp", "gen_random_uuid", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "random", "random_normal", "timeofday",
+    "uuidv4", "uuidv7",
+];
+
+/// Functions whose value is a matter of one server or one connection, whatever their volatility.
+const PER_SERVER: &[&str] = &[
+    "current_catalog", "current_database", "current_query", "current_schema", "current_schemas", "current_setting", "inet_client_addr",
+    "inet_client_port", "inet_server_addr", "inet_server_port", "pg_backend_pid", "pg_conf_load_time", "pg_current_wal_lsn",
+    "pg_is_in_recovery", "pg_last_wal_replay_lsn", "pg_postmaster_start_time", "pg_column_size", "pg_database_size", "pg_table_size",
+    "pg_relation_size", "pg_total_relation_size", "txid_current_snapshot", "version",
+];
+
+/// Known without a snapshot.
+const IMMUTABLE: &[&str] = &[
+    "abs", "acos", "array_append", "array_cat", "array_dims", "array_length", "array_lower", "array_ndims", "array_position",
+    "array_prepend", "array_remove", "array_replace", "array_upper", "ascii", "asin", "atan", "atan2", "bit_length", "btrim",
+    "cardinality", "cbrt", "ceil", "ceiling", "char_length", "character_length", "chr", "cos", "cot", "decode", "degrees", "div",
+    "encode", "exp", "factorial", "floor", "gcd", "hashtext", "hashtextextended", "initcap", "isfinite", "json_array_elements",
+    "json_array_elements_text", "json_array_length", "json_each", "json_each_text", "json_extract_path", "json_extract_path_text",
+    "json_object_keys", "json_typeof", "jsonb_array_elements", "jsonb_array_elements_text", "jsonb_array_length", "jsonb_each",
+    "jsonb_each_text", "jsonb_extract_path", "jsonb_extract_path_text", "jsonb_object_keys", "jsonb_path_exists", "jsonb_path_query",
+    "jsonb_pretty", "jsonb_set", "jsonb_typeof", "justify_days", "justify_hours", "justify_interval", "lcm", "left", "length", "ln",
+    "log", "log10", "lower", "lpad", "ltrim", "make_date", "make_time", "md5", "mod", "octet_length", "pi", "pow", "power", "quote_ident",
+    "radians", "range_merge", "regexp_match", "regexp_matches", "regexp_replace", "regexp_split_to_array", "regexp_split_to_table",
+    "repeat", "replace", "reverse", "right", "round", "rpad", "rtrim", "scale", "sha256", "sha512", "sign", "sin", "split_part", "sqrt",
+    "starts_with", "string_to_array", "strpos", "substr", "tan", "to_ascii", "to_hex", "translate", "trunc", "unnest", "upper",
+    "width_bucket",
+];
+
+/// Beginnings of names of system functions that write or lock, known without a snapshot.
+const WRITING: &[&str] = &[
+    "currval", "dblink", "lastval", "lo_", "loread", "lowrite", "nextval", "pg_advisory", "pg_cancel", "pg_create", "pg_current_xact",
+    "pg_drop", "pg_export_snapshot", "pg_logical", "pg_notify", "pg_promote", "pg_reload", "pg_replication", "pg_stat_reset", "pg_switch",
+    "pg_terminate", "pg_try_advisory", "set_config", "setseed", "setval", "txid_current",
+];

@@ -1,0 +1,140 @@
+//! Names in a statement: folding, and which relation a name means under the session's search path.
+
+use std::sync::Arc;
+
+use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
+
+use super::Context;
+use crate::sql::fold_identifier;
+use crate::topology::{Placement, Relation, RelationKind, ShardId, Table, TableName};
+
+/// What a table reference means for routing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    Sharded(Arc<Table>),
+    Reference(Arc<Table>),
+    /// Pinned, or at home on the default shard.
+    Fixed(ShardId),
+    /// A system catalog: every shard has one.
+    System,
+    /// A view that the configuration does not name: what it reads is not known.
+    View(TableName),
+    Unconfigured(TableName),
+    /// In no shard's catalog: Postgres will say 42P01.
+    Missing,
+    /// The name of a WITH query.
+    Cte,
+}
+
+/// An identifier as Postgres stores it.
+pub(super) fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        None => fold_identifier(&ident.value).into_owned(),
+        Some(_) => ident.value.clone(),
+    }
+}
+
+/// The parts of a dotted name, folded.
+pub(super) fn folded_parts(name: &ObjectName) -> Vec<String> {
+    name.0
+        .iter()
+        .map(|part| match part {
+            ObjectNamePart::Identifier(ident) => folded(ident),
+            ObjectNamePart::Function(function) => folded(&function.name),
+        })
+        .collect()
+}
+
+/// The last part of a dotted name, folded.
+pub(super) fn last_part(name: &ObjectName) -> String {
+    folded_parts(name).pop().unwrap_or_default()
+}
+
+/// What the table `parts` (`[[catalog,] schema,] name`) means.
+pub(super) fn resolve(parts: &[String], context: &Context<'_>) -> Target {
+    match qualify(parts, context) {
+        Qualified::System => Target::System,
+        Qualified::Known(name) => placed(name, context),
+        Qualified::Nowhere(name) => match context.topology.default_shard {
+            Some(shard) => Target::Fixed(shard),
+            None if context.schema.relations.is_empty() => Target::Unconfigured(name),
+            None => Target::Missing,
+        },
+    }
+}
+
+/// The snapshot's relation of the table `parts`.
+pub(super) fn relation_of(parts: &[String], context: &Context<'_>) -> Option<Arc<Relation>> {
+    match qualify(parts, context) {
+        Qualified::Known(name) => context.schema.relation(&name).cloned(),
+        Qualified::System | Qualified::Nowhere(_) => None,
+    }
+}
+
+/// A table's name with its schema, found or not.
+pub(super) fn table_name(parts: &[String], context: &Context<'_>) -> TableName {
+    match qualify(parts, context) {
+        Qualified::Known(name) | Qualified::Nowhere(name) => name,
+        Qualified::System => TableName::new("pg_catalog", parts.last().cloned().unwrap_or_default()),
+    }
+}
+
+enum Qualified {
+    System,
+    Known(TableName),
+    Nowhere(TableName),
+}
+
+fn qualify(parts: &[String], context: &Context<'_>) -> Qualified {
+    let (schema, name) = match parts {
+        [.., schema, name] => (Some(schema), name),
+        [name] => (None, name),
+        [] => return Qualified::System,
+    };
+    if let Some(schema) = schema {
+        if schema == "pg_catalog" || schema == "information_schema" || schema.starts_with("pg_toast") {
+            return Qualified::System;
+        }
+        let name = TableName::new(schema, name);
+        return if is_known(&name, context) { Qualified::Known(name) } else { Qualified::Nowhere(name) };
+    }
+    let path = &context.settings.search_path;
+    if !path.iter().any(|schema| schema == "pg_catalog") && is_system_relation(name, context) {
+        return Qualified::System;
+    }
+    for schema in path {
+        if schema == "pg_catalog" && is_system_relation(name, context) {
+            return Qualified::System;
+        }
+        let name = TableName::new(schema, name);
+        if is_known(&name, context) {
+            return Qualified::Known(name);
+        }
+    }
+    Qualified::Nowhere(TableName::new(path.first().map_or("public", |schema| schema), name))
+}
+
+fn is_known(name: &TableName, context: &Context<'_>) -> bool {
+    context.schema.relations.contains_key(name) || context.topology.tables.contains_key(name)
+}
+
+fn is_system_relation(name: &str, context: &Context<'_>) -> bool {
+    let known = &context.schema.system_relations;
+    if known.is_empty() { name.starts_with("pg_") } else { known.contains(name) }
+}
+
+fn placed(name: TableName, context: &Context<'_>) -> Target {
+    if let Some(table) = context.topology.tables.get(&name) {
+        return match &table.placement {
+            Placement::Sharded(_) => Target::Sharded(Arc::clone(table)),
+            Placement::Reference => Target::Reference(Arc::clone(table)),
+            Placement::Pinned(shard) => Target::Fixed(*shard),
+        };
+    }
+    let kind = context.schema.relation(&name).map(|relation| relation.kind);
+    match (kind, context.topology.default_shard) {
+        (Some(RelationKind::View | RelationKind::MaterializedView), _) => Target::View(name),
+        (_, Some(shard)) => Target::Fixed(shard),
+        (_, None) => Target::Unconfigured(name),
+    }
+}

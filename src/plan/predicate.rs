@@ -1,0 +1,429 @@
+//! From WHERE and ON terms to conditions on key columns, and to equalities between keys of joined tables.
+
+use sqlparser::ast::{
+    BinaryOperator, DataType, Expr, FromTable, Ident, JoinConstraint, Statement, TableFactor, TableObject, TableWithJoins, TimezoneInfo,
+    UnaryOperator, UpdateTableFromKind, Value,
+};
+
+use super::collect::{Collector, Edge, KeyColumn, Seen};
+use super::condition::{Condition, Test};
+use super::functions::time_cast;
+use super::interval::{Offset, Unit};
+use super::names::{folded, last_part};
+use super::scope::{Side, constraint, find_column, items_of, side, table_item};
+use super::slot::{Cast, Operand, Slot, TimeOperand};
+
+/// The terms that AND joins.
+pub(super) fn conjuncts(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::Nested(inner) => conjuncts(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            let mut all = conjuncts(left);
+            all.extend(conjuncts(right));
+            all
+        }
+        other => vec![other],
+    }
+}
+
+fn unnested(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Nested(inner) => unnested(inner),
+        other => other,
+    }
+}
+
+fn column_idents(expr: &Expr) -> Option<&[Ident]> {
+    match unnested(expr) {
+        Expr::Identifier(ident) => Some(std::slice::from_ref(ident)),
+        Expr::CompoundIdentifier(idents) => Some(idents),
+        _ => None,
+    }
+}
+
+/// The key column of table reference `ref_idx` of the innermost scope that `expr` is.
+fn key_column_of(collector: &Collector<'_>, expr: &Expr, ref_idx: usize) -> Option<usize> {
+    key_columns(collector, expr)
+        .into_iter()
+        .find(|(column, is_outer)| column.ref_idx == ref_idx && !is_outer)
+        .map(|(column, _)| column.column_idx)
+}
+
+/// The key columns that `expr` is, and whether they belong to a scope further out.
+fn key_columns(collector: &Collector<'_>, expr: &Expr) -> Vec<(KeyColumn, bool)> {
+    let Some(idents) = column_idents(expr) else { return Vec::new() };
+    let Some(name) = idents.last().map(folded) else { return Vec::new() };
+    let innermost = collector.scopes.len().saturating_sub(1);
+    find_column(&collector.scopes, idents)
+        .into_iter()
+        .filter_map(|at| {
+            let item = &collector.scopes.get(at.scope_idx)?.items[at.item_idx];
+            Some((item.key_column(&name)?, at.scope_idx != innermost))
+        })
+        .collect()
+}
+
+/// What `expr` says of the key of table reference `ref_idx`, for rows that satisfy it.
+pub(super) fn condition(collector: &mut Collector<'_>, expr: &Expr, ref_idx: usize, is_nullable: bool) -> Condition {
+    let both = |collector: &mut Collector<'_>, left: &Expr, right: &Expr| {
+        [condition(collector, left, ref_idx, is_nullable), condition(collector, right, ref_idx, is_nullable)]
+    };
+    match expr {
+        Expr::Nested(inner) => condition(collector, inner, ref_idx, is_nullable),
+        Expr::Value(value) if matches!(value.value, Value::Boolean(false)) => Condition::Never,
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => match both(collector, left, right) {
+            [Condition::Unknown, other] | [other, Condition::Unknown] => other,
+            parts => Condition::All(parts.into()),
+        },
+        Expr::BinaryOp { left, op: BinaryOperator::Or, right } => match both(collector, left, right) {
+            [Condition::Unknown, _] | [_, Condition::Unknown] => Condition::Unknown,
+            parts => Condition::Any(parts.into()),
+        },
+        Expr::BinaryOp { left, op, right } => comparison(collector, (left, op, right), ref_idx),
+        Expr::InList { expr, list, negated: false } => in_list(collector, expr, list, ref_idx),
+        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => match unnested(right) {
+            Expr::Array(array) => in_list(collector, left, &array.elem, ref_idx),
+            _ => Condition::Unknown,
+        },
+        Expr::Between { expr, negated: false, low, high } => {
+            let Some(column_idx) = key_column_of(collector, expr, ref_idx) else { return Condition::Unknown };
+            let (Some(low), Some(high)) = (slot(collector, low), slot(collector, high)) else { return Condition::Unknown };
+            let test = |test| Condition::Column { column_idx, test };
+            Condition::All(vec![
+                test(Test::Above { slot: low, is_included: true }),
+                test(Test::Below { slot: high, is_included: true }),
+            ])
+        }
+        Expr::IsNull(inner) if !is_nullable => match key_column_of(collector, inner, ref_idx) {
+            Some(column_idx) => Condition::Column { column_idx, test: Test::IsNull },
+            None => Condition::Unknown,
+        },
+        _ => Condition::Unknown,
+    }
+}
+
+fn comparison(collector: &mut Collector<'_>, term: (&Expr, &BinaryOperator, &Expr), ref_idx: usize) -> Condition {
+    let (left, op, right) = term;
+    if let (Expr::Tuple(lefts), Expr::Tuple(rights), BinaryOperator::Eq) = (unnested(left), unnested(right), op) {
+        return tuple_equal(collector, lefts, rights, ref_idx);
+    }
+    let (column_idx, value, is_flipped) = if let Some(column_idx) = key_column_of(collector, left, ref_idx) {
+        (column_idx, right, false)
+    } else if let Some(column_idx) = key_column_of(collector, right, ref_idx) {
+        (column_idx, left, true)
+    } else {
+        return Condition::Unknown;
+    };
+    let Some(slot) = slot(collector, value) else { return Condition::Unknown };
+    let test = match (op, is_flipped) {
+        (BinaryOperator::Eq, _) => Test::In(vec![slot]),
+        (BinaryOperator::Gt, false) | (BinaryOperator::Lt, true) => Test::Above { slot, is_included: false },
+        (BinaryOperator::GtEq, false) | (BinaryOperator::LtEq, true) => Test::Above { slot, is_included: true },
+        (BinaryOperator::Lt, false) | (BinaryOperator::Gt, true) => Test::Below { slot, is_included: false },
+        (BinaryOperator::LtEq, false) | (BinaryOperator::GtEq, true) => Test::Below { slot, is_included: true },
+        _ => return Condition::Unknown,
+    };
+    Condition::Column { column_idx, test }
+}
+
+fn tuple_equal(collector: &mut Collector<'_>, lefts: &[Expr], rights: &[Expr], ref_idx: usize) -> Condition {
+    if lefts.len() != rights.len() {
+        return Condition::Unknown;
+    }
+    let pairs = lefts.iter().zip(rights).map(|(left, right)| comparison(collector, (left, &BinaryOperator::Eq, right), ref_idx));
+    let known: Vec<Condition> = pairs.filter(|part| *part != Condition::Unknown).collect();
+    if known.is_empty() { Condition::Unknown } else { Condition::All(known) }
+}
+
+fn in_list(collector: &mut Collector<'_>, expr: &Expr, list: &[Expr], ref_idx: usize) -> Condition {
+    if let Expr::Tuple(columns) = unnested(expr) {
+        let rows: Vec<Condition> = list
+            .iter()
+            .map(|row| match unnested(row) {
+                Expr::Tuple(values) => tuple_equal(collector, columns, values, ref_idx),
+                _ => Condition::Unknown,
+            })
+            .collect();
+        return if rows.contains(&Condition::Unknown) { Condition::Unknown } else { Condition::Any(rows) };
+    }
+    let Some(column_idx) = key_column_of(collector, expr, ref_idx) else { return Condition::Unknown };
+    let slots: Option<Vec<Slot>> = list.iter().map(|value| slot(collector, value)).collect();
+    slots.map_or(Condition::Unknown, |slots| Condition::Column { column_idx, test: Test::In(slots) })
+}
+
+/// The slot that a value expression is; `None` for anything but a literal, a parameter or the transaction's time.
+pub(super) fn slot(collector: &mut Collector<'_>, expr: &Expr) -> Option<Slot> {
+    if let Some(time) = time_operand(collector, expr) {
+        return Some(Slot { operand: Operand::Time(time), cast: None });
+    }
+    match expr {
+        Expr::Nested(inner) => slot(collector, inner),
+        Expr::Value(value) => Some(Slot { operand: operand(collector, value, false)?, cast: None }),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match &**expr {
+            Expr::Value(value) if matches!(value.value, Value::Number(..)) => {
+                Some(Slot { operand: operand(collector, value, true)?, cast: None })
+            }
+            _ => None,
+        },
+        Expr::Cast { expr, data_type, format: None, .. } => {
+            let cast = cast_of(data_type)?;
+            let inner = slot(collector, expr)?;
+            match (inner.cast, &inner.operand) {
+                (None, Operand::Literal { .. } | Operand::Param(_) | Operand::Null) => Some(Slot { cast: Some(cast), ..inner }),
+                _ => None,
+            }
+        }
+        Expr::TypedString(typed) => {
+            let cast = cast_of(&typed.data_type)?;
+            Some(Slot { operand: operand(collector, &typed.value, false)?, cast: Some(cast) })
+        }
+        _ => None,
+    }
+}
+
+fn operand(collector: &mut Collector<'_>, value: &sqlparser::ast::ValueWithSpan, is_negated: bool) -> Option<Operand> {
+    match &value.value {
+        Value::Null => Some(Operand::Null),
+        Value::Placeholder(name) => name.strip_prefix('$')?.parse().ok().map(Operand::Param),
+        Value::Boolean(_) => None,
+        _ => Some(Operand::Literal { literal_idx: literal_idx(collector, value)?, is_negated }),
+    }
+}
+
+/// The lexer's literal that begins where the parser's does.
+fn literal_idx(collector: &mut Collector<'_>, value: &sqlparser::ast::ValueWithSpan) -> Option<usize> {
+    let start = collector.positions.start(collector.sql, value.span);
+    let found = start.and_then(|start| collector.literals.binary_search_by_key(&start, |literal| literal.start).ok());
+    if found.is_none() {
+        collector.found.facts.misplaced = Seen::Yes;
+    }
+    found
+}
+
+fn cast_of(data_type: &DataType) -> Option<Cast> {
+    Some(match data_type {
+        DataType::SmallInt(None)
+        | DataType::Int2(None)
+        | DataType::Int(None)
+        | DataType::Integer(None)
+        | DataType::Int4(None)
+        | DataType::BigInt(None)
+        | DataType::Int8(None) => Cast::Integer,
+        DataType::Text | DataType::Varchar(None) | DataType::CharacterVarying(None) => Cast::Text,
+        DataType::Uuid => Cast::Uuid,
+        DataType::Date => Cast::Date,
+        DataType::Timestamp(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => Cast::Timestamp,
+        DataType::Timestamp(None, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => Cast::Timestamptz,
+        _ => return None,
+    })
+}
+
+/// `now()`, `CURRENT_DATE`, and those plus or minus intervals.
+fn time_operand(collector: &mut Collector<'_>, expr: &Expr) -> Option<TimeOperand> {
+    match expr {
+        Expr::Nested(inner) => time_operand(collector, inner),
+        Expr::Function(function) => {
+            let name = function.name.0.len().eq(&1).then(|| last_part(&function.name))?;
+            let has_args = matches!(&function.args, sqlparser::ast::FunctionArguments::List(list) if !list.args.is_empty());
+            match (time_cast(&name)?, has_args) {
+                ("", false) => Some(TimeOperand { is_date: false, offsets: Vec::new() }),
+                ("date", false) => Some(TimeOperand { is_date: true, offsets: Vec::new() }),
+                _ => None,
+            }
+        }
+        Expr::BinaryOp { left, op: op @ (BinaryOperator::Minus | BinaryOperator::Plus), right } => {
+            let mut time = time_operand(collector, left)?;
+            let is_minus = *op == BinaryOperator::Minus;
+            let offset = offset(collector, right, is_minus, time.is_date && time.offsets.is_empty())?;
+            time.offsets.push(offset);
+            Some(time)
+        }
+        _ => None,
+    }
+}
+
+fn offset(collector: &mut Collector<'_>, expr: &Expr, is_minus: bool, is_days: bool) -> Option<Offset> {
+    let (value, unit) = match expr {
+        Expr::Nested(inner) => return offset(collector, inner, is_minus, is_days),
+        Expr::Interval(interval) if interval.last_field.is_none() && interval.leading_precision.is_none() => {
+            let unit = match &interval.leading_field {
+                Some(field) => Some(Unit::named(&field.to_string())?),
+                None => None,
+            };
+            (unnested(&interval.value), unit)
+        }
+        Expr::Cast { expr, data_type: DataType::Interval { .. }, .. } => (unnested(expr), None),
+        Expr::Value(value) if is_days && matches!(value.value, Value::Number(..)) => (expr, Some(Unit::Day)),
+        _ => return None,
+    };
+    let Expr::Value(value) = value else { return None };
+    if !matches!(value.value, Value::SingleQuotedString(_) | Value::Number(..)) {
+        return None;
+    }
+    Some(Offset { is_minus, literal_idx: literal_idx(collector, value)?, unit })
+}
+
+/// Adds what the joins of a FROM list say. The list's scope is the innermost one.
+pub(super) fn from_terms(collector: &mut Collector<'_>, from: &[TableWithJoins]) {
+    let mut item_idx = 0;
+    for tree in from {
+        tree_terms(collector, tree, &mut item_idx);
+    }
+}
+
+fn tree_terms(collector: &mut Collector<'_>, tree: &TableWithJoins, item_idx: &mut usize) {
+    let start = *item_idx;
+    factor_terms(collector, &tree.relation, item_idx);
+    for join in &tree.joins {
+        let right = *item_idx;
+        factor_terms(collector, &join.relation, item_idx);
+        let restricted = match side(&join.join_operator) {
+            Side::Inner => start..*item_idx,
+            Side::Left => right..*item_idx,
+            Side::Right => start..right,
+            Side::Full | Side::Other => 0..0,
+        };
+        match constraint(&join.join_operator) {
+            Some(JoinConstraint::On(on)) => {
+                for term in conjuncts(on) {
+                    restrict(collector, term, restricted.clone());
+                }
+            }
+            Some(JoinConstraint::Using(columns)) => {
+                for column in columns {
+                    using_edges(collector, &last_part(column), start..right, right..*item_idx, &restricted);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn factor_terms(collector: &mut Collector<'_>, factor: &TableFactor, item_idx: &mut usize) {
+    match factor {
+        TableFactor::NestedJoin { table_with_joins, alias: None } => tree_terms(collector, table_with_joins, item_idx),
+        _ => *item_idx += 1,
+    }
+}
+
+/// Adds what one ON term says of the items `restricted` of the innermost scope.
+fn restrict(collector: &mut Collector<'_>, term: &Expr, restricted: std::ops::Range<usize>) {
+    let Some(scope) = collector.scopes.last() else { return };
+    let items = scope.items.get(restricted).unwrap_or_default();
+    let ref_idxs: Vec<(usize, bool)> = items.iter().filter_map(|item| Some((item.ref_idx?, item.is_nullable))).collect();
+    for (ref_idx, is_nullable) in &ref_idxs {
+        match condition(collector, term, *ref_idx, *is_nullable) {
+            Condition::Unknown => {}
+            condition => collector.found.refs[*ref_idx].conditions.push(condition),
+        }
+    }
+    add_edges(collector, term, |column| ref_idxs.iter().any(|(ref_idx, _)| *ref_idx == column.ref_idx));
+}
+
+/// Adds the equalities between keys that the terms of a WHERE say.
+pub(super) fn where_edges(collector: &mut Collector<'_>, selection: &Expr) {
+    for term in conjuncts(selection) {
+        add_edges(collector, term, |_| true);
+    }
+}
+
+fn add_edges(collector: &mut Collector<'_>, term: &Expr, may_restrict: impl Fn(KeyColumn) -> bool) {
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = term else { return };
+    let pairs: Vec<(&Expr, &Expr)> = match (unnested(left), unnested(right)) {
+        (Expr::Tuple(lefts), Expr::Tuple(rights)) if lefts.len() == rights.len() => lefts.iter().zip(rights).collect(),
+        (left, right) => vec![(left, right)],
+    };
+    for (left, right) in pairs {
+        let (lefts, rights) = (key_columns(collector, left), key_columns(collector, right));
+        for (a, a_outer) in &lefts {
+            for (b, b_outer) in &rights {
+                if !a_outer && may_restrict(*a) {
+                    collector.found.edges.push(Edge { from: *b, to: *a });
+                }
+                if !b_outer && may_restrict(*b) {
+                    collector.found.edges.push(Edge { from: *a, to: *b });
+                }
+            }
+        }
+    }
+}
+
+fn using_edges(
+    collector: &mut Collector<'_>,
+    column: &str,
+    left: std::ops::Range<usize>,
+    right: std::ops::Range<usize>,
+    restricted: &std::ops::Range<usize>,
+) {
+    let Some(scope) = collector.scopes.last() else { return };
+    let keys = |range: std::ops::Range<usize>| -> Vec<(usize, KeyColumn)> {
+        range
+            .filter(|idx| !(scope.items[*idx].is_nullable && !restricted.contains(idx)))
+            .filter_map(|idx| Some((idx, scope.items[idx].key_column(column)?)))
+            .collect()
+    };
+    let mut edges = Vec::new();
+    for (left_idx, a) in keys(left) {
+        for (right_idx, b) in keys(right.clone()) {
+            if restricted.contains(&left_idx) {
+                edges.push(Edge { from: b, to: a });
+            }
+            if restricted.contains(&right_idx) {
+                edges.push(Edge { from: a, to: b });
+            }
+        }
+    }
+    collector.found.edges.extend(edges);
+}
+
+/// Makes the scope of a write and adds what its WHERE says. Terms of MERGE do not bind the rows that it may insert.
+pub(super) fn enter_write(collector: &mut Collector<'_>, statement: &Statement) {
+    match statement {
+        Statement::Insert(insert) => {
+            let written = match &insert.table {
+                TableObject::TableName(name) => Some(collector.table_ref(name)),
+                TableObject::TableFunction(_) | TableObject::TableQuery(_) => None,
+            };
+            collector.enter(Vec::new(), Vec::new(), written);
+        }
+        Statement::Update(update) => {
+            let from: &[TableWithJoins] = match &update.from {
+                Some(UpdateTableFromKind::BeforeSet(from) | UpdateTableFromKind::AfterSet(from)) => from,
+                None => &[],
+            };
+            enter_tables(collector, &[std::slice::from_ref(&update.table), from], update.selection.as_ref());
+        }
+        Statement::Delete(delete) => {
+            let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+            let using = delete.using.as_deref().unwrap_or_default();
+            enter_tables(collector, &[from, using], delete.selection.as_ref());
+        }
+        Statement::Merge(merge) => {
+            let written = match &merge.table {
+                TableFactor::Table { name, alias, args: None, .. } => table_item(collector, name, alias.as_ref()).ref_idx,
+                _ => None,
+            };
+            collector.enter(Vec::new(), Vec::new(), written);
+        }
+        _ => {}
+    }
+}
+
+fn enter_tables(collector: &mut Collector<'_>, lists: &[&[TableWithJoins]], selection: Option<&Expr>) {
+    let (mut items, mut usings) = (Vec::new(), Vec::new());
+    for list in lists {
+        let (more, more_usings) = items_of(collector, list);
+        items.extend(more);
+        usings.extend(more_usings);
+    }
+    let written = items.first().and_then(|item| item.ref_idx);
+    collector.enter(items, usings, written);
+    let mut item_idx = 0;
+    for tree in lists.iter().flat_map(|list| list.iter()) {
+        tree_terms(collector, tree, &mut item_idx);
+    }
+    if let Some(selection) = selection {
+        collector.add_conjuncts(&conjuncts(selection));
+        where_edges(collector, selection);
+    }
+}

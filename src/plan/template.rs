@@ -1,0 +1,193 @@
+//! A statement analysed once: what its words alone decide, and what binding needs.
+
+use std::ops::Range;
+
+use super::bind::{self, Body};
+use super::contract::{Access, Context, Plan, Values};
+use super::hint::{self, Hint};
+use super::refusal::{Refusal, RefusalCode};
+use super::text::tokens_of;
+use super::{copy, ddl};
+use crate::sql::{Classified, Command, Literal, Token, classify};
+use crate::topology::ShardId;
+
+/// One statement analysed under a context: what binding needs. Cached by fingerprint, epoch, schema version and settings.
+#[derive(Debug)]
+pub struct Template {
+    class: Classified,
+    body: Body,
+}
+
+/// Analyses one statement (no top-level semicolon inside).
+///
+/// # Errors
+/// What is refused whatever the values are.
+pub fn analyze(sql: &str, literals: &[Literal], context: &Context<'_>) -> Result<Template, Refusal> {
+    let class = classify(sql.as_bytes(), context.settings.has_standard_strings);
+    let body = body(sql, literals, &class, context)?;
+    Ok(Template { class, body })
+}
+
+fn body(sql: &str, literals: &[Literal], class: &Classified, context: &Context<'_>) -> Result<Body, Refusal> {
+    match class {
+        Classified::Empty | Classified::Unknown => return Ok(Body::Fixed(Plan::AnyOne { access: Access::Write })),
+        Classified::Command(command) => return declared(sql, literals, command, context),
+        _ => {}
+    }
+    let access = access_of(sql, class, context);
+    if let Some(shard) = context.topology.only_shard() {
+        return Ok(Body::Fixed(Plan::Route { shard, access }));
+    }
+    match hint::find(sql, context)? {
+        Some(Hint::Shard(shard)) => return Ok(Body::Fixed(Plan::Route { shard, access })),
+        Some(Hint::Key(values)) => {
+            let shard = hint::shard_of(&values, sql, literals, context)?;
+            return Ok(Body::Fixed(Plan::Route { shard, access }));
+        }
+        None => {}
+    }
+    match class {
+        Classified::Query => bind::analyze_query(sql, literals, context),
+        Classified::Explain { statement_start } => inner(sql, literals, *statement_start..sql.len(), RefusalCode::Explain, context),
+        Classified::Copy(direction) => copy::analyze(sql, literals, *direction, context),
+        Classified::Utility { kind, objects } => ddl::analyze(sql, *kind, objects, context).map(Body::Fixed),
+        Classified::Command(_) | Classified::Empty | Classified::Unknown => Ok(Body::Fixed(Plan::AnyOne { access: Access::Write })),
+    }
+}
+
+/// A cursor needs one shard; every other command is the session's.
+fn declared(sql: &str, literals: &[Literal], command: &Command, context: &Context<'_>) -> Result<Body, Refusal> {
+    let fixed = Body::Fixed(Plan::Command(command.clone()));
+    if !matches!(command, Command::Declare { .. }) || context.topology.only_shard().is_some() {
+        return Ok(fixed);
+    }
+    if let Some(Hint::Shard(shard)) = hint::find(sql, context)? {
+        return Ok(Body::Fixed(Plan::Route { shard, access: Access::Write }));
+    }
+    let tokens = tokens_of(sql, context.settings.has_standard_strings);
+    match tokens.iter().position(|token| token.is_word(sql.as_bytes(), "for")).and_then(|idx| tokens.get(idx + 1)) {
+        Some(first) => inner(sql, literals, first.start..sql.len(), RefusalCode::Cursor, context),
+        None => Ok(fixed),
+    }
+}
+
+/// The body of a statement that goes where the statement inside it goes, which must be one shard.
+pub(super) fn inner(
+    sql: &str,
+    literals: &[Literal],
+    part: Range<usize>,
+    code: RefusalCode,
+    context: &Context<'_>,
+) -> Result<Body, Refusal> {
+    let text = sql.get(part.clone()).unwrap_or_default();
+    let template = analyze(text, &shifted(literals, &part), context)?;
+    Ok(Body::Inner { template: Box::new(template), part, code })
+}
+
+/// The literals in a part of the text, counted from its start.
+fn shifted(literals: &[Literal], part: &Range<usize>) -> Vec<Literal> {
+    let moved = |literal: &Literal| Literal { start: literal.start - part.start, end: literal.end - part.start, ..*literal };
+    literals.iter().filter(|literal| literal.start >= part.start && literal.end <= part.end).map(moved).collect()
+}
+
+/// What a statement on one shard may do, told from its tokens alone.
+fn access_of(sql: &str, class: &Classified, context: &Context<'_>) -> Access {
+    let tokens = tokens_of(sql, context.settings.has_standard_strings);
+    let bytes = sql.as_bytes();
+    let is_word = |token: &Token, words: &[&str]| words.iter().any(|word| token.is_word(bytes, word));
+    let writes = |token: &Token| is_word(token, &["insert", "update", "delete", "merge", "into", "share"]);
+    let reads = match class {
+        Classified::Query | Classified::Copy(crate::sql::CopyDirection::Out) => !tokens.iter().any(writes),
+        Classified::Explain { statement_start } => {
+            let runs = tokens.iter().any(|token| token.start < *statement_start && is_word(token, &["analyze", "analyse"]));
+            !runs || !tokens.iter().any(writes)
+        }
+        _ => false,
+    };
+    // A function's name is followed by a parenthesis; which of them write is known for the plain ones.
+    let calls = tokens.windows(2).filter(|pair| pair[1].is_punctuation(b'('));
+    let may_write = calls.filter_map(|pair| sql.get(pair[0].start..pair[0].end)).any(|name| bind::may_write(name, context));
+    if reads && !may_write { Access::Read } else { Access::Write }
+}
+
+impl Template {
+    /// The plan for one execution.
+    ///
+    /// # Errors
+    /// What cannot be answered right for these values.
+    pub fn bind(&self, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
+        match &self.body {
+            Body::Fixed(plan) => Ok(plan.clone()),
+            Body::Statement(statement) => statement.bind(values, context),
+            Body::Inner { template, part, code } => {
+                let literals = shifted(values.literals, part);
+                let sql = values.sql.get(part.clone()).unwrap_or_default();
+                match template.bind(&Values { sql, literals: &literals, ..*values }, context)? {
+                    plan @ (Plan::Route { .. } | Plan::AnyOne { .. }) => Ok(self.outer(plan)),
+                    _ => Err(Refusal::new(*code, format!("{} of rows on several shards is not supported", self.verb()))),
+                }
+            }
+        }
+    }
+
+    /// A cursor lives in its backend: it is not for a replica.
+    fn outer(&self, plan: Plan) -> Plan {
+        match (plan, &self.class) {
+            (Plan::Route { shard, .. }, Classified::Command(_)) => Plan::Route { shard, access: Access::Write },
+            (plan, _) => plan,
+        }
+    }
+
+    fn verb(&self) -> &'static str {
+        match &self.class {
+            Classified::Explain { .. } => "EXPLAIN",
+            Classified::Copy(_) => "COPY TO",
+            Classified::Command(_) => "a cursor",
+            _ => "TABLE",
+        }
+    }
+
+    /// Whether another text of the same fingerprint may use this template.
+    pub fn is_shareable(&self) -> bool {
+        match &self.body {
+            // What COPY, DDL and hints say stands in the text; commands are copied from it.
+            Body::Fixed(plan) => matches!(plan, Plan::Route { .. } | Plan::AnyOne { .. }) && self.class == Classified::Query,
+            Body::Statement(statement) => statement.is_shareable(),
+            Body::Inner { .. } => false,
+        }
+    }
+
+    /// A shard on which Parse and Describe of the original statement succeed; `None`: any.
+    pub fn describe_shard(&self) -> Option<ShardId> {
+        match &self.body {
+            Body::Fixed(Plan::Route { shard, .. }) => Some(*shard),
+            Body::Fixed(_) => None,
+            Body::Statement(statement) => statement.describe_shard(),
+            Body::Inner { template, .. } => template.describe_shard(),
+        }
+    }
+
+    /// Whether where the statement goes, or what is sent there, depends on Bind's parameters.
+    pub fn depends_on_params(&self) -> bool {
+        match &self.body {
+            Body::Fixed(_) => false,
+            Body::Statement(statement) => statement.depends_on_params(),
+            Body::Inner { template, .. } => template.depends_on_params(),
+        }
+    }
+
+    /// Whether a plan's rewritten texts ([`super::MergePlan`], [`super::CombinePlan`], [`super::InsertPlan`]) have parameters.
+    ///
+    /// They keep the numbers of the original, and some numbers may no longer occur: Parse must name every type.
+    pub fn has_params(&self) -> bool {
+        match &self.body {
+            Body::Fixed(_) => false,
+            Body::Statement(statement) => statement.has_params(),
+            Body::Inner { template, .. } => template.has_params(),
+        }
+    }
+
+    pub fn class(&self) -> &Classified {
+        &self.class
+    }
+}
