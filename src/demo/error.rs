@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::postgres::PostgresError;
+use crate::backend::control::ControlError;
 use crate::config::Fault;
 
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +26,8 @@ pub enum DemoError {
     WrongCount { table: &'static str, counted: u64, expected: u64 },
     #[error("wrong answer to: {sql}\ngot\n{got}\nbut the rows that were loaded give\n{expected}")]
     WrongAnswer { sql: &'static str, got: String, expected: String },
-    #[error("the planner refuses a question of the demo: {0}")]
-    Refused(String),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("stopped")]
     Interrupted,
 }

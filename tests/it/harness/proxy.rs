@@ -35,7 +35,7 @@ impl Default for ProxyOptions<'_> {
 }
 
 /// So that tests of failover need not wait for the usual seconds.
-pub(crate) const QUICK_HEALTH: &str = "[health]\ninterval = \"100ms\"\ntimeout = \"500ms\"\nfall = 2\nrise = 1\n";
+pub(crate) const QUICK_HEALTH: &str = "[health]\ninterval = \"250ms\"\ntimeout = \"250ms\"\nfall = 3\nrise = 1\n";
 
 /// A running proxy. Dropping it kills it.
 pub(crate) struct Proxy {
