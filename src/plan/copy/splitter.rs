@@ -107,6 +107,8 @@ impl CopySplitter {
             start = end;
             from = end;
         }
+        // What is left becomes the begin of the next scan's bytes.
+        self.scanned -= start;
         Ok(start)
     }
 
