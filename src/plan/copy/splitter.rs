@@ -107,6 +107,8 @@ impl CopySplitter {
             start = end;
             from = end;
         }
+        // The scan goes on in what is kept: from the unfinished row's start.
+        self.scanned = self.scanned.saturating_sub(start);
         Ok(start)
     }
 

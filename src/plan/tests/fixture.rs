@@ -1,0 +1,159 @@
+//! The demo's tables over three shards, with a hand-built catalog.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::plan::{Context, PlanSettings};
+use crate::topology::{
+    AgeMap, AgePolicy, Collation, Column, ColumnDefault, Engine, FunctionVolatility, HashFunction, HashMapLevel, Key, KeyMap, KeyValue, ListMap,
+    Placement, Relation, RelationKind, Schema, Shard, ShardId, Table, TableName, Topology, TypeOid,
+};
+
+/// 2026-06-15 12:00:00 UTC in microseconds since 2000-01-01.
+pub(super) const NOW: i64 = 834_840_000 * 1_000_000;
+
+pub(super) struct Fixture {
+    pub(super) topology: Topology,
+    pub(super) schema: Schema,
+    pub(super) settings: PlanSettings,
+}
+
+impl Fixture {
+    pub(super) fn context(&self) -> Context<'_> {
+        Context { topology: &self.topology, schema: &self.schema, settings: &self.settings }
+    }
+}
+
+pub(super) fn fixture() -> Fixture {
+    let names = ["americas", "europe", "asia"];
+    let shards = names.iter().map(|name| Shard { name: (*name).to_owned(), dbname: "shop".to_owned(), nodes: Vec::new() }).collect();
+    let settings =
+        PlanSettings { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() };
+    let topology =
+        Topology { database: "shop".to_owned(), shards, tables: tables(), default_shard: None, engine: Engine::Any, epoch: 1 };
+    Fixture { topology, schema: schema(), settings }
+}
+
+fn hash_level(column_idx: usize, branches: Vec<KeyMap>) -> KeyMap {
+    let n = branches.len();
+    let buckets: Vec<u16> = (0..4096).map(|bucket| (bucket * n / 4096) as u16).collect();
+    KeyMap::Hash(HashMapLevel { column_idx, function: HashFunction::Postgres, buckets: buckets.into(), branches })
+}
+
+fn on(shard: u8) -> KeyMap {
+    KeyMap::Shard(ShardId(shard))
+}
+
+fn list_level(column_idx: usize, branches: Vec<KeyMap>, default: Option<usize>) -> KeyMap {
+    let lists = [["us", "ca", "mx", "br"], ["uk", "de", "fr", "es"], ["jp", "sg", "au", "in"]];
+    let values =
+        lists.iter().enumerate().flat_map(|(idx, list)| list.iter().map(move |value| (KeyValue::Text((*value).to_owned()), idx))).collect();
+    KeyMap::List(ListMap { column_idx, values, branches, default })
+}
+
+fn age_level() -> KeyMap {
+    let day = 24 * 3600;
+    let policy = AgePolicy { younger_than: vec![Duration::from_secs(7 * day), Duration::from_secs(30 * day)] };
+    let watermarks = policy.initial_watermarks(NOW);
+    KeyMap::Age(AgeMap { column_idx: 0, policy, watermarks, branches: vec![on(0), on(1), on(2)] })
+}
+
+fn key(columns: &[&str], map: KeyMap) -> Placement {
+    Placement::Sharded(Key { columns: columns.iter().map(|column| (*column).to_owned()).collect(), map })
+}
+
+fn tables() -> HashMap<TableName, Arc<Table>> {
+    let by_user = || key(&["user_id"], hash_level(0, vec![on(0), on(1), on(2)]));
+    let in_group = |a, b| hash_level(1, vec![on(a), on(b)]);
+    let all = [
+        ("users", by_user()),
+        ("orders", by_user()),
+        ("order_items", by_user()),
+        ("regional_metrics", key(&["region"], list_level(0, vec![on(0), on(1), on(2)], None))),
+        ("metrics", key(&["recorded_at"], age_level())),
+        ("events", key(&["region", "user_id"], list_level(0, vec![in_group(0, 1), in_group(1, 2), in_group(2, 0)], Some(0)))),
+        ("countries", Placement::Reference),
+        ("audit", Placement::Pinned(ShardId(1))),
+    ];
+    let table = |(name, placement): (&str, Placement)| {
+        let name = TableName::new("public", name);
+        (name.clone(), Arc::new(Table { name, placement }))
+    };
+    all.into_iter().map(table).collect()
+}
+
+/// A column: name, type, and in `how` `C` for collation C, `now` and `seq` for defaults.
+fn column(name: &str, type_name: &str, how: &str) -> Column {
+    let type_oid: TypeOid = match type_name {
+        "bigint" => 20,
+        "integer" => 23,
+        "text" => 25,
+        "jsonb" => 3802,
+        "real" => 700,
+        "double precision" => 701,
+        "timestamp with time zone" => 1184,
+        "numeric" => 1700,
+        "boolean" => 16,
+        other => panic!("type {other}"),
+    };
+    let collation = match (type_name, how) {
+        ("text", "C") => Collation::C,
+        ("text", _) => Collation::Other,
+        _ => Collation::None,
+    };
+    let default = match how {
+        "now" => ColumnDefault::Now,
+        "seq" => ColumnDefault::Volatile("nextval('s'::regclass)".to_owned()),
+        _ => ColumnDefault::None,
+    };
+    Column { name: name.to_owned(), type_oid, type_name: type_name.to_owned(), collation, is_not_null: false, default }
+}
+
+fn schema() -> Schema {
+    const INT: &str = "bigint";
+    const TIME: &str = "timestamp with time zone";
+    let all: [(&str, RelationKind, &[(&str, &str, &str)]); 11] = [
+        ("users", RelationKind::Table, &[
+            ("user_id", INT, ""), ("email", "text", ""), ("name", "text", ""), ("country", "text", "C"), ("score", "integer", ""),
+            ("balance", "numeric", ""), ("created_at", TIME, "now"),
+        ]),
+        ("orders", RelationKind::Table, &[
+            ("order_id", INT, ""), ("user_id", INT, ""), ("status", "text", "C"), ("total", "numeric", ""), ("qty", "integer", ""),
+            ("note", "text", ""), ("created_at", TIME, "now"),
+        ]),
+        ("order_items", RelationKind::Table, &[
+            ("item_id", INT, ""), ("order_id", INT, ""), ("user_id", INT, ""), ("sku", "text", "C"), ("quantity", "integer", ""),
+            ("price", "numeric", ""),
+        ]),
+        ("regional_metrics", RelationKind::Table, &[
+            ("region", "text", ""), ("name", "text", ""), ("value", "double precision", ""), ("recorded_at", TIME, "now"),
+        ]),
+        ("metrics", RelationKind::Table, &[
+            ("recorded_at", TIME, "now"), ("name", "text", ""), ("value", "double precision", ""), ("ratio", "real", ""),
+        ]),
+        ("events", RelationKind::Table, &[
+            ("event_id", INT, ""), ("region", "text", ""), ("user_id", INT, ""), ("kind", "text", "C"), ("payload", "jsonb", ""),
+        ]),
+        ("countries", RelationKind::Table, &[("code", "text", "C"), ("name", "text", ""), ("population", INT, ""), ("seen_at", TIME, "")]),
+        ("audit", RelationKind::Table, &[("audit_id", INT, "seq"), ("actor", "text", ""), ("at", TIME, "now")]),
+        ("recent_orders", RelationKind::View, &[("order_id", INT, ""), ("user_id", INT, "")]),
+        ("stray", RelationKind::Table, &[("id", INT, "seq"), ("user_id", INT, "")]),
+        ("numbers", RelationKind::Sequence, &[]),
+    ];
+    let relation = |(name, kind, columns): (&str, RelationKind, &[(&str, &str, &str)])| {
+        let columns = columns.iter().map(|(name, type_name, how)| column(name, type_name, how)).collect();
+        (TableName::new("public", name), Arc::new(Relation { kind, columns }))
+    };
+    let functions = [
+        ("order_total", FunctionVolatility::Stable),
+        ("slug", FunctionVolatility::Immutable),
+        ("touch", FunctionVolatility::Volatile),
+    ];
+    Schema {
+        version: 1,
+        relations: all.into_iter().map(relation).collect(),
+        user_functions: functions.into_iter().map(|(name, volatility)| (name.to_owned(), volatility)).collect(),
+        ..Schema::default()
+    }
+}
