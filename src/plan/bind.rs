@@ -57,11 +57,8 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     if collected.facts.opaque.is_yes() {
         return Err(Refusal::new(RefusalCode::SetOperation, "TABLE inside a query is not supported across shards"));
     }
-    if collected.refs.iter().any(|table_ref| table_ref.target == Target::Missing) {
-        return Ok(Body::Fixed(Plan::AnyOne { access: Access::Write }));
-    }
     for table_ref in &collected.refs {
-        refuse_unplaced(&table_ref.target, context)?;
+        refuse_unplaced(&table_ref.target, &table_ref.name, context)?;
     }
     let kind = match &parsed.statement {
         Statement::Query(query) => match &*query.body {
@@ -101,15 +98,20 @@ fn table_command(sql: &str, context: &Context<'_>) -> Result<Option<Body>, Refus
 }
 
 /// Refuses tables whose rows' place is not known.
-pub(super) fn refuse_unplaced(target: &Target, context: &Context<'_>) -> Result<(), Refusal> {
+///
+/// A table that the snapshot lacks is not sent on: made since then, it could be on any shard, or the parser may have taken a word
+/// of Postgres's syntax for its name.
+pub(super) fn refuse_unplaced(target: &Target, parts: &[String], context: &Context<'_>) -> Result<(), Refusal> {
     match target {
+        Target::Missing => Err(Refusal::new(RefusalCode::UndefinedTable, format!("relation \"{}\" does not exist", parts.join(".")))),
+
         Target::Unconfigured(name) => {
             Err(Refusal::unconfigured(name, &context.topology.database, RefusalCode::UnconfiguredTable))
         }
         Target::View(name) => {
             Err(Refusal::new(RefusalCode::UnconfiguredView, format!("view \"{name}\" is not in the configuration")).at(name, None))
         }
-        Target::Sharded(_) | Target::Reference(_) | Target::Fixed(_) | Target::System | Target::Missing | Target::Cte => Ok(()),
+        Target::Sharded(_) | Target::Reference(_) | Target::Fixed(_) | Target::System | Target::Cte => Ok(()),
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Collected {
     pub(super) refs: Vec<TableRef>,
     pub(super) ref_by_address: HashMap<usize, usize>,
     pub(super) edges: Vec<Edge>,
+    /// Equalities between keys in the ON of FULL JOINs: they bind neither side's rows, yet matches are on one shard.
+    pub(super) full_pairs: Vec<Edge>,
     pub(super) functions: Vec<FunctionCall>,
     pub(super) n_queries: usize,
     /// The scope of the statement's own SELECT.

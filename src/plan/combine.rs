@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use sqlparser::ast::{Expr, GroupByExpr, Value};
+use sqlparser::ast::{Expr, GroupByExpr, OrderBySort, Value};
 
 use super::contract::{CombinePlan, FinalPiece, Plan};
 use super::finish::{Finish, Partial};
@@ -14,6 +14,7 @@ use super::layout::sort_expression;
 use super::merge::{compares_by_bytes, item_expression};
 use super::names::folded;
 use super::output::item_name;
+use super::predicate::unnested;
 use super::refusal::{Refusal, RefusalCode};
 use super::select::{Many, Plain, item_expr, order_exprs};
 use super::text::{byte_range, quoted, text_of};
@@ -149,14 +150,17 @@ fn order_by(many: &Many<'_>, plain: &Plain<'_>, finish: &mut Finish<'_>) -> Resu
     for (idx, (item, range)) in order_exprs(plain.query).iter().zip(&plain.layout.order_by).enumerate() {
         finish.text(if idx == 0 { " ORDER BY " } else { ", " });
         let expression = sort_expression(many.sql(), &many.tokens, range);
-        let output = match &item.expr {
+        if !matches!(item.options.sort, None | Some(OrderBySort::Asc | OrderBySort::Desc)) {
+            return Err(Refusal::new(RefusalCode::OrderBy, "ORDER BY … USING across shards is not supported"));
+        }
+        let output = match unnested(&item.expr) {
             Expr::Identifier(ident) => {
                 let name = folded(ident);
                 plain.select.projection.iter().position(|item| item_name(item).is_some_and(|other| other == name))
             }
             _ => None,
         };
-        match (&item.expr, output) {
+        match (unnested(&item.expr), output) {
             (_, Some(item_idx)) => finish.text(&(item_idx + 1).to_string()),
             (Expr::Value(_), None) => finish.text(text_of(many.sql(), &many.tokens, &expression)),
             _ => finish.expression(&expression)?,

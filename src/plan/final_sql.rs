@@ -87,7 +87,7 @@ fn is_ordered(oid: TypeOid) -> bool {
 fn average(sum_idx: usize, count_idx: usize, oid: TypeOid) -> Result<String, Refusal> {
     let (sum, count) = (format!("sum(p.c{sum_idx})"), format!("nullif(sum(p.c{count_idx}), 0)"));
     match oid {
-        0 => Ok(format!("avg({sum} / {count})")),
+        0 => Ok(format!("({sum} / {count})")),
         20 | 21 | 23 | 1700 => Ok(format!("({sum}::numeric / {count})")),
         701 | 1186 => Ok(format!("({sum} / {count}::double precision)")),
         700 => Err(Refusal::new(RefusalCode::PartialType, "avg over real across shards is not supported")

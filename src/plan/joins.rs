@@ -143,7 +143,7 @@ impl Joins<'_> {
             && types.clone().count() == left.columns.len()
             && types.into_iter().all(is_alike)
             && (0..left.columns.len()).all(|column_idx| {
-                self.collected.edges.iter().any(|edge| {
+                self.collected.edges.iter().chain(&self.collected.full_pairs).any(|edge| {
                     let ends = (edge.from.ref_idx, edge.to.ref_idx);
                     (ends == (a, b) || ends == (b, a)) && edge.from.column_idx == column_idx && edge.to.column_idx == column_idx
                 })

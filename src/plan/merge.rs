@@ -12,6 +12,7 @@ use super::contract::{Access, MergePlan, Plan, SortKey};
 use super::layout::sort_expression;
 use super::names::folded;
 use super::output::{OutputColumn, OutputSource, expression_name, item_name, output_columns};
+use super::predicate::unnested;
 use super::refusal::{Refusal, RefusalCode};
 use super::scope::Scope;
 use super::select::{Many, Plain, item_expr, order_exprs};
@@ -116,10 +117,10 @@ pub(super) fn compares_by_bytes(expr: &Expr, scope: &Scope) -> bool {
 
 /// Resolves a sort item as Postgres does: a position, a bare name of an output column, else an expression over input columns.
 fn sorted<'a>(many: &Many<'_>, plain: &Plain<'a>, item: &'a OrderByExpr, range: &Range<usize>) -> Result<Option<Sorted<'a>>, Refusal> {
-    if item.with_fill.is_some() {
+    if item.with_fill.is_some() || !matches!(item.options.sort, None | Some(OrderBySort::Asc | OrderBySort::Desc)) {
         return Err(Refusal::new(RefusalCode::OrderBy, "this form of ORDER BY is not supported"));
     }
-    match &item.expr {
+    match unnested(&item.expr) {
         Expr::Value(value) if matches!(value.value, Value::Number(..)) => {
             let Value::Number(digits, _) = &value.value else { return Ok(None) };
             let Some(columns) = output_columns(plain, many.collected) else {

@@ -55,6 +55,8 @@ pub(super) fn resolve(parts: &[String], context: &Context<'_>) -> Target {
     match qualify(parts, context) {
         Qualified::System => Target::System,
         Qualified::Known(name) => placed(name, context),
+        // The parser may have taken a word of Postgres's syntax for a name: such a statement is not sent anywhere.
+        Qualified::Nowhere(name) if RESERVED.contains(&name.name.as_str()) => Target::Missing,
         Qualified::Nowhere(name) => match context.topology.default_shard {
             Some(shard) => Target::Fixed(shard),
             None if context.schema.relations.is_empty() => Target::Unconfigured(name),
@@ -78,6 +80,14 @@ pub(super) fn table_name(parts: &[String], context: &Context<'_>) -> TableName {
         Qualified::System => TableName::new("pg_catalog", parts.last().cloned().unwrap_or_default()),
     }
 }
+
+/// Words that Postgres reserves and that stand near table names.
+const RESERVED: &[&str] = &[
+    "all", "and", "as", "asc", "case", "cross", "default", "desc", "distinct", "else", "end", "except", "fetch", "for", "from", "full",
+    "group", "having", "in", "inner", "intersect", "into", "is", "join", "lateral", "left", "like", "limit", "natural", "not", "null",
+    "offset", "on", "only", "or", "order", "outer", "returning", "right", "rows", "select", "some", "table", "tablesample", "then", "to",
+    "union", "unique", "using", "values", "when", "where", "window", "with",
+];
 
 enum Qualified {
     System,

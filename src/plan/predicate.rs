@@ -26,7 +26,8 @@ pub(super) fn conjuncts(expr: &Expr) -> Vec<&Expr> {
     }
 }
 
-fn unnested(expr: &Expr) -> &Expr {
+/// An expression without the parentheses around it.
+pub(super) fn unnested(expr: &Expr) -> &Expr {
     match expr {
         Expr::Nested(inner) => unnested(inner),
         other => other,
@@ -283,20 +284,47 @@ fn tree_terms(collector: &mut Collector<'_>, tree: &TableWithJoins, item_idx: &m
             Side::Right => start..right,
             Side::Full | Side::Other => 0..0,
         };
+        let is_full = side(&join.join_operator) == Side::Full;
+        let n_edges = collector.found.edges.len();
         match constraint(&join.join_operator) {
+            Some(JoinConstraint::On(on)) if is_full => {
+                let sides = (refs_in(collector, start..right), refs_in(collector, right..*item_idx));
+                for term in conjuncts(on) {
+                    add_edges(collector, term, |_| true);
+                }
+                keep_pairs(collector, n_edges, &sides);
+            }
             Some(JoinConstraint::On(on)) => {
                 for term in conjuncts(on) {
                     restrict(collector, term, restricted.clone());
                 }
             }
             Some(JoinConstraint::Using(columns)) => {
+                let reach = if is_full { start..*item_idx } else { restricted };
                 for column in columns {
-                    using_edges(collector, &last_part(column), start..right, right..*item_idx, &restricted);
+                    using_edges(collector, &last_part(column), start..right, right..*item_idx, &reach);
+                }
+                if is_full {
+                    let sides = (refs_in(collector, start..right), refs_in(collector, right..*item_idx));
+                    keep_pairs(collector, n_edges, &sides);
                 }
             }
             _ => {}
         }
     }
+}
+
+/// The table references of items of the innermost scope.
+fn refs_in(collector: &Collector<'_>, items: std::ops::Range<usize>) -> Vec<usize> {
+    let scope = collector.scopes.last();
+    scope.and_then(|scope| scope.items.get(items)).unwrap_or_default().iter().filter_map(|item| item.ref_idx).collect()
+}
+
+/// Makes the edges from `n_edges` on pairs of a FULL JOIN: those between its two sides.
+fn keep_pairs(collector: &mut Collector<'_>, n_edges: usize, sides: &(Vec<usize>, Vec<usize>)) {
+    let pairs = collector.found.edges.split_off(n_edges);
+    let spans = |edge: &Edge| sides.0.contains(&edge.from.ref_idx) && sides.1.contains(&edge.to.ref_idx);
+    collector.found.full_pairs.extend(pairs.into_iter().filter(spans));
 }
 
 fn factor_terms(collector: &mut Collector<'_>, factor: &TableFactor, item_idx: &mut usize) {

@@ -1,6 +1,6 @@
 //! SELECT on several shards: which rung takes it, and the parts that the rungs share.
 
-use sqlparser::ast::{Expr, GroupByExpr, LimitClause, Query, Select, SelectItem, Statement, Value};
+use sqlparser::ast::{Expr, GroupByExpr, LimitClause, Query, Select, SelectItem, Statement, UnaryOperator, Value};
 
 use super::collect::Collected;
 use super::columns::{ColumnUse, column_uses};
@@ -172,6 +172,8 @@ fn count_of(expr: &Expr, many: &Many<'_>) -> Result<Option<Count>, Refusal> {
     let refuse = || Refusal::new(RefusalCode::Limit, "LIMIT or OFFSET by an expression across shards is not supported");
     match expr {
         Expr::Nested(inner) => count_of(inner, many),
+        // Postgres refuses negative counts.
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(&**expr, Expr::Value(_)) => Ok(None),
         Expr::Value(value) => match &value.value {
             Value::Null => Ok(Some(Count::All)),
             Value::Number(text, _) => match text.parse::<i64>() {

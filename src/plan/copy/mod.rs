@@ -62,7 +62,7 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
         (CopyRelation::Query { .. }, _) => Err(Refusal::new(RefusalCode::CopyServer, "COPY of a query to the server's files is not supported")),
         (CopyRelation::Table(parts), direction) => {
             let target = resolve(parts, context);
-            refuse_unplaced(&target, context)?;
+            refuse_unplaced(&target, parts, context)?;
             table(&statement, &table_name(parts, context), &target, direction, context).map(Body::Fixed)
         }
     }

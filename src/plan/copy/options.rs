@@ -93,6 +93,24 @@ impl Raw {
     }
 }
 
+/// The content of `E'\t'` and its like: one escape or plain characters.
+fn escaped(text: &str) -> Option<String> {
+    let inner = text.strip_prefix(['E', 'e'])?.strip_prefix('\'')?.strip_suffix('\'')?;
+    match inner.as_bytes() {
+        [b'\\', b't'] => Some("\t".to_owned()),
+        [b'\\', b'n'] => Some("\n".to_owned()),
+        [b'\\', b'b'] => Some("\u{8}".to_owned()),
+        [b'\\', b'v'] => Some("\u{b}".to_owned()),
+        [b'\\', byte @ (b'\\' | b'\'' | b'"' | b'|')] => Some(char::from(*byte).to_string()),
+        [b'\\', b'x', digits @ ..] => {
+            let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().filter(u8::is_ascii)?;
+            Some(char::from(byte).to_string())
+        }
+        bytes if !bytes.contains(&b'\\') => Some(inner.replace("''", "'")),
+        _ => None,
+    }
+}
+
 struct Reader<'a> {
     sql: &'a str,
     tokens: &'a [Token],
@@ -172,7 +190,8 @@ impl Reader<'_> {
             TokenKind::String(kind) => {
                 let kind = if kind == StringKind::Plain { LiteralKind::PlainString } else { LiteralKind::OtherString };
                 let literal = Literal { kind, start: token.start, end: token.end };
-                string_content(self.sql.as_bytes(), literal).ok_or_else(|| odd("string"))
+                let content = string_content(self.sql.as_bytes(), literal);
+                content.or_else(|| escaped(self.sql.get(token.start..token.end)?)).ok_or_else(|| odd("string"))
             }
             TokenKind::Word | TokenKind::QuotedIdentifier | TokenKind::Number => {
                 Ok(fold_identifier(self.sql.get(token.start..token.end).unwrap_or_default()).into_owned())
