@@ -39,7 +39,13 @@ pub(super) fn analyze(
 fn first_words(sql: &str, tokens: &[Token]) -> String {
     let word = |token: &Token| sql.get(token.start..token.end).map(str::to_ascii_uppercase);
     let is_word = |token: &&Token| token.kind == crate::sql::TokenKind::Word;
-    let n_words = if tokens.first().is_some_and(|token| ["create", "drop", "alter"].iter().any(|verb| token.is_word(sql.as_bytes(), verb))) { 2 } else { 1 };
+    let n_words =
+        if tokens.first().is_some_and(|token| ["create", "drop", "alter"].iter().any(|verb| token.is_word(sql.as_bytes(), verb)))
+        {
+            2
+        } else {
+            1
+        };
     tokens.iter().take(n_words).take_while(is_word).filter_map(word).collect::<Vec<_>>().join(" ")
 }
 

@@ -1,8 +1,8 @@
 //! From WHERE and ON terms to conditions on key columns, and to equalities between keys of joined tables.
 
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, FromTable, Ident, JoinConstraint, Statement, TableFactor, TableObject, TableWithJoins, TimezoneInfo,
-    UnaryOperator, UpdateTableFromKind, Value,
+    BinaryOperator, DataType, Expr, FromTable, Ident, JoinConstraint, Statement, TableFactor, TableObject, TableWithJoins,
+    TimezoneInfo, UnaryOperator, UpdateTableFromKind, Value,
 };
 
 use super::collect::{Collector, Edge, KeyColumn, Seen};

@@ -54,7 +54,10 @@ pub(super) struct Parsed {
 /// `Unparsed`, with the parser's words and position.
 pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Refusal> {
     if !has_standard_strings && sql.contains('\\') {
-        return Err(Refusal::new(RefusalCode::Unparsed, "backslashes under standard_conforming_strings = off across shards are not supported"));
+        return Err(Refusal::new(
+            RefusalCode::Unparsed,
+            "backslashes under standard_conforming_strings = off across shards are not supported",
+        ));
     }
     let unparsed = |error: ParserError| {
         let words = match error {
@@ -86,7 +89,11 @@ fn readable(sql: &str, has_standard_strings: bool) -> Cow<'_, str> {
         let next = |n: usize, words: &[&str]| tokens.get(idx + n).is_some_and(|token| is(token, words));
         let last = if is(token, &["overriding"]) && next(1, &["system", "user"]) && next(2, &["value"]) {
             idx + 2
-        } else if is(token, &["only"]) && idx > 0 && !is(&tokens[idx - 1], &["row", "rows", "as"]) && !tokens[idx - 1].is_punctuation(b'.') {
+        } else if is(token, &["only"])
+            && idx > 0
+            && !is(&tokens[idx - 1], &["row", "rows", "as"])
+            && !tokens[idx - 1].is_punctuation(b'.')
+        {
             idx
         } else {
             continue;

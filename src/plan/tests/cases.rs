@@ -17,7 +17,11 @@ enum Block {
     /// Kept as it is.
     Lines(String),
     Title(String),
-    Case { sql: String, params: Vec<String>, plan: String },
+    Case {
+        sql: String,
+        params: Vec<String>,
+        plan: String,
+    },
 }
 
 fn root() -> PathBuf {
@@ -32,7 +36,8 @@ fn blocks(text: &str) -> Vec<Block> {
         if !paragraph.starts_with("> ") {
             return Block::Lines(paragraph.to_owned());
         }
-        let lines = |mark: &str| paragraph.lines().filter_map(|line| line.strip_prefix(mark)).map(str::to_owned).collect::<Vec<_>>();
+        let lines =
+            |mark: &str| paragraph.lines().filter_map(|line| line.strip_prefix(mark)).map(str::to_owned).collect::<Vec<_>>();
         let is_plan = |line: &&str| !line.starts_with("> ") && !line.starts_with("$ ");
         let plan = paragraph.lines().filter(is_plan).collect::<Vec<_>>().join("\n");
         Block::Case { sql: lines("> ").join("\n"), params: lines("$ "), plan }
@@ -88,7 +93,13 @@ fn renewed(text: &str) -> (String, String, usize) {
                 let quoted: Vec<String> = sql.lines().map(|line| format!("> {line}")).collect();
                 let given: Vec<String> = params.iter().map(|param| format!("$ {param}")).collect();
                 page.push_str(&format!("| {} | {} |\n", code(&sql), rung(&plan)));
-                paragraphs.push([quoted.join("\n"), given.join("\n"), plan].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n"));
+                paragraphs.push(
+                    [quoted.join("\n"), given.join("\n"), plan]
+                        .into_iter()
+                        .filter(|part| !part.is_empty())
+                        .collect::<Vec<_>>()
+                        .join("\n"),
+                );
             }
         }
     }
@@ -113,8 +124,11 @@ fn rung(plan: &str) -> String {
 }
 
 fn case_files() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(root().join("tests/plan")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|ext| ext == "txt")).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join("tests/plan"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "txt"))
+        .collect();
     files.sort();
     files
 }
@@ -128,7 +142,14 @@ fn compare(path: &Path, new: &str) {
     let difference = old.lines().zip(new.lines()).position(|(old, new)| old != new);
     let line = difference.unwrap_or_else(|| old.lines().count().min(new.lines().count()));
     let show = |text: &str| text.lines().skip(line.saturating_sub(3)).take(8).collect::<Vec<_>>().join("\n");
-    assert!(old == new, "{} differs at line {} (UPDATE_PLANS=1 rewrites it)\nis:\n{}\nwould be:\n{}", path.display(), line + 1, show(&old), show(new));
+    assert!(
+        old == new,
+        "{} differs at line {} (UPDATE_PLANS=1 rewrites it)\nis:\n{}\nwould be:\n{}",
+        path.display(),
+        line + 1,
+        show(&old),
+        show(new)
+    );
 }
 
 const PAGE_HEAD: &str = "# What SQL is supported\n\n\

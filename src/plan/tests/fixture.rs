@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::plan::{Context, PlanSettings};
 use crate::topology::{
-    AgeMap, AgePolicy, Collation, Column, ColumnDefault, Engine, FunctionVolatility, HashFunction, HashMapLevel, Key, KeyMap, KeyValue, ListMap,
-    Placement, Relation, RelationKind, Schema, Shard, ShardId, Table, TableName, Topology, TypeOid,
+    AgeMap, AgePolicy, Collation, Column, ColumnDefault, Engine, FunctionVolatility, HashFunction, HashMapLevel, Key, KeyMap,
+    KeyValue, ListMap, Placement, Relation, RelationKind, Schema, Shard, ShardId, Table, TableName, Topology, TypeOid,
 };
 
 /// 2026-06-15 12:00:00 UTC in microseconds since 2000-01-01.
@@ -27,7 +27,8 @@ impl Fixture {
 
 pub(super) fn fixture() -> Fixture {
     let names = ["americas", "europe", "asia"];
-    let shards = names.iter().map(|name| Shard { name: (*name).to_owned(), dbname: "shop".to_owned(), nodes: Vec::new() }).collect();
+    let shards =
+        names.iter().map(|name| Shard { name: (*name).to_owned(), dbname: "shop".to_owned(), nodes: Vec::new() }).collect();
     let settings =
         PlanSettings { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() };
     let topology =
@@ -47,8 +48,11 @@ fn on(shard: u8) -> KeyMap {
 
 fn list_level(column_idx: usize, branches: Vec<KeyMap>, default: Option<usize>) -> KeyMap {
     let lists = [["us", "ca", "mx", "br"], ["uk", "de", "fr", "es"], ["jp", "sg", "au", "in"]];
-    let values =
-        lists.iter().enumerate().flat_map(|(idx, list)| list.iter().map(move |value| (KeyValue::Text((*value).to_owned()), idx))).collect();
+    let values = lists
+        .iter()
+        .enumerate()
+        .flat_map(|(idx, list)| list.iter().map(move |value| (KeyValue::Text((*value).to_owned()), idx)))
+        .collect();
     KeyMap::List(ListMap { column_idx, values, branches, default })
 }
 
@@ -114,28 +118,70 @@ fn schema() -> Schema {
     const INT: &str = "bigint";
     const TIME: &str = "timestamp with time zone";
     let all: [(&str, RelationKind, &[(&str, &str, &str)]); 11] = [
-        ("users", RelationKind::Table, &[
-            ("user_id", INT, ""), ("email", "text", ""), ("name", "text", ""), ("country", "text", "C"), ("score", "integer", ""),
-            ("balance", "numeric", ""), ("created_at", TIME, "now"),
-        ]),
-        ("orders", RelationKind::Table, &[
-            ("order_id", INT, ""), ("user_id", INT, ""), ("status", "text", "C"), ("total", "numeric", ""), ("qty", "integer", ""),
-            ("note", "text", ""), ("created_at", TIME, "now"),
-        ]),
-        ("order_items", RelationKind::Table, &[
-            ("item_id", INT, ""), ("order_id", INT, ""), ("user_id", INT, ""), ("sku", "text", "C"), ("quantity", "integer", ""),
-            ("price", "numeric", ""),
-        ]),
-        ("regional_metrics", RelationKind::Table, &[
-            ("region", "text", ""), ("name", "text", ""), ("value", "double precision", ""), ("recorded_at", TIME, "now"),
-        ]),
-        ("metrics", RelationKind::Table, &[
-            ("recorded_at", TIME, "now"), ("name", "text", ""), ("value", "double precision", ""), ("ratio", "real", ""),
-        ]),
-        ("events", RelationKind::Table, &[
-            ("event_id", INT, ""), ("region", "text", ""), ("user_id", INT, ""), ("kind", "text", "C"), ("payload", "jsonb", ""),
-        ]),
-        ("countries", RelationKind::Table, &[("code", "text", "C"), ("name", "text", ""), ("population", INT, ""), ("seen_at", TIME, "")]),
+        (
+            "users",
+            RelationKind::Table,
+            &[
+                ("user_id", INT, ""),
+                ("email", "text", ""),
+                ("name", "text", ""),
+                ("country", "text", "C"),
+                ("score", "integer", ""),
+                ("balance", "numeric", ""),
+                ("created_at", TIME, "now"),
+            ],
+        ),
+        (
+            "orders",
+            RelationKind::Table,
+            &[
+                ("order_id", INT, ""),
+                ("user_id", INT, ""),
+                ("status", "text", "C"),
+                ("total", "numeric", ""),
+                ("qty", "integer", ""),
+                ("note", "text", ""),
+                ("created_at", TIME, "now"),
+            ],
+        ),
+        (
+            "order_items",
+            RelationKind::Table,
+            &[
+                ("item_id", INT, ""),
+                ("order_id", INT, ""),
+                ("user_id", INT, ""),
+                ("sku", "text", "C"),
+                ("quantity", "integer", ""),
+                ("price", "numeric", ""),
+            ],
+        ),
+        (
+            "regional_metrics",
+            RelationKind::Table,
+            &[("region", "text", ""), ("name", "text", ""), ("value", "double precision", ""), ("recorded_at", TIME, "now")],
+        ),
+        (
+            "metrics",
+            RelationKind::Table,
+            &[("recorded_at", TIME, "now"), ("name", "text", ""), ("value", "double precision", ""), ("ratio", "real", "")],
+        ),
+        (
+            "events",
+            RelationKind::Table,
+            &[
+                ("event_id", INT, ""),
+                ("region", "text", ""),
+                ("user_id", INT, ""),
+                ("kind", "text", "C"),
+                ("payload", "jsonb", ""),
+            ],
+        ),
+        (
+            "countries",
+            RelationKind::Table,
+            &[("code", "text", "C"), ("name", "text", ""), ("population", INT, ""), ("seen_at", TIME, "")],
+        ),
         ("audit", RelationKind::Table, &[("audit_id", INT, "seq"), ("actor", "text", ""), ("at", TIME, "now")]),
         ("recent_orders", RelationKind::View, &[("order_id", INT, ""), ("user_id", INT, "")]),
         ("stray", RelationKind::Table, &[("id", INT, "seq"), ("user_id", INT, "")]),

@@ -53,7 +53,9 @@ impl Predicate {
             Self::UserIn(list) => format!("e.user_id IN ({})", joined(list.iter().map(i64::to_string).collect())),
             Self::UserBetween(a, b) => format!("user_id BETWEEN {a} AND {b}"),
             Self::Region(region) => format!("'{region}' = region"),
-            Self::RegionIn(list) => format!("region = ANY (ARRAY[{}])", joined(list.iter().map(|region| format!("'{region}'")).collect())),
+            Self::RegionIn(list) => {
+                format!("region = ANY (ARRAY[{}])", joined(list.iter().map(|region| format!("'{region}'")).collect()))
+            }
             Self::Kind => "kind = 'x'".to_owned(),
             Self::UserIsNull => "user_id IS NULL".to_owned(),
             Self::Pair(region, user) => format!("(region, user_id) = ('{region}', {user})"),
