@@ -1,10 +1,13 @@
 //! Connections to servers: raw ones that carry clients' statements, pooled per node and user, and the control plane's.
 
 mod cancel;
+pub mod catalog;
 mod connect;
 mod connection;
+pub mod control;
 mod pool;
 mod socket;
+pub mod watermarks;
 
 pub use cancel::{AnnouncedCancel, CancelHandle, cancel_request};
 pub use connect::{ConnectError, Credentials, server_report};

@@ -25,7 +25,7 @@ pub(super) struct Lifetimes {
 
 /// Opens and checks the connections of one pool.
 #[derive(Debug)]
-pub struct NodeManager {
+pub(super) struct NodeManager {
     address: NodeAddress,
     shard_name: String,
     dbname: String,

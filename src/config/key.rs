@@ -308,6 +308,8 @@ impl<'d> Tree<'_, 'd> {
     fn end(&self, scope: &[ShardId], at: &Value<'d>) -> Option<KeyMap> {
         match scope {
             [shard] => Some(KeyMap::Shard(*shard)),
+            // A group without a sound member, of which is told where it stands.
+            [] => None,
             _ => {
                 let names: Vec<_> = scope.iter().map(|shard| self.names.shard_name(*shard)).collect();
                 at.fault(format!("names several shards ({}), and no further level of the key tells which", names.join(", ")));

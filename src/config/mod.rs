@@ -3,7 +3,9 @@
 mod fault;
 mod key;
 mod raw;
+mod reload;
 mod settings;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -23,6 +25,7 @@ use raw::Section;
 use topology::{Surroundings, read_database};
 
 pub use fault::Fault;
+pub use reload::Changes;
 pub use users::{ScramVerifier, UserConfig, UserSecret};
 
 /// A valid configuration.
@@ -181,7 +184,7 @@ fn read_config(mut root: Section<'_>) -> Config {
     let query = settings::read_query(root.section("query"));
     settings::judge_checkout(root.source(), "pool", &pool, &query);
     let health = settings::read_health(root.section("health"));
-    let auth = read_auth(root.section("auth"), &dir, &server, &admin);
+    let auth = read_auth(root.section("auth"), &dir, &server);
     if let Some(tls) = root.take("tls") {
         tls.fault("TLS is not supported yet; remove the section");
     }
@@ -196,12 +199,12 @@ fn read_config(mut root: Section<'_>) -> Config {
     Config { server, admin, pool, query, auth, health, databases }
 }
 
-fn read_auth(mut section: Section<'_>, dir: &Path, server: &ServerConfig, admin: &AdminConfig) -> AuthConfig {
+fn read_auth(mut section: Section<'_>, dir: &Path, server: &ServerConfig) -> AuthConfig {
     let source = section.source();
     let method = settings::read_method(&mut section);
     let is_trust = method == AuthMethod::Trust;
     if !section.boolean("force") && is_trust {
-        settings::judge_trust(source, server, admin);
+        settings::judge_trust(source, server);
     }
     let users = match section.string("file") {
         Some(file) => users::load_users(&dir.join(file), !is_trust).unwrap_or_else(|faults| {
@@ -215,16 +218,5 @@ fn read_auth(mut section: Section<'_>, dir: &Path, server: &ServerConfig, admin:
         }
     };
     section.finish();
-    judge_admin_users(source, admin, &users);
     AuthConfig { method, users }
-}
-
-/// Users of the admin console log in as all others do.
-fn judge_admin_users(source: &Source, admin: &AdminConfig, users: &BTreeMap<String, UserConfig>) {
-    if users.is_empty() || !source.has_key("admin.users") {
-        return;
-    }
-    for stranger in admin.users.iter().filter(|name| !users.contains_key(*name)) {
-        source.fault_of_key(&["admin.users"], format!("admin.users: \"{stranger}\" is not in the users file"));
-    }
 }

@@ -259,24 +259,22 @@ pub(super) fn read_method(section: &mut Section<'_>) -> AuthMethod {
 }
 
 /// Under trust anyone who reaches an address is let in as anyone, so the address must not be reached from outside.
-pub(super) fn judge_trust(source: &Source, server: &ServerConfig, admin: &AdminConfig) {
-    for (key, address) in server.listen.iter().map(|address| ("server.listen", address)).chain([("admin.listen", &admin.listen)])
-    {
-        if !address.ip().is_loopback() {
-            let message = format!(
-                "{key}: auth.method \"trust\" lets anyone in as any user, and {address} is reachable from other machines; \
-                 listen on 127.0.0.1, use \"scram-sha-256\", or set auth.force = true"
-            );
-            source.fault_of_key(&[key, "auth.method"], message);
-        }
+///
+/// The admin port judges for itself: its console takes clients of the same machine only, and its HTTP only shows.
+pub(super) fn judge_trust(source: &Source, server: &ServerConfig) {
+    for address in server.listen.iter().filter(|address| !address.ip().is_loopback()) {
+        let message = format!(
+            "server.listen: auth.method \"trust\" lets anyone in as any user, and {address} is reachable from other machines; \
+             listen on 127.0.0.1, use \"scram-sha-256\", or set auth.force = true"
+        );
+        source.fault_of_key(&["server.listen", "auth.method"], message);
     }
 }
 
 /// A client that waits longer for a connection than its statement may take would be told of the wrong limit.
 pub(super) fn judge_checkout(source: &Source, pool_path: &str, pool: &PoolConfig, query: &QueryConfig) {
     if !query.timeout.is_zero() && pool.checkout_timeout > query.timeout {
-        let keys = [format!("{pool_path}.checkout_timeout"), "pool.checkout_timeout".to_owned(), "query.timeout".to_owned()];
-        let message = format!("{pool_path}.checkout_timeout: must not exceed query.timeout, which counts the wait too");
-        source.fault_of_key(&keys.each_ref().map(String::as_str), message);
+        let key = format!("{pool_path}.checkout_timeout");
+        source.fault_of_key(&[&key, "query.timeout"], format!("{key}: must not exceed query.timeout, which counts the wait too"));
     }
 }

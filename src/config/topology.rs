@@ -96,7 +96,10 @@ pub(super) fn read_database(value: &Value<'_>, surroundings: Surroundings<'_>) -
     let tables = read_tables(&mut section, &names, &hash);
     let control = read_control(&mut section, surroundings.dir);
     let pool = read_pool(section.section("pool"), surroundings.pool);
-    judge_checkout(section.source(), &format!("{}.pool", value.path), &pool, surroundings.query);
+    let pool_path = format!("{}.pool", value.path);
+    if section.source().has_key(&format!("{pool_path}.checkout_timeout")) {
+        judge_checkout(section.source(), &pool_path, &pool, surroundings.query);
+    }
     section.finish();
     let topology = Topology { database: name.to_owned(), shards, tables, default_shard, engine, epoch: 1 };
     Some(DatabaseConfig { topology, control, pool })

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::postgres::PostgresError;
+use crate::backend::control::ControlError;
+use crate::config::Fault;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
@@ -24,8 +26,18 @@ pub enum DemoError {
     WrongCount { table: &'static str, counted: u64, expected: u64 },
     #[error("wrong answer to: {sql}\ngot\n{got}\nbut the rows that were loaded give\n{expected}")]
     WrongAnswer { sql: &'static str, got: String, expected: String },
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("stopped")]
     Interrupted,
+}
+
+impl DemoError {
+    /// The configuration that the demo itself has written is wrong.
+    pub(super) fn faults(faults: &[Fault]) -> Self {
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Self::Proxy(lines.join("\n"))
+    }
 }
 
 /// tokio-postgres says only "db error" of what a server answered.

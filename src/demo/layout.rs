@@ -144,3 +144,25 @@ reference = true
 name = "audit"
 shard = "europe"
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn writes_a_configuration_without_faults() {
+        let layout =
+            Layout { dir: PathBuf::from(".demo"), servers_dir: PathBuf::from(".demo/servers"), port_base: DEFAULT_PORT_BASE };
+        let config = Config::parse(&layout.config(), Path::new("demo.toml"));
+        assert_eq!(config.map(|config| config.databases[DATABASE].topology.tables.len()), Ok(8));
+    }
+
+    #[test]
+    fn every_server_has_a_port_of_its_own() {
+        let layout = Layout { dir: PathBuf::new(), servers_dir: PathBuf::new(), port_base: DEFAULT_PORT_BASE };
+        let ports: Vec<u16> =
+            (0..3).flat_map(|idx| [layout.server_port(idx, Role::Primary), layout.server_port(idx, Role::Replica)]).collect();
+        assert_eq!(ports, [6441, 6442, 6443, 6444, 6445, 6446]);
+    }
+}

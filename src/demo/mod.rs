@@ -7,6 +7,7 @@ mod load;
 pub mod postgres;
 mod proxy;
 mod questions;
+mod route;
 mod rows;
 mod shards;
 
@@ -18,12 +19,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_postgres::{Client, NoTls};
 
 pub use error::DemoError;
+pub use route::explain_offline;
 
 use answer::Answer;
 use layout::{DATABASE, DEFAULT_PORT_BASE, Layout};
 use postgres::{Installation, SUPERUSER};
 use proxy::Proxy;
 use questions::QUESTIONS;
+use route::Planner;
 use rows::{ROWS_VERSION, Shop};
 use shards::Shards;
 
@@ -149,14 +152,14 @@ fn remove_old(layout: &Layout) -> Result<(), DemoError> {
 }
 
 async fn show(options: &DemoOptions, layout: &Layout, shop: Shop) -> Result<(), DemoError> {
+    let planner = Planner::load(&layout.config_file()).await?;
     with_client(layout, async |client| {
         for (idx, question) in QUESTIONS.into_iter().enumerate() {
             let asked_at = jiff::Timestamp::now().as_microsecond();
             let answer = Answer::to(client, question.sql()).await?;
             let answered_at = jiff::Timestamp::now().as_microsecond();
-            let shards = proxy::touched_shards(layout, question.sql())?;
             say(&format!("\n{}. {}\n\n{};\n\n{}\n", idx + 1, question.title(), question.sql(), answer.to_table()))?;
-            say(&format!("  -> {shards}"))?;
+            say(&format!("  -> {}", planner.route(question.sql())))?;
             // A row may leave the last three days while the question is under way.
             let is_right = [asked_at, answered_at].iter().any(|now| answer.has_rows(&question.expected(shop, *now)));
             if options.once && !is_right {

@@ -4,7 +4,7 @@ use tokio_postgres::NoTls;
 
 use super::DemoError;
 use super::layout::{DATABASE, Layout, Role, SHARDS};
-use super::postgres::{Installation, Login, SUPERUSER, Server, ServerSpec, THROWAWAY_SETTINGS, make_dir_for, stop_leftover};
+use super::postgres::{Installation, Login, SUPERUSER, Server, ServerSpec, THROWAWAY_SETTINGS, stop_leftover};
 
 const SCHEMA: &str = include_str!("../../sql/demo/schema.sql");
 
@@ -15,10 +15,6 @@ pub(super) struct Shards(Vec<Server>);
 impl Shards {
     /// Makes all clusters from nothing, with the demo's schema, and starts them.
     pub(super) async fn create(installation: &Installation, layout: &Layout) -> Result<Self, DemoError> {
-        make_dir_for(None, &layout.dir)?;
-        if let Some(parent) = layout.servers_dir.parent() {
-            make_dir_for(None, parent)?;
-        }
         std::fs::create_dir_all(&layout.servers_dir)?;
         let make = |shard_idx| create_shard(installation, layout, shard_idx);
         let (first, second, third) = tokio::try_join!(make(0), make(1), make(2))?;

@@ -1,1 +1,35 @@
-//! TODO
+//! Running plans: leases, relays, fan-outs, transactions. The shell around the planner.
+//!
+//! A [`Conversation`] is one client's session with the backends that it holds. Everything here runs in the client's task;
+//! there is no task, channel or lock per message.
+
+mod batch;
+mod batch_run;
+mod cancel;
+mod combine;
+mod command;
+mod commit;
+mod conversation;
+mod copy_in;
+mod copy_many;
+mod database;
+mod describe;
+mod enlist;
+mod failure;
+mod fan_out;
+mod forward;
+mod merge;
+mod relay;
+mod settings;
+mod simple;
+mod templates;
+mod timer;
+mod two_phase;
+mod write;
+
+pub use batch::Batch;
+pub use cancel::{CancelRegistry, CancelTarget};
+pub use conversation::{Conversation, SessionUser};
+pub use database::{Database, DatabaseParts, View, now_micros};
+pub use failure::Failure;
+pub use templates::TemplateCache;

@@ -1,1 +1,10 @@
-//! TODO
+//! The client's side: startup, authentication, the message loop.
+
+mod auth;
+mod connection;
+mod gate;
+mod startup;
+
+pub use auth::{AuthStep, Authenticator, Identity};
+pub use connection::serve;
+pub use gate::{Databases, Gate, Served};

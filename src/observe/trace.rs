@@ -7,16 +7,19 @@ use tracing_subscriber::EnvFilter;
 /// Environment variable with a filter as of the crate tracing-subscriber (`info`, `trunkline::health=debug`).
 const FILTER_VARIABLE: &str = "TRUNKLINE_LOG";
 
+/// Broken control connections are reported by the prober, so the pool's own line on each is left out.
+const DEFAULT_FILTER: &str = "info,deadpool.postgres=error";
+
 /// Sends log lines to standard error, level `info` and above unless `TRUNKLINE_LOG` says otherwise.
 ///
 /// A filter that cannot be read counts as `info` and is named in a warning. A second call does nothing.
 pub fn init_tracing() {
     let wanted = std::env::var(FILTER_VARIABLE).unwrap_or_default();
     let (filter, fault) = match wanted.trim() {
-        "" => (EnvFilter::new("info"), None),
+        "" => (EnvFilter::new(DEFAULT_FILTER), None),
         text => match EnvFilter::try_new(text) {
             Ok(filter) => (filter, None),
-            Err(fault) => (EnvFilter::new("info"), Some(fault)),
+            Err(fault) => (EnvFilter::new(DEFAULT_FILTER), Some(fault)),
         },
     };
     let is_first = tracing_subscriber::fmt()

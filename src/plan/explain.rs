@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::contract::{Access, CombinePlan, Context, CopyPlan, MergePlan, Params, Plan, Values};
+use super::contract::{Access, CombinePlan, Context, CopyPlan, MergePlan, Params, Plan, PlanSettings, Values};
 use super::refusal::Refusal;
 use super::template::analyze;
 use crate::sql::{Fingerprint, fingerprint};
@@ -17,6 +17,18 @@ use crate::topology::{
 /// `now_micros`: microseconds since 2000-01-01 UTC.
 pub fn explain(sql: &str, context: &Context<'_>, now_micros: i64) -> String {
     explain_with(sql, Params::default(), context, now_micros)
+}
+
+/// The same without a session or a server: default settings, and the first watermarks that the age policies would get now.
+pub fn explain_offline(topology: &Topology, sql: &str, now_micros: i64) -> String {
+    let marks = topology.tables.iter().filter_map(|(name, table)| match &table.placement {
+        Placement::Sharded(key) => key.age_policy().map(|policy| (name.clone(), policy.initial_watermarks(now_micros))),
+        Placement::Reference | Placement::Pinned(_) => None,
+    });
+    let topology = topology.with_watermarks(&marks.collect());
+    let settings =
+        PlanSettings { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() };
+    explain(sql, &Context { topology: &topology, schema: &Schema::default(), settings: &settings }, now_micros)
 }
 
 /// The same with parameters.

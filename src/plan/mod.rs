@@ -46,6 +46,6 @@ pub use contract::{
     SortKey, Values,
 };
 pub use copy::{CopySplit, CopySplitter, MAX_COPY_ROW_BYTES};
-pub use explain::explain;
+pub use explain::{explain, explain_offline};
 pub use refusal::{Refusal, RefusalCode};
 pub use template::{Template, analyze};

@@ -1,1 +1,182 @@
-//! TODO
+//! The process: configuration to databases, listeners, workers, reload and shutdown. Handles are built here and passed down.
+
+mod database;
+mod listen;
+mod reload;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{AdminState, AdminView};
+use crate::config::Config;
+use crate::frontend::{Gate, Served};
+use crate::observe::Registry;
+
+pub use database::DatabaseError;
+use listen::{Acceptor, admin_listener, client_listeners};
+use reload::Reloader;
+use worker::Worker;
+
+/// Requests to reload that may wait.
+const RELOAD_QUEUE: usize = 4;
+
+/// Longest wait for the first probe of every node before clients are let in.
+const FIRST_PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: String, error: std::io::Error },
+    #[error("database \"{database}\": {error}")]
+    Database { database: String, error: DatabaseError },
+    #[error("cannot start a worker: {0}")]
+    Worker(std::io::Error),
+}
+
+/// A running proxy. Dropped without [`Running::shutdown`] it goes on until the process ends.
+#[derive(Debug)]
+pub struct Running {
+    client_addresses: Vec<SocketAddr>,
+    admin_address: SocketAddr,
+    gate: Arc<Gate>,
+    is_accepting: Arc<AtomicBool>,
+    /// Ends everything: listeners, probers, the admin port, clients.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    workers: Vec<Worker>,
+    reload: mpsc::Sender<crate::admin::ReloadRequest>,
+    grace: Duration,
+}
+
+/// Starts the proxy: databases first, then the admin port, then clients. `source` is the file that a reload reads again.
+///
+/// To be called in a Tokio runtime, which carries the listeners, the probers and the admin port; clients have threads of
+/// their own.
+///
+/// # Errors
+/// An address that cannot be listened on, a database whose settings cannot be used. Servers that are down are no error.
+pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartError> {
+    raise_descriptor_limit();
+    let config = Arc::new(config);
+    let registry = Arc::new(Registry::default());
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let builder = database::Builder { registry: Arc::clone(&registry), tasks: tasks.clone(), stop: stop.clone() };
+    let databases = builder.build_all(&config).map_err(|(database, error)| StartError::Database { database, error })?;
+    let listeners = client_listeners(&config.server)?;
+    let (admin, admin_address) = admin_listener(config.admin.listen).await?;
+    database::prepare_all(&databases, FIRST_PROBE_LIMIT).await;
+    let view = watch::Sender::new(Arc::new(admin_view(&config, &databases)));
+    let gate = Arc::new(Gate::new(registry, stop.child_token(), Served { config: Arc::clone(&config), databases }));
+    let is_accepting = Arc::new(AtomicBool::new(true));
+    let (reload, requests) = mpsc::channel(RELOAD_QUEUE);
+    let pools_of = Arc::clone(&gate);
+    let state = Arc::new(AdminState {
+        registry: Arc::clone(&gate.registry),
+        view: view.subscribe(),
+        pools: Arc::new(move || pools_of.served().databases.values().flat_map(|database| database.pools.figures()).collect()),
+        reload: reload.clone(),
+        is_accepting: Arc::clone(&is_accepting),
+        started_at: SystemTime::now(),
+    });
+    tasks.spawn(crate::admin::serve(admin, state, stop.clone()));
+    tasks.spawn(Reloader { gate: Arc::clone(&gate), builder, view, source, requests, stop: stop.clone() }.run());
+    tasks.spawn(database::maintain(Arc::clone(&gate), stop.clone()));
+    let workers = (0..config.server.workers)
+        .map(|idx| Worker::start(idx, &gate))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(StartError::Worker)?;
+    let mut client_addresses = Vec::new();
+    for listener in listeners {
+        client_addresses.extend(listener.address());
+        let acceptor = Acceptor { listener, inboxes: workers.iter().map(Worker::inbox).collect(), stop: stop.clone() };
+        tasks.spawn(acceptor.run());
+    }
+    Ok(Running {
+        client_addresses,
+        admin_address,
+        gate,
+        is_accepting,
+        stop,
+        tasks,
+        workers,
+        reload,
+        grace: config.server.shutdown_grace,
+    })
+}
+
+fn admin_view(config: &Arc<Config>, databases: &crate::frontend::Databases) -> AdminView {
+    let databases = databases
+        .values()
+        .map(|database| crate::admin::DatabaseView {
+            topology: Arc::clone(&database.view().topology),
+            board: Arc::clone(&database.board),
+            counters: Arc::clone(&database.counters),
+        })
+        .collect();
+    AdminView { config: Arc::clone(config), databases }
+}
+
+/// As many sockets as the system allows: every client and every server connection is one.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        tracing::info!("the limit of open files stays as it was");
+    }
+}
+
+impl Running {
+    /// TCP addresses for clients, as bound.
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Reads the configuration file again, as SIGHUP and RELOAD do.
+    ///
+    /// # Errors
+    /// The file's faults; the old configuration stays.
+    pub async fn reload(&self) -> Result<String, Vec<String>> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        if self.reload.send(answer).await.is_err() {
+            return Err(vec!["the proxy is shutting down".to_owned()]);
+        }
+        answered.await.unwrap_or_else(|_| Err(vec!["the proxy is shutting down".to_owned()]))
+    }
+
+    /// Lets no more clients in, closes idle ones with 57P01, waits for running transactions up to the grace time, and ends.
+    ///
+    /// Cancel safe in that dropping the future ends the waiting; clients are then cut with the process.
+    pub async fn shutdown(self) {
+        self.is_accepting.store(false, Ordering::Relaxed);
+        self.gate.draining.cancel();
+        let until = Instant::now() + self.grace;
+        for worker in &self.workers {
+            // Who is not done by then is cut.
+            drop(timeout_at(until, worker.drained()).await);
+        }
+        self.stop.cancel();
+        for database in self.gate.served().databases.values() {
+            database.pools.close();
+        }
+        for worker in self.workers {
+            worker.stop();
+        }
+        self.tasks.close();
+        drop(timeout(Duration::from_secs(2), self.tasks.wait()).await);
+    }
+}

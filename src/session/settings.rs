@@ -1,7 +1,6 @@
 //! Settings of a session: what the client asked for at startup and by SET, to be replayed on each backend it borrows.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
@@ -36,8 +35,9 @@ impl Settings {
                 SettingValue::Text(value) => ('t', value),
                 SettingValue::Sql(value) => ('s', value),
             };
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{name}\0{kind}{value}\0");
+            text.extend([name.as_str(), "\0"]);
+            text.push(kind);
+            text.extend([value.as_str(), "\0"]);
         }
         let hash = if values.is_empty() { 0 } else { XxHash3_64::oneshot(text.as_bytes()) };
         Self { values: Arc::new(values), hash }
@@ -93,16 +93,18 @@ impl Settings {
 }
 
 fn push_set(sql: &mut String, name: &str, value: &SettingValue) {
-    // Writing to a String cannot fail.
-    let _ = match (name, value) {
-        ("session_authorization", SettingValue::Sql(value)) => write!(sql, "SET SESSION AUTHORIZATION {value};"),
-        ("timezone", SettingValue::Sql(value)) => write!(sql, "SET TIME ZONE {value};"),
-        ("role", SettingValue::Sql(value)) => write!(sql, "SET ROLE {value};"),
-        (name, SettingValue::Sql(value)) => write!(sql, "SET {} TO {value};", quoted_name(name)),
-        (name, SettingValue::Text(value)) => {
-            write!(sql, "SELECT pg_catalog.set_config({}, {}, false);", quote_literal(name), quote_literal(value))
+    sql.push_str(&match (name, value) {
+        ("session_authorization", SettingValue::Sql(value)) => format!("SET SESSION AUTHORIZATION {value};"),
+        ("timezone", SettingValue::Sql(value)) => format!("SET TIME ZONE {value};"),
+        ("session characteristics", SettingValue::Sql(modes)) => {
+            format!("SET SESSION CHARACTERISTICS AS TRANSACTION {modes};")
         }
-    };
+        ("role", SettingValue::Sql(value)) => format!("SET ROLE {value};"),
+        (name, SettingValue::Sql(value)) => format!("SET {} TO {value};", quoted_name(name)),
+        (name, SettingValue::Text(value)) => {
+            format!("SELECT pg_catalog.set_config({}, {}, false);", quote_literal(name), quote_literal(value))
+        }
+    });
 }
 
 /// `"a"."b"` for the setting `a.b`.

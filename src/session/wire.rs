@@ -137,6 +137,14 @@ pub fn bare(buffer: &mut BytesMut, tag: u8) {
     buffer.put_slice(&[tag, 0, 0, 0, 4]);
 }
 
+/// `ParameterStatus`.
+pub fn parameter_status(buffer: &mut BytesMut, name: &str, value: &str) {
+    message(buffer, b'S', |b| {
+        c_string(b, name.as_bytes());
+        c_string(b, value.as_bytes());
+    });
+}
+
 /// `CommandComplete`.
 pub fn command_complete(buffer: &mut BytesMut, tag: &[u8]) {
     message(buffer, b'C', |b| c_string(b, tag));

@@ -1,1 +1,14 @@
-fn main() {}
+//! Integration tests: real Postgres servers, the real binary, real drivers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
+
+mod admin;
+mod config;
+mod demo;
+mod faults;
+mod harness;
+mod merged;
+mod postgres;
+mod protocol;
+mod routing;
+mod tidy;
+mod transactions;

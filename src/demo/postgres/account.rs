@@ -1,6 +1,6 @@
 //! The operating system's account for servers: `initdb` and `postgres` refuse to run as root.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::PostgresError;
@@ -38,10 +38,9 @@ impl Account {
         })
     }
 
-    /// Gives `dir` to this account, closed to others.
-    pub fn own(&self, dir: &Path) -> Result<(), PostgresError> {
-        std::os::unix::fs::chown(dir, Some(self.uid), Some(self.gid)).map_err(PostgresError::io("change the owner of", dir))?;
-        std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)).map_err(PostgresError::io("change the mode of", dir))
+    /// Gives a file or directory to this account.
+    pub fn own(&self, path: &Path) -> Result<(), PostgresError> {
+        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)).map_err(PostgresError::io("change the owner of", path))
     }
 
     /// The uppermost directory above `dir` that this account may not enter, judged by owner and mode bits.

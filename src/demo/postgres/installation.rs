@@ -1,9 +1,10 @@
 //! Finding Postgres's programs and running the short ones.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::{Account, PostgresError, SUPERUSER, Server, make_dir_for};
+use super::{Account, PostgresError, SUPERUSER, Server, make_data_dir};
 
 const OLDEST_VERSION: u32 = 14;
 const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
@@ -49,7 +50,7 @@ impl Installation {
     ///
     /// Does not wait for the disk. Not cancel safe: a dropped call leaves a half-made directory.
     pub async fn initdb(&self, data_dir: &Path, login: &Login) -> Result<(), PostgresError> {
-        make_dir_for(self.account.as_ref(), data_dir)?;
+        make_data_dir(self.account.as_ref(), data_dir)?;
         let mut arguments = vec!["--no-sync", "--locale=C", "--encoding=UTF8", "--wal-segsize=4", "-U", SUPERUSER];
         let password_file = data_dir.with_extension("pw");
         let password_path = password_file.to_string_lossy().into_owned();
@@ -70,7 +71,7 @@ impl Installation {
     /// Makes a streaming replica of `primary` in `data_dir`, which must be absent or empty. The primary must let
     /// [`SUPERUSER`] in without a password. Not cancel safe, as [`Self::initdb`].
     pub async fn base_backup(&self, primary: &Server, data_dir: &Path) -> Result<(), PostgresError> {
-        make_dir_for(self.account.as_ref(), data_dir)?;
+        make_data_dir(self.account.as_ref(), data_dir)?;
         let port = primary.port().to_string();
         let arguments = ["-h", "127.0.0.1", "-p", &port, "-U", SUPERUSER, "-R", "-X", "stream", "-c", "fast", "--no-sync"];
         self.run("pg_basebackup", &arguments, data_dir).await
@@ -102,10 +103,10 @@ impl Installation {
 
     fn write_owned(&self, path: &Path, text: &str) -> Result<(), PostgresError> {
         std::fs::write(path, text).map_err(PostgresError::io("write", path))?;
-        match &self.account {
-            Some(account) => account.own(path),
-            None => Ok(()),
+        if let Some(account) = &self.account {
+            account.own(path)?;
         }
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(PostgresError::io("change the mode of", path))
     }
 }
 

@@ -15,6 +15,7 @@ pub use installation::{Installation, Login};
 pub use server::{Server, ServerSpec, stop_leftover};
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// The superuser that [`Installation::initdb`] makes.
@@ -42,15 +43,14 @@ pub fn is_port_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Makes `dir` and what leads to it, owned by the account that runs the servers.
-///
-/// # Errors
-/// The directory cannot be made, or that account cannot reach it because a directory above is closed to others.
-pub fn make_dir_for(account: Option<&Account>, dir: &Path) -> Result<(), PostgresError> {
+/// Makes an empty data directory, owned by the account that runs the servers and closed to others.
+fn make_data_dir(account: Option<&Account>, dir: &Path) -> Result<(), PostgresError> {
     std::fs::create_dir_all(dir).map_err(PostgresError::io("make the directory", dir))?;
-    let Some(account) = account else { return Ok(()) };
-    if let Some(closed) = account.first_closed_ancestor(dir) {
-        return Err(PostgresError::Unreachable { user: account.name.clone(), dir: closed });
+    if let Some(account) = account {
+        if let Some(closed) = account.first_closed_ancestor(dir) {
+            return Err(PostgresError::Unreachable { user: account.name.clone(), dir: closed });
+        }
+        account.own(dir)?;
     }
-    account.own(dir)
+    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)).map_err(PostgresError::io("change the mode of", dir))
 }

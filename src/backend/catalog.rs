@@ -1,0 +1,197 @@
+//! Reads one shard's catalog into a [`Schema`]. One round trip.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
+use super::control::{ControlClient, ControlError};
+use crate::topology::{Collation, Column, ColumnDefault, FunctionVolatility, Relation, RelationKind, Schema, TableName};
+
+/// Relations outside the system schemas with their columns in order; one row without a column for a table that has none.
+///
+/// A stored expression's text form holds the OID of each function that it calls, of built-in ones too, which pg_depend
+/// leaves out. Its other nodes with a result of their own are SQL value functions (CURRENT_DATE) and conversions by way
+/// of text, which depend on settings. Settings of pg_database that came with later versions are read through JSON.
+const COLUMNS: &str = "\
+SELECT n.nspname, c.relname, c.relkind, a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod),
+  CASE WHEN a.attcollation = 0 THEN 'none'
+    WHEN co.collprovider = 'b' OR co.collprovider = 'c' AND co.collcollate IN ('C', 'POSIX') THEN 'c'
+    WHEN co.collprovider = 'd' AND (db.provider = 'b' OR db.provider = 'c' AND db.datcollate IN ('C', 'POSIX')) THEN 'c'
+    ELSE 'other' END,
+  a.attnotnull OR coalesce(t.typnotnull, false), a.attidentity, a.attgenerated,
+  CASE WHEN d.oid IS NULL THEN t.typdefault ELSE pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
+  tree ~ '\\{(SQLVALUEFUNCTION|COERCEVIAIO|NEXTVALUEEXPR|XMLEXPR|MINMAXEXPR|ROWCOMPAREEXPR|ARRAYCOERCEEXPR)' OR EXISTS (
+    SELECT FROM pg_catalog.regexp_matches(tree, ':(?:op|hash|neg)?funcid ([1-9]\\d*)', 'g') AS called
+    LEFT JOIN pg_catalog.pg_proc AS p ON p.oid = called[1]::oid WHERE p.provolatile IS DISTINCT FROM 'i')
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN (SELECT datcollate, coalesce(pg_catalog.to_jsonb(b) ->> 'datlocprovider', 'c') AS provider
+  FROM pg_catalog.pg_database AS b WHERE datname = pg_catalog.current_database()) AS db
+LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid AND t.typtype = 'd'
+LEFT JOIN pg_catalog.pg_collation AS co ON co.oid = a.attcollation
+LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
+CROSS JOIN LATERAL (SELECT coalesce(d.adbin, t.typdefaultbin)::text AS tree) AS stored
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp\\_%'
+ORDER BY c.oid, a.attnum";
+
+/// Functions, with the most volatile one of each name: 'i' < 's' < 'v'. Those that a user makes in pg_catalog are few.
+const FUNCTIONS: &str = "\
+SELECT n.nspname = 'pg_catalog', p.proname, max(p.provolatile::text COLLATE \"C\")
+FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname <> 'information_schema' AND p.prorettype <> 'trigger'::regtype GROUP BY 1, 2";
+
+const SYSTEM_RELATIONS: &str = "\
+SELECT relname FROM pg_catalog.pg_class
+WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v', 'm', 'p', 'f')";
+
+/// With -1 for no modifier: `bpchar` and not `character`, which would mean `character(1)`.
+const TYPES: &str = "\
+SELECT oid, pg_catalog.format_type(oid, -1) FROM pg_catalog.pg_type WHERE typtype IN ('b', 'e', 'd', 'r', 'm')";
+
+/// Reads the catalog of the shard that `client` is connected to. `version` becomes the schema's.
+///
+/// Needs no rights beyond CONNECT. Close the client if the future is dropped before its end.
+///
+/// # Errors
+/// What the server answered, or that the connection broke.
+pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema, ControlError> {
+    let text = [COLUMNS, FUNCTIONS, SYSTEM_RELATIONS, TYPES].join(";\n");
+    let messages = client.connection().simple_query(&text).await.map_err(|fault| client.error(&fault))?;
+    let mut reader = Reader { schema: Schema { version, ..Schema::default() }, relations: BTreeMap::new() };
+    let mut part = 0;
+    for message in &messages {
+        match message {
+            SimpleQueryMessage::Row(row) => reader
+                .take(part, row)
+                .ok_or_else(|| ControlError::Mismatch("a row of the catalog is not understood".to_owned()))?,
+            SimpleQueryMessage::CommandComplete(_) => part += 1,
+            _ => {}
+        }
+    }
+    Ok(reader.finish())
+}
+
+/// Puts rows together; `None` when one lacks a value that it must have.
+struct Reader {
+    schema: Schema,
+    relations: BTreeMap<TableName, Relation>,
+}
+
+impl Reader {
+    fn take(&mut self, part: usize, row: &SimpleQueryRow) -> Option<()> {
+        match part {
+            0 => self.take_column(row)?,
+            1 => {
+                let functions = match row.get(0)? {
+                    "t" => &mut self.schema.system_functions,
+                    _ => &mut self.schema.user_functions,
+                };
+                functions.insert(row.get(1)?.to_owned(), volatility(row.get(2)?));
+            }
+            2 => {
+                self.schema.system_relations.insert(row.get(0)?.to_owned());
+            }
+            _ => {
+                self.schema.type_names.insert(row.get(0)?.parse().ok()?, row.get(1)?.to_owned());
+            }
+        }
+        Some(())
+    }
+
+    fn take_column(&mut self, row: &SimpleQueryRow) -> Option<()> {
+        let name = TableName::new(row.get(0)?, row.get(1)?);
+        let kind = kind(row.get(2)?)?;
+        let relation = self.relations.entry(name).or_insert_with(|| Relation { kind, columns: Vec::new() });
+        let Some(column_name) = row.get(3) else { return Some(()) };
+        let type_name = row.get(5)?.to_owned();
+        let default = match (row.get(9)?, row.get(8)?) {
+            ("", "") => classify_default(row.get(10), row.get(11) == Some("t"), &type_name),
+            ("", _) => ColumnDefault::Volatile("identity".to_owned()),
+            _ => ColumnDefault::Generated,
+        };
+        relation.columns.push(Column {
+            name: column_name.to_owned(),
+            type_oid: row.get(4)?.parse().ok()?,
+            type_name,
+            collation: match row.get(6)? {
+                "none" => Collation::None,
+                "c" => Collation::C,
+                _ => Collation::Other,
+            },
+            is_not_null: row.get(7)? == "t",
+            default,
+        });
+        Some(())
+    }
+
+    fn finish(mut self) -> Schema {
+        self.schema.relations = self.relations.into_iter().map(|(name, relation)| (name, Arc::new(relation))).collect();
+        self.schema
+    }
+}
+
+/// What the column is filled with. `expression` is as `pg_get_expr` prints it.
+///
+/// The transaction's time counts as such only where it is assigned as it is: CURRENT_DATE in a timestamp column, or
+/// `now()` cast or shifted first, is a different value.
+fn classify_default(expression: Option<&str>, is_changing: bool, type_name: &str) -> ColumnDefault {
+    let Some(expression) = expression else { return ColumnDefault::None };
+    let is_now = match expression {
+        "now()" | "transaction_timestamp()" | "CURRENT_TIMESTAMP" => true,
+        "LOCALTIMESTAMP" => type_name == "timestamp without time zone",
+        "CURRENT_DATE" => type_name == "date",
+        _ => false,
+    };
+    match (is_now, is_changing) {
+        (true, _) => ColumnDefault::Now,
+        (false, true) => ColumnDefault::Volatile(expression.to_owned()),
+        (false, false) if expression.starts_with("NULL::") => ColumnDefault::None,
+        (false, false) => ColumnDefault::Immutable(expression.to_owned()),
+    }
+}
+
+fn kind(relkind: &str) -> Option<RelationKind> {
+    Some(match relkind {
+        "r" => RelationKind::Table,
+        "p" => RelationKind::PartitionedTable,
+        "v" => RelationKind::View,
+        "m" => RelationKind::MaterializedView,
+        "f" => RelationKind::ForeignTable,
+        "S" => RelationKind::Sequence,
+        _ => return None,
+    })
+}
+
+fn volatility(provolatile: &str) -> FunctionVolatility {
+    match provolatile {
+        "i" => FunctionVolatility::Immutable,
+        "s" => FunctionVolatility::Stable,
+        _ => FunctionVolatility::Volatile,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(expression: &str, is_changing: bool, type_name: &str, expected: ColumnDefault) {
+        assert_eq!(classify_default(Some(expression), is_changing, type_name), expected, "{expression}");
+    }
+
+    #[test]
+    fn the_time_counts_as_such_only_in_its_own_type() {
+        let volatile = |text: &str| ColumnDefault::Volatile(text.into());
+        check("now()", true, "timestamp with time zone", ColumnDefault::Now);
+        check("now()", true, "date", ColumnDefault::Now);
+        check("CURRENT_DATE", true, "date", ColumnDefault::Now);
+        check("CURRENT_DATE", true, "timestamp with time zone", volatile("CURRENT_DATE"));
+        check("(now() - '1 day'::interval)", true, "date", volatile("(now() - '1 day'::interval)"));
+        check("'a'::text", false, "text", ColumnDefault::Immutable("'a'::text".into()));
+        check("NULL::character varying", false, "character varying", ColumnDefault::None);
+        assert_eq!(classify_default(None, false, "text"), ColumnDefault::None);
+    }
+}

@@ -1,0 +1,314 @@
+//! The extended protocol, first half: the messages of a batch are read, named things are looked up, statements are planned.
+//!
+//! A batch is what came up to a Sync or Flush, or what fits into the buffer. Nothing is sent here.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Conversation;
+use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::simple::{ends_transaction, is_ddl};
+use super::templates::CachedTemplate;
+use crate::plan::{Access, Params, Plan};
+use crate::session::prepared::Prepared;
+use crate::session::unpooled::Leftover;
+use crate::session::wire::BodyReader;
+use crate::sql::{Classified, Command, ParamFormat};
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
+
+/// Messages of the extended protocol in the order in which they came.
+#[derive(Debug)]
+pub struct Batch {
+    pub bytes: BytesMut,
+    /// Tag and body of each message.
+    pub messages: Vec<(u8, Range<usize>)>,
+    pub has_sync: bool,
+}
+
+/// A prepared statement of the client.
+#[derive(Debug, Clone)]
+pub(super) struct SessionStatement {
+    pub prepared: Arc<Prepared>,
+    pub cached: Arc<CachedTemplate>,
+    generation: u64,
+}
+
+/// Where a portal's statement runs.
+#[derive(Debug, Clone)]
+pub(super) enum Target {
+    /// On one backend, which has the portal.
+    One { shard: Option<ShardId>, access: Access, leftover: Leftover },
+    /// On many, or in the session itself: the proxy has the portal.
+    Own { plan: Arc<Plan>, values: Arc<BoundValues> },
+}
+
+/// A bound statement.
+#[derive(Debug, Clone)]
+pub(super) struct Portal {
+    pub statement: SessionStatement,
+    pub target: Target,
+}
+
+/// What one message asks for, with everything looked up.
+#[derive(Debug)]
+pub(super) enum Action {
+    Parse {
+        name: Bytes,
+        statement: SessionStatement,
+    },
+    /// `tail` is what follows the names in the Bind message.
+    Bind {
+        portal: Bytes,
+        is_named: bool,
+        bound: Portal,
+        tail: Range<usize>,
+    },
+    DescribeStatement {
+        is_named: bool,
+        statement: SessionStatement,
+    },
+    DescribePortal {
+        name: Bytes,
+        portal: Portal,
+    },
+    Execute {
+        name: Bytes,
+        portal: Portal,
+        max_rows: i32,
+    },
+    CloseStatement,
+    ClosePortal {
+        name: Bytes,
+        portal: Option<Portal>,
+    },
+    /// This message fails, and what follows it up to Sync is not looked at.
+    Fail(Failure),
+}
+
+/// A Bind message taken apart.
+#[derive(Debug)]
+struct BindParts<'a> {
+    portal: &'a [u8],
+    statement: &'a [u8],
+    /// Offset of the tail in the body.
+    tail_start: usize,
+    /// Formats and values as they came.
+    encoded_values: &'a [u8],
+    formats: Vec<ParamFormat>,
+    values: Vec<Option<&'a [u8]>>,
+    result_formats: Vec<i16>,
+}
+
+impl Conversation {
+    /// Looks at every message up to the first that fails.
+    pub(super) fn plan_batch(&mut self, batch: &Batch) -> Vec<Action> {
+        let mut actions = Vec::with_capacity(batch.messages.len());
+        for (tag, range) in &batch.messages {
+            match self.plan_message(*tag, &batch.bytes, range.clone()) {
+                Ok(action) => actions.push(action),
+                Err(failure) => {
+                    actions.push(Action::Fail(failure));
+                    break;
+                }
+            }
+        }
+        actions
+    }
+
+    fn plan_message(&mut self, tag: u8, bytes: &[u8], range: Range<usize>) -> Result<Action, Failure> {
+        let body = &bytes[range.clone()];
+        let mut reader = BodyReader(body);
+        match tag {
+            b'P' => self.plan_parse(reader),
+            b'B' => self.plan_bind(body, range.start),
+            b'D' | b'C' => {
+                let (kind, name) = (reader.u8(), reader.c_string());
+                match (tag, kind.zip(name)) {
+                    (b'D', Some((b'S', name))) => {
+                        let statement = self.statement(name)?.clone();
+                        self.check_exit(&statement)?;
+                        Ok(Action::DescribeStatement { is_named: !name.is_empty(), statement })
+                    }
+                    (b'D', Some((b'P', name))) => {
+                        let portal = self.portal(name)?.clone();
+                        self.check_exit(&portal.statement)?;
+                        Ok(Action::DescribePortal { name: Bytes::copy_from_slice(name), portal })
+                    }
+                    (_, Some((b'S', name))) => {
+                        self.statements.remove(name);
+                        Ok(Action::CloseStatement)
+                    }
+                    (_, Some((b'P', name))) => {
+                        let portal = self.portals.remove(name);
+                        Ok(Action::ClosePortal { name: Bytes::copy_from_slice(name), portal })
+                    }
+                    _ => Err(malformed(if tag == b'D' { "invalid DESCRIBE message" } else { "invalid CLOSE message" })),
+                }
+            }
+            b'E' => {
+                let (name, max_rows) = reader.c_string().zip(reader.i32()).ok_or_else(|| malformed("invalid EXECUTE message"))?;
+                let portal = self.portal(name)?.clone();
+                self.check_exit(&portal.statement)?;
+                Ok(Action::Execute { name: Bytes::copy_from_slice(name), portal, max_rows })
+            }
+            _ => Err(malformed("unexpected message")),
+        }
+    }
+
+    fn statement(&self, name: &[u8]) -> Result<&SessionStatement, Failure> {
+        self.statements.get(name).ok_or_else(|| {
+            let message = if name.is_empty() {
+                "unnamed prepared statement does not exist".to_owned()
+            } else {
+                format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+            };
+            Failure::client(Report::new(SqlState::INVALID_SQL_STATEMENT_NAME, message))
+        })
+    }
+
+    fn portal(&self, name: &[u8]) -> Result<&Portal, Failure> {
+        self.portals.get(name).ok_or_else(|| {
+            let message = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
+            Failure::client(Report::new(SqlState::INVALID_CURSOR_NAME, message))
+        })
+    }
+
+    /// In a failed transaction only statements that end it may be described or run.
+    fn check_exit(&self, statement: &SessionStatement) -> Result<(), Failure> {
+        if ends_transaction(statement.cached.template.class()) { Ok(()) } else { self.check_not_failed() }
+    }
+
+    fn plan_parse(&mut self, mut reader: BodyReader<'_>) -> Result<Action, Failure> {
+        let invalid = || malformed("invalid PARSE message");
+        let (name, sql) = reader.c_string().zip(reader.c_string()).ok_or_else(invalid)?;
+        let n_types = reader.i16().ok_or_else(invalid)?;
+        let param_types = (0..n_types).map(|_| reader.u32()).collect::<Option<Vec<u32>>>().ok_or_else(invalid)?;
+        if !name.is_empty() && self.statements.contains_key(name) {
+            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
+            return Err(Failure::client(Report::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message)));
+        }
+        self.check_single(sql)?;
+        let cached = self.cached_template(sql)?;
+        if !ends_transaction(cached.template.class()) {
+            self.check_not_failed()?;
+        }
+        self.check_leftover(cached.leftover)?;
+        let prepared = self.database.interner.intern(Bytes::copy_from_slice(sql), param_types);
+        let statement = SessionStatement { prepared, cached, generation: self.view.generation };
+        let name = Bytes::copy_from_slice(name);
+        self.statements.insert(name.clone(), statement.clone());
+        Ok(Action::Parse { name, statement })
+    }
+
+    fn check_single(&self, sql: &[u8]) -> Result<(), Failure> {
+        if !sql.contains(&b';') || crate::sql::split_statements(sql, self.plan_settings.has_standard_strings).len() <= 1 {
+            return Ok(());
+        }
+        let message = "cannot insert multiple commands into a prepared statement";
+        Err(Failure::client(Report::new(SqlState::SYNTAX_ERROR, message)))
+    }
+
+    fn cached_template(&mut self, sql: &[u8]) -> Result<Arc<CachedTemplate>, Failure> {
+        let text = self.planning_text(sql)?;
+        self.template(text.trim_end().trim_end_matches(';')).map_err(Failure::from)
+    }
+
+    fn plan_bind(&mut self, body: &[u8], body_start: usize) -> Result<Action, Failure> {
+        let parts = bind_parts(body).ok_or_else(|| malformed("invalid BIND message"))?;
+        let mut statement = self.statement(parts.statement)?.clone();
+        self.check_exit(&statement)?;
+        if !parts.portal.is_empty() && self.portals.contains_key(parts.portal) {
+            let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(parts.portal));
+            return Err(Failure::client(Report::new(SqlState::DUPLICATE_CURSOR, message)));
+        }
+        if statement.generation != self.view.generation {
+            statement.cached = self.cached_template(&statement.prepared.sql)?;
+            statement.generation = self.view.generation;
+            self.statements.insert(Bytes::copy_from_slice(parts.statement), statement.clone());
+        }
+        let target = self.target(&statement, &parts)?;
+        let bound = Portal { statement, target };
+        let portal = Bytes::copy_from_slice(parts.portal);
+        self.portals.insert(portal.clone(), bound.clone());
+        let tail = body_start + parts.tail_start..body_start + body.len();
+        Ok(Action::Bind { portal, is_named: !parts.statement.is_empty(), bound, tail })
+    }
+
+    fn target(&mut self, statement: &SessionStatement, parts: &BindParts<'_>) -> Result<Target, Failure> {
+        let cached = &statement.cached;
+        let text = String::from_utf8_lossy(&statement.prepared.sql);
+        let text = text.trim_end().trim_end_matches(';');
+        let depends = cached.template.depends_on_params();
+        if depends && !self.is_utf8 && parts.values.iter().flatten().any(|value| !value.is_ascii()) {
+            return Err(Failure::refused(
+                "TL095",
+                "parameters with other than ASCII characters must be in UTF-8 to be routed",
+                "SET client_encoding TO 'UTF8'.",
+            ));
+        }
+        // The literals of this text may not be those whose fingerprint was taken last.
+        let mut print = std::mem::take(&mut self.fingerprint);
+        crate::sql::fingerprint(text.as_bytes(), self.plan_settings.has_standard_strings, &mut print);
+        self.fingerprint = print;
+        let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
+        let plan = self.bind(cached, text, params)?;
+        self.block.has_changed_schema |= is_ddl(cached.template.class());
+        Ok(match plan {
+            Plan::Route { shard, access } => {
+                if let Classified::Command(Command::Declare { name, .. }) = cached.template.class() {
+                    self.block.cursors.insert(name.clone(), shard);
+                }
+                Target::One { shard: Some(shard), access, leftover: cached.leftover }
+            }
+            Plan::AnyOne { access } => Target::One { shard: None, access, leftover: cached.leftover },
+            Plan::Command(Command::Show { name }) if !name.starts_with("trunkline.") => {
+                Target::One { shard: None, access: Access::Read, leftover: Leftover::Nothing }
+            }
+            Plan::Command(Command::Fetch { name }) => {
+                Target::One { shard: self.block.cursors.get(&name).copied(), access: Access::Read, leftover: Leftover::Nothing }
+            }
+            plan => {
+                let encoded = Bytes::copy_from_slice(parts.encoded_values);
+                let values = BoundValues { param_types: Vec::new(), encoded, result_formats: parts.result_formats.clone() };
+                Target::Own { plan: Arc::new(plan), values: Arc::new(values) }
+            }
+        })
+    }
+}
+
+fn bind_parts(body: &[u8]) -> Option<BindParts<'_>> {
+    let mut reader = BodyReader(body);
+    let (portal, statement) = (reader.c_string()?, reader.c_string()?);
+    let tail_start = body.len() - reader.0.len();
+    let n_formats = usize::try_from(reader.i16()?).ok()?;
+    let mut formats = Vec::new();
+    for _ in 0..n_formats {
+        formats.push(if reader.i16()? == 1 { ParamFormat::Binary } else { ParamFormat::Text });
+    }
+    let n_values = usize::try_from(reader.i16()?).ok()?;
+    let mut values = Vec::new();
+    for _ in 0..n_values {
+        values.push(match reader.i32()? {
+            -1 => None,
+            len => Some(reader.bytes(usize::try_from(len).ok()?)?),
+        });
+    }
+    let encoded_values = body.get(tail_start..body.len() - reader.0.len())?;
+    match formats.as_slice() {
+        [] => formats = vec![ParamFormat::Text; n_values],
+        [all] => formats = vec![*all; n_values],
+        each if each.len() == n_values => {}
+        _ => return None,
+    }
+    let n_results = usize::try_from(reader.i16()?).ok()?;
+    let result_formats = (0..n_results).map(|_| reader.i16()).collect::<Option<Vec<i16>>>()?;
+    Some(BindParts { portal, statement, tail_start, encoded_values, formats, values, result_formats })
+}
+
+fn malformed(message: &str) -> Failure {
+    Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, message))
+}

@@ -1,0 +1,405 @@
+//! The extended protocol, second half: planned actions are sent in runs, one run per backend, and answered in order.
+//!
+//! A run always ends with a Sync of its own, so its end is a ReadyForQuery. Where the client's Sync is still to come, or
+//! more than one backend takes part, the runs stand in a transaction block.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::Conversation;
+use super::batch::{Action, Batch, Portal, SessionStatement, Target};
+use super::conversation::route_label;
+use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::merge::Description;
+use super::relay::{Mark, Ready};
+use crate::observe::{Route, StatementTimer};
+use crate::plan::{Access, Plan};
+use crate::session::row_description::{columns, write_prefix};
+use crate::session::transaction::Phase;
+use crate::session::unpooled::Leftover;
+use crate::session::wire;
+use crate::topology::ShardId;
+
+/// A statement name that no backend ever has: its Close is answered by CloseComplete.
+const NO_STATEMENT: &[u8] = b"trunkline_none";
+
+/// Messages that one backend has been sent, or will be with the next flush.
+#[derive(Debug)]
+struct Run {
+    shard: ShardId,
+    marks: VecDeque<Mark>,
+    n_marks: usize,
+    /// Statements that the client parsed in this run, with the index of their mark.
+    parsed: Vec<(usize, u64, Bytes)>,
+    leftover: Leftover,
+    is_empty: bool,
+}
+
+impl Conversation {
+    /// Answers one batch; with its Sync, ReadyForQuery included. False if the messages up to the next Sync are to be ignored.
+    ///
+    /// # Errors
+    /// Only what ends the session.
+    pub async fn extended(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
+        self.begin_statement();
+        let actions = self.plan_batch(batch);
+        if self.needs_block(&actions, batch.has_sync) {
+            self.transaction.begin(Phase::Implicit, "", &self.settings);
+        }
+        let outcome = self.run_actions(batch, actions).await;
+        let (is_answered, has_failed) = match outcome {
+            Ok(is_answered) => (is_answered, false),
+            Err(failure) => {
+                self.fail(failure).await?;
+                (false, true)
+            }
+        };
+        if batch.has_sync && !is_answered {
+            self.finish_batch().await?;
+        }
+        Ok(batch.has_sync || !has_failed)
+    }
+
+    /// A Sync on its own, or the end of a batch whose ReadyForQuery is not yet with the client.
+    async fn finish_batch(&mut self) -> Result<(), Failure> {
+        if self.transaction.phase == Phase::Implicit
+            && let Err(failure) = self.commit().await
+        {
+            self.fail(failure).await?;
+        }
+        if self.transaction.phase == Phase::Idle {
+            self.release();
+        }
+        wire::ready_for_query(&mut self.client.output, self.transaction.status());
+        Ok(())
+    }
+
+    /// Whether what stands between two Syncs needs a transaction block of the proxy's: several backends take part, or the
+    /// Sync is still to come.
+    fn needs_block(&self, actions: &[Action], has_sync: bool) -> bool {
+        if self.transaction.phase != Phase::Idle {
+            return false;
+        }
+        let (mut n_bound, mut has_command, mut has_write) = (0, false, false);
+        let mut shards: Option<Option<ShardId>> = None;
+        let mut is_spread = false;
+        for action in actions {
+            let Action::Bind { bound, .. } = action else { continue };
+            n_bound += 1;
+            match &bound.target {
+                Target::One { shard, .. } => match (shards.flatten(), shard) {
+                    (Some(a), Some(b)) if a != *b => is_spread = true,
+                    (known, shard) => shards = Some(known.or(*shard)),
+                },
+                Target::Own { plan, .. } if matches!(**plan, Plan::Command(_)) => has_command = true,
+                Target::Own { plan, .. } => {
+                    has_write |= matches!(**plan, Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_));
+                    is_spread |= n_bound > 1;
+                }
+            }
+        }
+        let n_commands_only = has_command && shards.is_none() && !has_write && !is_spread;
+        if n_bound == 0 || n_commands_only {
+            return false;
+        }
+        is_spread || has_command || !has_sync || (has_write && n_bound > 1)
+    }
+
+    /// Runs the actions in order. True if ReadyForQuery is already with the client.
+    async fn run_actions(&mut self, batch: &Batch, actions: Vec<Action>) -> Result<bool, Failure> {
+        let home = self.home_shard(&actions);
+        let mut run: Option<Run> = None;
+        for action in actions {
+            let step = match action {
+                Action::Fail(failure) => {
+                    self.end_run(run.take(), Ready::Swallow).await?;
+                    return Err(failure);
+                }
+                Action::Bind { bound: Portal { target: Target::Own { .. }, .. }, .. } => {
+                    self.end_run(run.take(), Ready::Swallow).await?;
+                    wire::bare(&mut self.client.output, b'2');
+                    continue;
+                }
+                Action::DescribePortal { portal: Portal { statement, target: Target::Own { plan, values } }, .. } => {
+                    self.end_run(run.take(), Ready::Swallow).await?;
+                    self.describe_own(&statement, &plan, &values).await?;
+                    continue;
+                }
+                Action::Execute { portal: Portal { statement, target: Target::Own { plan, values } }, max_rows, .. } => {
+                    self.end_run(run.take(), Ready::Swallow).await?;
+                    self.execute_own(&statement, &plan, &values, max_rows).await?;
+                    continue;
+                }
+                Action::ClosePortal { portal: Some(Portal { target: Target::Own { .. }, .. }) | None, .. } => {
+                    self.end_run(run.take(), Ready::Swallow).await?;
+                    wire::bare(&mut self.client.output, b'3');
+                    continue;
+                }
+                Action::CloseStatement if run.is_none() => {
+                    wire::bare(&mut self.client.output, b'3');
+                    continue;
+                }
+                step => step,
+            };
+            self.add_to_run(&mut run, batch, step, home).await?;
+        }
+        let relays_ready = batch.has_sync && matches!(self.transaction.phase, Phase::Idle | Phase::Explicit | Phase::Failed);
+        let has_run = run.is_some();
+        let is_synced = self.end_run(run, if relays_ready { Ready::Relay } else { Ready::Swallow }).await?;
+        Ok(has_run && relays_ready && is_synced)
+    }
+
+    /// The shard for what can go anywhere: where the batch's own rows are.
+    fn home_shard(&mut self, actions: &[Action]) -> Option<ShardId> {
+        actions.iter().find_map(|action| match action {
+            Action::Bind { bound: Portal { target: Target::One { shard, .. }, .. }, .. } => *shard,
+            _ => None,
+        })
+    }
+
+    async fn add_to_run(
+        &mut self,
+        run: &mut Option<Run>,
+        batch: &Batch,
+        action: Action,
+        home: Option<ShardId>,
+    ) -> Result<(), Failure> {
+        let (shard, access) = self.shard_of(&action, run.as_ref().map(|run| run.shard), home);
+        if run.as_ref().is_some_and(|run| run.shard != shard) {
+            self.end_run(run.take(), Ready::Swallow).await?;
+        }
+        let idx = self.enlist(shard, access).await?;
+        self.enlisted[idx].begin_statement();
+        let run = run.get_or_insert_with(|| Run {
+            shard,
+            marks: VecDeque::new(),
+            n_marks: 0,
+            parsed: Vec::new(),
+            leftover: Leftover::Nothing,
+            is_empty: true,
+        });
+        self.write_action(idx, run, batch, action);
+        run.is_empty = false;
+        Ok(())
+    }
+
+    fn shard_of(&mut self, action: &Action, current: Option<ShardId>, home: Option<ShardId>) -> (ShardId, Access) {
+        let (wanted, access) = match action {
+            Action::Bind { bound: Portal { target: Target::One { shard, access, .. }, .. }, .. } => (*shard, *access),
+            Action::DescribePortal { portal: Portal { target: Target::One { shard, access, .. }, .. }, .. }
+            | Action::Execute { portal: Portal { target: Target::One { shard, access, .. }, .. }, .. }
+            | Action::ClosePortal { portal: Some(Portal { target: Target::One { shard, access, .. }, .. }), .. } => {
+                (*shard, *access)
+            }
+            Action::Parse { statement, .. } | Action::DescribeStatement { statement, .. } => {
+                (statement.cached.template.describe_shard(), Access::Read)
+            }
+            _ => (None, Access::Read),
+        };
+        let shard = wanted.or(current).or(home).unwrap_or_else(|| self.any_shard());
+        (shard, access)
+    }
+
+    /// Writes what an action asks of a backend to its output.
+    fn write_action(&mut self, idx: usize, run: &mut Run, batch: &Batch, action: Action) {
+        match action {
+            Action::Parse { name, statement } => self.write_parse(idx, run, name, &statement),
+            Action::Bind { portal, is_named, bound, tail } => {
+                if let Target::One { leftover: Leftover::Settings, .. } = bound.target {
+                    run.leftover = Leftover::Settings;
+                }
+                let name = self.ensure_parsed(idx, run, is_named, &bound.statement);
+                let output = &mut self.enlisted[idx].lease.socket.output;
+                wire::bind(output, &portal, name.as_bytes(), &batch.bytes[tail]);
+            }
+            Action::DescribeStatement { is_named, statement } => {
+                let name = self.ensure_parsed(idx, run, is_named, &statement);
+                wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'S', name.as_bytes());
+            }
+            Action::DescribePortal { name, .. } => {
+                wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'P', &name);
+            }
+            Action::Execute { name, max_rows, .. } => wire::execute(&mut self.enlisted[idx].lease.socket.output, &name, max_rows),
+            Action::CloseStatement => {
+                run.push(Mark::Relay);
+                wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'C', b'S', NO_STATEMENT);
+            }
+            Action::ClosePortal { name, .. } => {
+                run.push(Mark::Relay);
+                wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'C', b'P', &name);
+            }
+            Action::Fail(_) => {}
+        }
+    }
+
+    fn write_parse(&mut self, idx: usize, run: &mut Run, name: Bytes, statement: &SessionStatement) {
+        let prepared = &statement.prepared;
+        let connection = &mut *self.enlisted[idx].lease;
+        if name.is_empty() {
+            connection.unnamed = Some(prepared.id);
+            wire::parse(&mut connection.socket.output, b"", &prepared.sql, &prepared.param_types);
+        } else {
+            let (n_closed, n_parsed) = connection.prepare(prepared);
+            if n_parsed == 0 {
+                // The backend has it: its ParseComplete comes from us, in its place.
+                if run.is_empty {
+                    wire::bare(&mut self.client.output, b'1');
+                } else {
+                    run.push(Mark::AsParseComplete);
+                    wire::describe_or_close(&mut connection.socket.output, b'C', b'S', NO_STATEMENT);
+                }
+                return;
+            }
+            run.push_all(Mark::Swallow, n_closed);
+        }
+        run.parsed.push((run.n_marks, prepared.id, name));
+        run.push(Mark::Relay);
+    }
+
+    /// Makes sure that a backend has a statement, under the name that it has there.
+    fn ensure_parsed<'a>(&mut self, idx: usize, run: &mut Run, is_named: bool, statement: &'a SessionStatement) -> &'a str {
+        let prepared = &statement.prepared;
+        let connection = &mut *self.enlisted[idx].lease;
+        if is_named {
+            let (n_closed, n_parsed) = connection.prepare(prepared);
+            run.push_all(Mark::Swallow, n_closed);
+            if n_parsed > 0 {
+                run.parsed.push((run.n_marks, prepared.id, Bytes::new()));
+                run.push(Mark::Swallow);
+            }
+            return &prepared.server_name;
+        }
+        if connection.unnamed != Some(prepared.id) {
+            connection.unnamed = Some(prepared.id);
+            wire::parse(&mut connection.socket.output, b"", &prepared.sql, &prepared.param_types);
+            run.push(Mark::Swallow);
+        }
+        ""
+    }
+
+    /// Sends a run with its Sync and relays the answer. True if the answer's ReadyForQuery was handled as `ready` says.
+    async fn end_run(&mut self, run: Option<Run>, ready: Ready) -> Result<bool, Failure> {
+        let Some(mut run) = run else { return Ok(false) };
+        let _timer = StatementTimer::start(self.database.counters.clone(), Route::Single);
+        let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == run.shard) else { return Ok(false) };
+        let socket = &mut self.enlisted[idx].lease.socket;
+        wire::bare(&mut socket.output, b'S');
+        if let Err(error) = socket.flush().await {
+            return Err(self.abandon(idx, error.into()).await);
+        }
+        let relayed = self.relay(idx, &mut run.marks, ready, true).await?;
+        if relayed.error.is_some() {
+            self.forget_unparsed(idx, &run);
+        }
+        let has_error = relayed.error.is_some();
+        self.after_relay(idx, &relayed, run.leftover).await?;
+        if self.transaction.phase == Phase::Idle {
+            self.portals.clear();
+        }
+        if has_error && ready == Ready::Swallow {
+            return Err(Failure::Reported);
+        }
+        Ok(!relayed.has_copied_in)
+    }
+
+    /// After an error: statements whose Parse was not answered are on no backend and not in the session.
+    fn forget_unparsed(&mut self, idx: usize, run: &Run) {
+        let n_answered = run.n_marks - run.marks.len();
+        let mut enlisted = self.enlisted.get_mut(idx);
+        for (_, id, name) in run.parsed.iter().filter(|(mark, ..)| *mark >= n_answered) {
+            if let Some(enlisted) = &mut enlisted {
+                enlisted.lease.prepared.remove(*id);
+                enlisted.lease.unnamed = None;
+            }
+            self.statements.remove(name);
+        }
+        if let Some(enlisted) = enlisted {
+            enlisted.lease.unnamed = None;
+        }
+    }
+
+    async fn describe_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<(), Failure> {
+        let shard = match plan {
+            Plan::Merge(plan) => plan.shards.iter().next(),
+            Plan::Combine(plan) => plan.shards.iter().next(),
+            Plan::Everywhere { shards } => shards.iter().next(),
+            _ => None,
+        };
+        let body = match shard {
+            Some(shard) => {
+                let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
+                self.describe(shard, &sql, &statement.prepared.param_types).await?.row_description
+            }
+            None => None,
+        };
+        match body {
+            Some(body) => {
+                let n_columns = columns(&body).map_or(0, |columns| columns.len());
+                write_prefix(&mut self.client.output, &body, n_columns, &values.result_formats);
+            }
+            None => wire::bare(&mut self.client.output, b'n'),
+        }
+        if self.transaction.phase == Phase::Idle {
+            self.release();
+        }
+        Ok(())
+    }
+
+    async fn execute_own(
+        &mut self,
+        statement: &SessionStatement,
+        plan: &Plan,
+        values: &BoundValues,
+        max_rows: i32,
+    ) -> Result<(), Failure> {
+        let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
+        let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
+        let sql = sql.trim_end().trim_end_matches(';');
+        if let Plan::Command(command) = plan {
+            return self.run_command(command, sql).await.map(drop);
+        }
+        if max_rows > 0 && matches!(plan, Plan::Merge(_) | Plan::Combine(_)) {
+            return Err(Failure::refused(
+                "TL097",
+                "a row limit in Execute across shards is not supported",
+                "Fetch all rows at once (no fetch size), use LIMIT, or bind the statement to one shard by key.",
+            ));
+        }
+        let mut values = values.clone();
+        if values.has_values() {
+            // A text that was rewritten may have lost a parameter's only use: types are given with it.
+            let shard = statement.cached.template.describe_shard().unwrap_or_else(|| first_shard(plan));
+            values.param_types = self.describe(shard, sql, &statement.prepared.param_types).await?.param_types;
+        }
+        if let Plan::CopyIn(_) = plan {
+            self.client.flush().await?;
+        }
+        self.run_many(sql, plan, &values, Description::Omit).await
+    }
+}
+
+impl Run {
+    fn push(&mut self, mark: Mark) {
+        self.push_all(mark, 1);
+    }
+
+    fn push_all(&mut self, mark: Mark, n: usize) {
+        self.marks.extend(std::iter::repeat_n(mark, n));
+        self.n_marks += n;
+    }
+}
+
+fn first_shard(plan: &Plan) -> ShardId {
+    let shards = match plan {
+        Plan::Merge(plan) => plan.shards,
+        Plan::Combine(plan) => plan.shards,
+        Plan::Everywhere { shards } => *shards,
+        Plan::Insert(plan) => plan.statements.iter().map(|statement| statement.shard).collect(),
+        Plan::CopyIn(plan) => plan.shards,
+        Plan::Route { shard, .. } => return *shard,
+        Plan::AnyOne { .. } | Plan::Command(_) => return ShardId(0),
+    };
+    shards.iter().next().unwrap_or(ShardId(0))
+}

@@ -1,0 +1,83 @@
+//! Cancel keys of clients, and which server connections their statements are on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::backend::{AnnouncedCancel, CancelHandle};
+
+/// The server connections that one client holds at this moment.
+#[derive(Debug, Default)]
+pub struct CancelTarget {
+    held: Mutex<Vec<CancelHandle>>,
+}
+
+impl CancelTarget {
+    pub fn add(&self, handle: CancelHandle) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+
+    pub fn clear(&self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn announce(&self) -> Vec<AnnouncedCancel> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).iter().map(CancelHandle::announce).collect()
+    }
+}
+
+#[derive(Debug)]
+struct Keyed {
+    secret: Vec<u8>,
+    target: Arc<CancelTarget>,
+}
+
+/// All cancel keys given to clients, by process id.
+#[derive(Debug, Default)]
+pub struct CancelRegistry {
+    keys: Mutex<HashMap<i32, Keyed>>,
+}
+
+impl CancelRegistry {
+    /// Registers a key; false when the process id is taken and another must be drawn.
+    pub fn register(&self, process_id: i32, secret: Vec<u8>, target: Arc<CancelTarget>) -> bool {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.contains_key(&process_id) {
+            return false;
+        }
+        keys.insert(process_id, Keyed { secret, target });
+        true
+    }
+
+    pub fn remove(&self, process_id: i32) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&process_id);
+    }
+
+    /// The cancels that a client's CancelRequest causes, announced: their connections are not reused before they are sent.
+    /// Empty for a key that is not known, as Postgres answers nothing.
+    pub fn cancels(&self, process_id: i32, secret: &[u8]) -> Vec<AnnouncedCancel> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        match keys.get(&process_id) {
+            Some(keyed) if is_equal_in_constant_time(&keyed.secret, secret) => keyed.target.announce(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn is_equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differing, (x, y)| differing | (x ^ y)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_secret_cancels() {
+        let registry = CancelRegistry::default();
+        let target = Arc::new(CancelTarget::default());
+        assert!(registry.register(7, vec![1, 2, 3, 4], Arc::clone(&target)));
+        assert!(!registry.register(7, vec![9], Arc::default()));
+        assert!(registry.cancels(7, &[1, 2, 3, 5]).is_empty());
+        assert!(is_equal_in_constant_time(&[1, 2], &[1, 2]) && !is_equal_in_constant_time(&[1], &[1, 2]));
+    }
+}

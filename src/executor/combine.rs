@@ -1,0 +1,184 @@
+//! The combine rung: partial rows from the shards, a final SELECT over them on the engine.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::Conversation;
+use super::describe::no_columns;
+use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::merge::{Description, malformed};
+use crate::observe::ErrorKind;
+use crate::plan::{Access, CombinePlan, MergePlan};
+use crate::session::row_description::{columns, write_prefix};
+use crate::session::wire;
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::{Engine, ShardId, ShardSet, TypeOid};
+
+/// One column of partial rows as the elements of a binary array.
+#[derive(Debug)]
+struct Column {
+    type_oid: TypeOid,
+    elements: BytesMut,
+    has_null: bool,
+}
+
+impl Column {
+    /// The array as a Bind parameter: src/backend/utils/adt/arrayfuncs.c, `array_send`.
+    fn write(&self, n_rows: usize, buffer: &mut BytesMut) {
+        let n_rows = i32::try_from(n_rows).unwrap_or(i32::MAX);
+        let mut array = BytesMut::with_capacity(self.elements.len() + 20);
+        array.put_i32(i32::from(n_rows > 0));
+        array.put_i32(i32::from(self.has_null));
+        array.put_u32(self.type_oid);
+        if n_rows > 0 {
+            array.put_i32(n_rows);
+            array.put_i32(1);
+        }
+        array.put_slice(&self.elements);
+        buffer.put_i32(i32::try_from(array.len()).unwrap_or(i32::MAX));
+        buffer.put_slice(&array);
+    }
+}
+
+/// Partial rows of all shards, column by column.
+#[derive(Debug)]
+struct PartialRows {
+    columns: Vec<Column>,
+    n_rows: usize,
+    n_bytes: u64,
+}
+
+impl PartialRows {
+    fn add(&mut self, body: &[u8], max_bytes: u64) -> Result<(), Failure> {
+        let fields = wire::fields(body).filter(|fields| fields.len() == self.columns.len());
+        let fields = fields.ok_or_else(|| malformed("a shard sent a malformed row"))?;
+        for (column, field) in self.columns.iter_mut().zip(fields) {
+            match field {
+                None => {
+                    column.has_null = true;
+                    column.elements.put_i32(-1);
+                }
+                Some(bytes) => {
+                    column.elements.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+                    column.elements.put_slice(bytes);
+                }
+            }
+        }
+        self.n_rows += 1;
+        self.n_bytes += body.len() as u64;
+        if self.n_bytes <= max_bytes {
+            return Ok(());
+        }
+        let message = format!("the partial rows of the shards need more than {max_bytes} bytes");
+        let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
+            .with_detail("Reason code TL093.")
+            .with_hint("Group by fewer values, or raise query.max_gather_bytes.");
+        Err(Failure::statement(report, ErrorKind::Client))
+    }
+
+    /// The tail of Bind: every parameter binary.
+    fn bound(&self) -> Bytes {
+        let mut encoded = BytesMut::new();
+        encoded.put_slice(&[0, 1, 0, 1]);
+        encoded.put_i16(i16::try_from(self.columns.len()).unwrap_or(i16::MAX));
+        for column in &self.columns {
+            column.write(self.n_rows, &mut encoded);
+        }
+        encoded.freeze()
+    }
+}
+
+impl Conversation {
+    /// Runs a combine plan and writes its rows and CommandComplete. `sql` is the client's text: its description on a shard is
+    /// the one that the client sees.
+    pub(super) async fn run_combine(
+        &mut self,
+        sql: &str,
+        plan: &CombinePlan,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
+        let Some(first) = plan.shards.iter().next() else { return Ok(()) };
+        let original = self.describe(first, sql, &values.param_types).await?;
+        let partial = self.describe(first, &plan.text, &values.param_types).await?;
+        let body = partial.row_description.unwrap_or_else(no_columns);
+        let types: Vec<TypeOid> = columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect();
+        let final_sql = plan.final_sql(&types, &self.view.schema)?;
+        let rows = self.read_partial_rows(plan, values, &types).await?;
+        if !self.transaction.is_open() {
+            // The engine's connection must not wait for those of the shards.
+            self.release();
+        }
+        if description == Description::Send {
+            let body = original.row_description.unwrap_or_else(no_columns);
+            let n_columns = columns(&body).map_or(0, |columns| columns.len());
+            write_prefix(&mut self.client.output, &body, n_columns, &values.result_formats);
+        }
+        let engine = self.engine(first);
+        let bound = BoundValues { param_types: Vec::new(), encoded: rows.bound(), result_formats: values.result_formats.clone() };
+        let idxs = self.fan_out(&[(engine, &final_sql)], Access::Read, &bound, &values.result_formats).await?;
+        let all = MergePlan {
+            shards: ShardSet::only(engine),
+            text: String::new(),
+            n_hidden: 0,
+            order: Vec::new(),
+            limit: None,
+            offset: 0,
+        };
+        let n_emitted = self.concatenate(&idxs, &all, Description::Omit).await?;
+        wire::command_complete(&mut self.client.output, format!("SELECT {n_emitted}").as_bytes());
+        Ok(())
+    }
+
+    /// A shard that the transaction holds already, so that nobody waits while holding; else the configured engine.
+    fn engine(&mut self, first: ShardId) -> ShardId {
+        if let Some(held) = self.enlisted.first() {
+            return held.lease.shard;
+        }
+        match self.view.topology.engine {
+            Engine::Shard(shard) => shard,
+            Engine::Any => self.any_shard(),
+            Engine::Dedicated { .. } => first,
+        }
+    }
+
+    async fn read_partial_rows(
+        &mut self,
+        plan: &CombinePlan,
+        values: &BoundValues,
+        types: &[TypeOid],
+    ) -> Result<PartialRows, Failure> {
+        let statements: Vec<(ShardId, &str)> = plan.shards.iter().map(|shard| (shard, plan.text.as_str())).collect();
+        let idxs = self.fan_out(&statements, Access::Read, values, &[1]).await?;
+        let columns = types.iter().map(|&type_oid| Column { type_oid, elements: BytesMut::new(), has_null: false }).collect();
+        let mut rows = PartialRows { columns, n_rows: 0, n_bytes: 0 };
+        let max_bytes = self.database.query.max_gather_bytes;
+        for &idx in &idxs {
+            while let Some(row) = self.next_row(&idxs, idx).await? {
+                if let Err(failure) = rows.add(&row, max_bytes) {
+                    self.cancel_and_drain(&idxs).await;
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_carry_nulls_and_an_empty_one_has_no_dimension() {
+        let mut column = Column { type_oid: 23, elements: BytesMut::new(), has_null: true };
+        column.elements.put_i32(-1);
+        let mut buffer = BytesMut::new();
+        column.write(1, &mut buffer);
+        assert_eq!(&buffer[..], [0, 0, 0, 24, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 1, 0, 0, 0, 1, 255, 255, 255, 255]);
+        let empty = Column { type_oid: 23, elements: BytesMut::new(), has_null: false };
+        buffer.clear();
+        empty.write(0, &mut buffer);
+        assert_eq!(&buffer[..], [0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23]);
+    }
+}

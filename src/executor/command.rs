@@ -1,0 +1,415 @@
+//! Statements about the session and the transaction.
+
+use super::Conversation;
+use super::conversation::unpooled;
+use super::failure::Failure;
+use crate::config::PoolMode;
+use crate::plan::Access;
+use crate::session::settings::SettingValue;
+use crate::session::transaction::Phase;
+use crate::session::unpooled::Leftover;
+use crate::session::wire::{self, Severity};
+use crate::sql::{Command, DeallocateTarget, DiscardTarget};
+use crate::sqlstate::{Report, SqlState};
+
+/// How the client ends its transaction block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BlockEnd {
+    Commit,
+    Rollback,
+}
+
+const KEEP_STATE_HINT: &str = "Use pool.mode = \"session\", or do without.";
+
+impl Conversation {
+    /// Acts on a command and writes its CommandComplete. True if ReadyForQuery is already with the client.
+    pub(super) async fn run_command(&mut self, command: &Command, sql: &str) -> Result<bool, Failure> {
+        match command {
+            Command::Begin { modes } => self.begin(modes, sql).await?,
+            Command::Commit { and_chain } => self.end_block(BlockEnd::Commit, *and_chain).await?,
+            Command::Rollback { and_chain } => self.end_block(BlockEnd::Rollback, *and_chain).await?,
+            Command::Savepoint { .. } | Command::RollbackTo { .. } | Command::Release { .. } => {
+                self.savepoint(command, sql).await?
+            }
+            Command::Set { name, value, .. } if name.starts_with("trunkline.") => self.set_own(name, Some(value))?,
+            Command::Reset { name } if name.starts_with("trunkline.") => self.set_own(name, None)?,
+            Command::Set { .. } | Command::SetCharacteristics { .. } | Command::SetTransaction { .. } => {
+                self.set(command, sql).await?
+            }
+            Command::Reset { .. } | Command::ResetAll => self.reset(command, sql).await?,
+            Command::Discard(target) => self.discard(target).await?,
+            Command::Deallocate(target) => self.deallocate(target)?,
+            Command::Show { name } if name.starts_with("trunkline.") => return Err(unknown_setting(name)),
+            Command::Show { .. } => {
+                let shard = self.any_shard();
+                return self.forward(shard, Access::Read, sql.as_bytes(), Leftover::Nothing).await;
+            }
+            Command::Fetch { name } | Command::Close { name: Some(name) } => return self.forward_to_cursor(name, sql).await,
+            Command::Close { name: None } => {
+                self.block.cursors.clear();
+                self.tell_transaction(sql).await?;
+                self.complete("CLOSE CURSOR ALL");
+            }
+            Command::Declare { .. } | Command::Prepare { .. } | Command::Execute { .. } => return self.keep_state(sql).await,
+            Command::Listen | Command::Load | Command::Notify | Command::LockTable => return self.keep_state(sql).await,
+            Command::Unlisten if self.is_session_pooled() => return self.keep_state(sql).await,
+            // Nobody listens: nothing is to be stopped.
+            Command::Unlisten => self.complete("UNLISTEN"),
+            Command::TwoPhase => {
+                return Err(Failure::refused(
+                    "TL096",
+                    "a prepared transaction of the client's own is not supported",
+                    "Connect to the server itself to prepare transactions.",
+                ));
+            }
+        }
+        Ok(false)
+    }
+
+    fn complete(&mut self, tag: &str) {
+        wire::command_complete(&mut self.client.output, tag.as_bytes());
+    }
+
+    fn warn(&mut self, sqlstate: SqlState, message: &str) {
+        wire::report(&mut self.client.output, Severity::Warning, &Report::new(sqlstate, message));
+    }
+
+    fn is_session_pooled(&self) -> bool {
+        self.database.config.pool.mode == PoolMode::Session
+    }
+
+    /// What only a backend of one's own can keep: forwarded where the client has one, else refused by name.
+    async fn keep_state(&mut self, sql: &str) -> Result<bool, Failure> {
+        let is_own = self.is_session_pooled() || (self.transaction.is_open() && sql_word(sql) == "LOCK");
+        match self.view.topology.only_shard() {
+            Some(shard) if is_own || sql_word(sql) == "NOTIFY" => {
+                self.forward(shard, Access::Write, sql.as_bytes(), Leftover::Nothing).await
+            }
+            _ => Err(unpooled(&format!("{} keeps state in one server's session", sql_word(sql)), KEEP_STATE_HINT)),
+        }
+    }
+
+    async fn forward_to_cursor(&mut self, name: &str, sql: &str) -> Result<bool, Failure> {
+        let shard = match self.block.cursors.get(name) {
+            Some(shard) => *shard,
+            // The server says that there is no such cursor.
+            None => self.any_shard(),
+        };
+        self.forward(shard, Access::Read, sql.as_bytes(), Leftover::Nothing).await
+    }
+
+    async fn begin(&mut self, modes: &str, sql: &str) -> Result<(), Failure> {
+        if self.database.config.pool.mode == PoolMode::Statement {
+            return Err(unpooled("a transaction block", "Use pool.mode = \"transaction\"."));
+        }
+        match self.transaction.phase {
+            Phase::Idle => {
+                self.check_modes(modes, sql).await?;
+                self.transaction.begin(Phase::Explicit, modes, &self.settings);
+            }
+            Phase::Implicit => self.transaction.phase = Phase::Explicit,
+            Phase::Explicit | Phase::Failed => {
+                self.warn(SqlState::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
+            }
+        }
+        self.complete(if sql_word(sql) == "START" { "START TRANSACTION" } else { "BEGIN" });
+        Ok(())
+    }
+
+    /// Has a server look at transaction modes, so that BEGIN itself reports what is wrong with them.
+    async fn check_modes(&mut self, modes: &str, sql: &str) -> Result<(), Failure> {
+        if are_known_modes(modes) {
+            return Ok(());
+        }
+        let shard = self.any_shard();
+        let idx = self.enlist(shard, Access::Read).await?;
+        let answer = self.tell(idx, sql).await;
+        if let super::commit::Answer::Tag(_) = answer {
+            drop(self.tell(idx, "ROLLBACK").await);
+        }
+        self.release();
+        match answer {
+            super::commit::Answer::Tag(_) => Ok(()),
+            super::commit::Answer::Error(failure) | super::commit::Answer::Lost(failure) => Err(failure),
+        }
+    }
+
+    async fn end_block(&mut self, end: BlockEnd, and_chain: bool) -> Result<(), Failure> {
+        let is_commit = end == BlockEnd::Commit;
+        let tag = if is_commit { "COMMIT" } else { "ROLLBACK" };
+        let modes = self.transaction.modes.clone();
+        match self.transaction.phase {
+            Phase::Idle if and_chain => {
+                let message = format!("{tag} AND CHAIN can only be used in transaction blocks");
+                return Err(Failure::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message)));
+            }
+            Phase::Idle => self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress"),
+            Phase::Implicit => {
+                self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress");
+                if is_commit { self.commit().await? } else { self.roll_back().await? }
+            }
+            Phase::Explicit if is_commit => self.commit().await?,
+            Phase::Explicit => self.roll_back().await?,
+            Phase::Failed => {
+                self.roll_back().await?;
+                self.complete("ROLLBACK");
+                return self.chain(and_chain, &modes);
+            }
+        }
+        self.complete(tag);
+        self.chain(and_chain, &modes)
+    }
+
+    fn chain(&mut self, and_chain: bool, modes: &str) -> Result<(), Failure> {
+        if and_chain {
+            self.transaction.begin(Phase::Explicit, modes, &self.settings);
+        }
+        Ok(())
+    }
+
+    async fn savepoint(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
+        if matches!(self.transaction.phase, Phase::Idle | Phase::Implicit) {
+            let message = format!("{} can only be used in transaction blocks", savepoint_words(command));
+            return Err(Failure::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message)));
+        }
+        match command {
+            Command::Savepoint { name } => {
+                self.tell_transaction(sql).await?;
+                self.transaction.set_savepoint(name, &self.settings);
+                self.complete("SAVEPOINT");
+            }
+            Command::RollbackTo { name } => {
+                self.check_savepoint(name)?;
+                if self.block.is_lost {
+                    let message = "the connection to a shard was lost: the transaction can only be rolled back whole";
+                    return Err(Failure::client(Report::new(SqlState::IN_FAILED_SQL_TRANSACTION, message)));
+                }
+                self.tell_transaction(sql).await?;
+                self.transaction.rollback_to(name, &mut self.settings);
+                self.derive_plan_settings();
+                self.complete("ROLLBACK");
+            }
+            Command::Release { name } => {
+                self.check_savepoint(name)?;
+                self.tell_transaction(sql).await?;
+                self.transaction.release(name);
+                self.complete("RELEASE");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_savepoint(&self, name: &str) -> Result<(), Failure> {
+        if self.transaction.has_savepoint(name) {
+            return Ok(());
+        }
+        let message = format!("savepoint \"{name}\" does not exist");
+        Err(Failure::client(Report::new(SqlState::INVALID_SAVEPOINT, message)))
+    }
+
+    async fn discard(&mut self, target: &DiscardTarget) -> Result<(), Failure> {
+        let tag = match target {
+            DiscardTarget::All => {
+                if self.transaction.is_open() {
+                    let message = "DISCARD ALL cannot run inside a transaction block";
+                    return Err(Failure::client(Report::new(SqlState::ACTIVE_SQL_TRANSACTION, message)));
+                }
+                self.statements.clear();
+                self.portals.clear();
+                self.hinted_shard = None;
+                self.settings.clone_from(&self.startup_settings);
+                self.derive_plan_settings();
+                self.announce_settings().await?;
+                "DISCARD ALL"
+            }
+            DiscardTarget::Plans => "DISCARD PLANS",
+            DiscardTarget::Sequences => "DISCARD SEQUENCES",
+            DiscardTarget::Temp => "DISCARD TEMP",
+        };
+        self.complete(tag);
+        Ok(())
+    }
+
+    fn deallocate(&mut self, target: &DeallocateTarget) -> Result<(), Failure> {
+        match target {
+            DeallocateTarget::All => {
+                self.statements.retain(|name, _| name.is_empty());
+                self.complete("DEALLOCATE ALL");
+            }
+            DeallocateTarget::Name(name) => {
+                if self.statements.remove(name.as_bytes()).is_none() {
+                    let message = format!("prepared statement \"{name}\" does not exist");
+                    return Err(Failure::client(Report::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)));
+                }
+                self.complete("DEALLOCATE");
+            }
+        }
+        Ok(())
+    }
+
+    /// `SET trunkline.…`: the proxy's own settings.
+    fn set_own(&mut self, name: &str, value: Option<&String>) -> Result<(), Failure> {
+        if name != "trunkline.shard" {
+            return Err(unknown_setting(name));
+        }
+        let value = value.map(|value| value.trim().trim_matches(['\'', '"']));
+        self.hinted_shard = match value.filter(|value| !value.is_empty() && !value.eq_ignore_ascii_case("default")) {
+            None => None,
+            Some(shard) => match self.view.topology.shard_named(shard) {
+                Some(shard) => Some(shard),
+                None => {
+                    let message = format!("invalid value for parameter \"trunkline.shard\": \"{shard}\"");
+                    let names = self.view.topology.shards.iter().map(|shard| shard.name.as_str()).collect::<Vec<_>>().join(", ");
+                    let report = Report::new(SqlState::INVALID_PARAMETER_VALUE, message).with_hint(format!("Shards: {names}."));
+                    return Err(Failure::client(report));
+                }
+            },
+        };
+        self.complete(if value.is_some() { "SET" } else { "RESET" });
+        Ok(())
+    }
+
+    async fn set(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
+        use crate::sql::SetScope::{Session, Transaction};
+        match command {
+            Command::Set { scope: Session, name, value } => {
+                self.set_on_backend(sql).await?;
+                self.settings = self.settings.with(name, SettingValue::Sql(value.clone()));
+            }
+            Command::SetCharacteristics { modes } => {
+                self.set_on_backend(sql).await?;
+                self.settings = self.settings.with("session characteristics", SettingValue::Sql(modes.clone()));
+            }
+            Command::Set { scope: Transaction, .. } | Command::SetTransaction { .. } => return self.set_local(sql).await,
+            _ => {}
+        }
+        for enlisted in &mut self.enlisted {
+            enlisted.lease.settings = Some(self.settings.clone());
+        }
+        self.derive_plan_settings();
+        self.tell_parameters();
+        self.complete("SET");
+        if !self.transaction.is_open() {
+            self.release();
+        }
+        Ok(())
+    }
+
+    async fn set_local(&mut self, sql: &str) -> Result<(), Failure> {
+        if self.transaction.is_open() {
+            // A shard that is enlisted later is told as well; at least one looks at it now.
+            let shard = self.any_shard();
+            if self.enlisted.is_empty() {
+                self.enlist(shard, Access::Read).await?;
+            }
+            self.tell_transaction(sql).await?;
+            self.transaction.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
+            self.tell_parameters();
+        } else {
+            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "SET LOCAL can only be used in transaction blocks");
+        }
+        self.complete("SET");
+        Ok(())
+    }
+
+    /// Runs a SET on every backend held, or on any one: the server's own check of name and value.
+    async fn set_on_backend(&mut self, sql: &str) -> Result<(), Failure> {
+        if self.enlisted.is_empty() {
+            let shard = self.any_shard();
+            self.enlist(shard, Access::Read).await?;
+        }
+        for idx in (0..self.enlisted.len()).rev() {
+            match self.tell(idx, sql).await {
+                super::commit::Answer::Tag(_) => {}
+                super::commit::Answer::Error(failure) | super::commit::Answer::Lost(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    async fn reset(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
+        self.set_on_backend(sql).await?;
+        self.settings = match command {
+            Command::Reset { name } => self.settings.with_reset(name, &self.startup_settings),
+            _ => self.startup_settings.clone(),
+        };
+        self.derive_plan_settings();
+        self.announce_settings().await?;
+        self.complete("RESET");
+        Ok(())
+    }
+
+    /// Brings the held backends, or any one, to the session's settings and tells the client which parameters changed.
+    async fn announce_settings(&mut self) -> Result<(), Failure> {
+        if self.enlisted.is_empty() {
+            let shard = self.any_shard();
+            self.enlist(shard, Access::Read).await?;
+        }
+        for idx in (0..self.enlisted.len()).rev() {
+            let mut held = self.enlisted.remove(idx);
+            // RESET on a server returns to the server's value, not to the client's of its startup.
+            held.lease.settings = None;
+            let outcome = self.sync_settings(&mut held.lease).await;
+            self.enlisted.insert(idx, held);
+            outcome?;
+        }
+        self.tell_parameters();
+        if !self.transaction.is_open() {
+            self.release();
+        }
+        Ok(())
+    }
+}
+
+fn unknown_setting(name: &str) -> Failure {
+    let message = format!("unrecognized configuration parameter \"{name}\"");
+    Failure::client(Report::new(SqlState::UNDEFINED_OBJECT, message).with_hint("The proxy's own setting is trunkline.shard."))
+}
+
+/// A statement's first word in capitals.
+fn sql_word(sql: &str) -> String {
+    let start = sql.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
+    sql[start..].chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
+}
+
+fn savepoint_words(command: &Command) -> &'static str {
+    match command {
+        Command::RollbackTo { .. } => "ROLLBACK TO SAVEPOINT",
+        Command::Release { .. } => "RELEASE SAVEPOINT",
+        _ => "SAVEPOINT",
+    }
+}
+
+/// Whether these transaction modes are surely right: they are then not sent before the first statement.
+fn are_known_modes(modes: &str) -> bool {
+    let upper = modes.to_ascii_uppercase();
+    let upper = upper.split_whitespace().collect::<Vec<_>>().join(" ");
+    let body = upper.strip_prefix("WORK").or_else(|| upper.strip_prefix("TRANSACTION")).unwrap_or(&upper).trim();
+    body.is_empty()
+        || body.split(',').map(str::trim).all(|mode| {
+            matches!(
+                mode,
+                "ISOLATION LEVEL SERIALIZABLE"
+                    | "ISOLATION LEVEL REPEATABLE READ"
+                    | "ISOLATION LEVEL READ COMMITTED"
+                    | "ISOLATION LEVEL READ UNCOMMITTED"
+                    | "READ WRITE"
+                    | "READ ONLY"
+                    | "DEFERRABLE"
+                    | "NOT DEFERRABLE"
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_modes_that_the_grammar_has_are_taken_unseen() {
+        assert!(are_known_modes("") && are_known_modes("isolation  level serializable, read only"));
+        assert!(!are_known_modes("ISOLATION LEVEL NONE"));
+        assert_eq!(sql_word(" start transaction"), "START");
+    }
+}

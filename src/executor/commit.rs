@@ -1,0 +1,179 @@
+//! The end of a transaction, and savepoints: the same words to every enlisted backend.
+
+use super::Conversation;
+use super::enlist::Part;
+use super::failure::Failure;
+use super::timer::WaitError;
+use crate::backend::ConnectionLost;
+use crate::deadline::Deadline;
+use crate::observe::ErrorKind;
+use crate::session::wire::{self, HEADER_LEN};
+use crate::sqlstate::{Report, SqlState};
+
+/// How one backend answered a transaction statement.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Its command tag.
+    Tag(String),
+    /// Its ErrorResponse.
+    Error(Failure),
+    Lost(Failure),
+}
+
+impl Conversation {
+    /// Commits the transaction on every enlisted backend: plainly where at most one was written, else in two phases.
+    ///
+    /// # Errors
+    /// What made it roll back. The transaction is over either way.
+    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        let outcome = self.try_commit().await;
+        self.end_transaction(outcome.is_ok()).await;
+        outcome
+    }
+
+    async fn try_commit(&mut self) -> Result<(), Failure> {
+        if self.block.is_lost {
+            self.tell_all("ROLLBACK").await;
+            let message = "the connection to a shard was lost during the transaction: it was rolled back";
+            return Err(Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, message), ErrorKind::Connection));
+        }
+        if self.enlisted.iter().filter(|enlisted| enlisted.part == Part::Writer).count() > 1 {
+            return self.commit_in_two_phases().await;
+        }
+        for answer in self.tell_all("COMMIT").await {
+            match answer {
+                Answer::Tag(tag) if tag == "COMMIT" => {}
+                Answer::Tag(_) => return Err(rolled_back()),
+                Answer::Error(failure) | Answer::Lost(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    /// Rolls the transaction back everywhere. What does not answer is closed, which rolls it back too.
+    ///
+    /// # Errors
+    /// None of a server's: only what ends the session.
+    pub(super) async fn roll_back(&mut self) -> Result<(), Failure> {
+        self.tell_all("ROLLBACK").await;
+        self.end_transaction(false).await;
+        Ok(())
+    }
+
+    async fn end_transaction(&mut self, is_committed: bool) {
+        let has_new_settings = {
+            let before = self.settings.clone();
+            self.transaction.end(is_committed, &mut self.settings);
+            before != self.settings
+        };
+        self.settle_backend_settings(is_committed);
+        if has_new_settings {
+            self.derive_plan_settings();
+        }
+        self.portals.clear();
+        self.release();
+        let block = std::mem::take(&mut self.block);
+        if block.has_changed_schema && is_committed {
+            self.refresh_schema().await;
+        }
+    }
+
+    /// Reads the catalog anew. A failure leaves the old snapshot, which the next "does not exist" error will replace.
+    pub(super) async fn refresh_schema(&mut self) {
+        if let Err(error) = self.database.refresh_schema().await {
+            tracing::warn!(database = self.database.name, %error, "the schema could not be read again");
+        }
+    }
+
+    /// Sends a transaction statement to every backend with an open block and reads all answers. Lost backends are dropped.
+    pub(super) async fn tell_all(&mut self, sql: &str) -> Vec<Answer> {
+        let timeout = self.database.query.timeout;
+        self.timer.set(Deadline::after(std::time::Instant::now(), timeout));
+        let shards: Vec<_> =
+            self.enlisted.iter().filter(|enlisted| enlisted.part != Part::Outside).map(|enlisted| enlisted.lease.shard).collect();
+        let mut written = Vec::new();
+        for &shard in &shards {
+            let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) else { continue };
+            let connection = self.enlisted[idx].begin_statement();
+            wire::query(&mut connection.socket.output, sql.as_bytes());
+            written.push(match connection.socket.flush().await {
+                Ok(()) => Ok(shard),
+                Err(error) => Err(self.abandon(idx, error.into()).await),
+            });
+        }
+        let mut answers = Vec::new();
+        for written in written {
+            answers.push(match written {
+                Err(failure) => Answer::Lost(failure),
+                Ok(shard) => match self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) {
+                    Some(idx) => self.read_answer(idx).await,
+                    None => Answer::Lost(self.gone()),
+                },
+            });
+        }
+        answers
+    }
+
+    fn gone(&self) -> Failure {
+        Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, "connection to a shard was lost"), ErrorKind::Connection)
+    }
+
+    /// Sends one statement to one backend and reads its answer.
+    pub(super) async fn tell(&mut self, idx: usize, sql: &str) -> Answer {
+        let connection = self.enlisted[idx].begin_statement();
+        wire::query(&mut connection.socket.output, sql.as_bytes());
+        match connection.socket.flush().await {
+            Ok(()) => self.read_answer(idx).await,
+            Err(error) => Answer::Lost(self.abandon(idx, error.into()).await),
+        }
+    }
+
+    async fn read_answer(&mut self, idx: usize) -> Answer {
+        let mut answer = None;
+        loop {
+            let header = match self.timer.next_header(&mut self.enlisted[idx].lease).await {
+                Ok(header) => header,
+                Err(error) => return Answer::Lost(self.abandon(idx, error).await),
+            };
+            let held = &mut self.enlisted[idx];
+            let message = held.lease.socket.input.split_to(header.len);
+            match header.tag {
+                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
+                b'Z' => {
+                    held.note_ready(message.last().copied());
+                    let unexpected = WaitError::Lost(ConnectionLost("unexpected answer".to_owned()));
+                    return match answer {
+                        Some(answer) => answer,
+                        None => Answer::Lost(self.abandon(idx, unexpected).await),
+                    };
+                }
+                b'E' if answer.is_none() => answer = Some(Answer::Error(self.shard_error(idx, &message))),
+                b'C' if held.n_skipped_cycles == 0 => {
+                    let tag = String::from_utf8_lossy(&message[HEADER_LEN..message.len() - 1]).into_owned();
+                    answer = answer.or(Some(Answer::Tag(tag)));
+                }
+                b'S' => held.lease.note_parameter(&message[HEADER_LEN..]),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends a statement that the whole transaction must take alike: savepoints, SET LOCAL.
+    ///
+    /// # Errors
+    /// The first backend's.
+    pub(super) async fn tell_transaction(&mut self, sql: &str) -> Result<(), Failure> {
+        for answer in self.tell_all(sql).await {
+            match answer {
+                Answer::Tag(_) => {}
+                Answer::Error(failure) | Answer::Lost(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn rolled_back() -> Failure {
+    let report = Report::new(SqlState::IN_FAILED_SQL_TRANSACTION, "a shard rolled the transaction back");
+    Failure::statement(report, ErrorKind::Shard)
+}

@@ -1,0 +1,349 @@
+//! One client's session with the backends it holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use twox_hash::XxHash3_64;
+
+use super::batch::{Portal, SessionStatement};
+use super::database::now_micros;
+use super::enlist::Enlisted;
+use super::templates::CachedTemplate;
+use super::timer::Timer;
+use super::{CancelTarget, Database, Failure, View};
+use crate::backend::{Socket, UserPools};
+use crate::config::PoolMode;
+use crate::deadline::Deadline;
+use crate::observe::{ClientEntry, ErrorKind, Route};
+use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, Values, analyze};
+use crate::session::settings::{SettingValue, Settings};
+use crate::session::transaction::{Phase, Transaction};
+use crate::session::unpooled::{Leftover, leftover};
+use crate::session::wire::{self, Severity};
+use crate::sql::{Fingerprint, fingerprint};
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
+
+/// Who the client is, here and towards the servers.
+#[derive(Debug, Clone)]
+pub struct SessionUser {
+    pub name: String,
+    pub pools: Arc<UserPools>,
+}
+
+/// What the executor remembers of the transaction in progress.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// A backend was lost in the middle: it can only be rolled back.
+    pub is_lost: bool,
+    /// The schema has changed: it is read again after the commit.
+    pub has_changed_schema: bool,
+    /// Shards of open cursors, by name.
+    pub cursors: HashMap<String, ShardId>,
+}
+
+/// A client's session.
+#[derive(Debug)]
+pub struct Conversation {
+    pub client: Socket,
+    pub database: Arc<Database>,
+    pub worker_idx: usize,
+    pub user: SessionUser,
+    pub entry: Arc<ClientEntry>,
+    pub cancel: Arc<CancelTarget>,
+    pub(super) view: Arc<View>,
+    pub(super) settings: Settings,
+    /// What RESET returns to.
+    pub(super) startup_settings: Settings,
+    pub(super) plan_settings: PlanSettings,
+    /// Hash of what besides the text decides a template.
+    pub(super) context_hash: u64,
+    pub(super) is_utf8: bool,
+    /// ParameterStatus values that the client has.
+    told_parameters: Arc<BTreeMap<String, String>>,
+    /// `SET trunkline.shard`.
+    pub(super) hinted_shard: Option<ShardId>,
+    pub(super) transaction: Transaction,
+    pub(super) enlisted: Vec<Enlisted>,
+    pub(super) block: Block,
+    pub(super) statements: HashMap<Bytes, SessionStatement>,
+    pub(super) portals: HashMap<Bytes, Portal>,
+    pub(super) timer: Timer,
+    pub(super) fingerprint: Fingerprint,
+    /// Time of the transaction for routing, microseconds since 2000-01-01 UTC.
+    pub(super) now_micros: i64,
+    next_any: u64,
+}
+
+impl Conversation {
+    pub fn new(
+        client: Socket,
+        database: Arc<Database>,
+        user: SessionUser,
+        entry: Arc<ClientEntry>,
+        startup_settings: Settings,
+    ) -> Self {
+        let view = database.view();
+        let plan_settings = PlanSettings { search_path: Vec::new(), has_standard_strings: true, time_zone: "UTC".to_owned() };
+        // Any shard will do for a statement that any shard can answer: clients begin at different ones.
+        let next_any = entry.id;
+        let mut conversation = Self {
+            client,
+            worker_idx: 0,
+            user,
+            entry,
+            cancel: Arc::default(),
+            settings: startup_settings.clone(),
+            startup_settings,
+            plan_settings,
+            context_hash: 0,
+            is_utf8: true,
+            told_parameters: Arc::default(),
+            hinted_shard: None,
+            transaction: Transaction::default(),
+            enlisted: Vec::new(),
+            block: Block::default(),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            timer: Timer::new(),
+            fingerprint: Fingerprint::default(),
+            now_micros: now_micros(),
+            next_any,
+            view,
+            database,
+        };
+        conversation.derive_plan_settings();
+        conversation
+    }
+
+    /// Tells the client which of the parameters that it was told have another value on the backend it holds.
+    pub(super) fn tell_parameters(&mut self) {
+        let Some(held) = self.enlisted.first() else { return };
+        if held.lease.parameters == *self.told_parameters {
+            return;
+        }
+        let news: Vec<_> = held
+            .lease
+            .parameters
+            .iter()
+            .filter(|(name, value)| self.told_parameters.get(*name) != Some(value))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        self.told_parameters = Arc::new(held.lease.parameters.clone());
+        for (name, value) in news {
+            wire::parameter_status(&mut self.client.output, &name, &value);
+            self.note_parameter(&name, &value);
+        }
+    }
+
+    /// Remembers a ParameterStatus that was relayed.
+    pub(super) fn note_told(&mut self, name: String, value: String) {
+        Arc::make_mut(&mut self.told_parameters).insert(name, value);
+    }
+
+    /// Borrows a backend and brings it to the client's startup settings: what a login tells the client of its session.
+    ///
+    /// # Errors
+    /// The server's own refusal of the user, the database or a setting; 08006 and 53300 when none can be had.
+    pub async fn open(&mut self) -> Result<(), Failure> {
+        self.begin_statement();
+        let shard = self.any_shard();
+        self.enlist(shard, Access::Read).await?;
+        self.tell_parameters();
+        self.release();
+        Ok(())
+    }
+
+    /// Takes a ParameterStatus of the client's own session into account.
+    pub fn note_parameter(&mut self, name: &str, value: &str) {
+        match name {
+            "TimeZone" if self.plan_settings.time_zone != value => self.plan_settings.time_zone = value.to_owned(),
+            "standard_conforming_strings" => self.plan_settings.has_standard_strings = value == "on",
+            "client_encoding" => self.is_utf8 = value.eq_ignore_ascii_case("UTF8"),
+            "application_name" => self.entry.set_application_name(value),
+            _ => return,
+        }
+        self.hash_context();
+    }
+
+    /// Works out what the settings mean for planning.
+    pub(super) fn derive_plan_settings(&mut self) {
+        let search_path = match self.settings.value("search_path") {
+            Some(SettingValue::Text(value) | SettingValue::Sql(value)) => value.as_str(),
+            None => "\"$user\", public",
+        };
+        let user = &self.user.name;
+        self.plan_settings.search_path = search_path
+            .split(',')
+            .map(|name| name.trim().trim_matches(['"', '\'']))
+            .map(|name| if name == "$user" { user.clone() } else { name.to_owned() })
+            .filter(|name| !name.is_empty())
+            .collect();
+        self.hash_context();
+    }
+
+    fn hash_context(&mut self) {
+        let mut hasher = XxHash3_64::new();
+        self.view.generation.hash(&mut hasher);
+        self.plan_settings.hash(&mut hasher);
+        self.context_hash = hasher.finish();
+    }
+
+    /// Begins a statement: the newest view, a deadline, and outside a transaction its time.
+    pub(super) fn begin_statement(&mut self) {
+        if !self.database.is_current(&self.view) {
+            self.view = self.database.view();
+            self.hash_context();
+        }
+        if !self.transaction.is_open() {
+            self.now_micros = now_micros();
+        }
+        self.timer.set(Deadline::after(Instant::now(), self.database.query.timeout));
+        self.entry.n_statements.increment();
+    }
+
+    /// The template of one statement, from the cache or analysed now.
+    pub(super) fn template(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
+        let mut print = std::mem::take(&mut self.fingerprint);
+        fingerprint(sql.as_bytes(), self.plan_settings.has_standard_strings, &mut print);
+        let outcome = self.template_of(sql, &print);
+        self.fingerprint = print;
+        outcome
+    }
+
+    fn template_of(&self, sql: &str, print: &Fingerprint) -> Result<Arc<CachedTemplate>, Refusal> {
+        let cache = &self.database.templates[self.worker_idx % self.database.templates.len()];
+        if print.is_complete
+            && let Some(cached) = cache.get(sql, print, self.context_hash)
+        {
+            self.database.counters.n_template_hits.increment();
+            return Ok(cached);
+        }
+        self.database.counters.n_template_misses.increment();
+        let template = analyze(sql, &print.literals, &self.context())?;
+        let leftover = leftover(sql.as_bytes(), self.plan_settings.has_standard_strings);
+        let cached = Arc::new(CachedTemplate { template, leftover });
+        cache.insert(sql, print, self.context_hash, &cached);
+        Ok(cached)
+    }
+
+    pub(super) fn context(&self) -> Context<'_> {
+        Context { topology: &self.view.topology, schema: &self.view.schema, settings: &self.plan_settings }
+    }
+
+    /// Binds a template to the literals of the text whose fingerprint was taken last, and to parameters.
+    pub(super) fn bind(&self, cached: &CachedTemplate, sql: &str, params: Params<'_>) -> Result<Plan, Refusal> {
+        let values = Values { sql, literals: &self.fingerprint.literals, params, now_micros: self.now_micros };
+        let plan = cached.template.bind(&values, &self.context())?;
+        Ok(match (self.hinted_shard, plan) {
+            (Some(shard), Plan::Route { access, .. } | Plan::AnyOne { access }) => Plan::Route { shard, access },
+            (_, plan) => plan,
+        })
+    }
+
+    /// Refuses what transaction pooling would leak to the next client.
+    pub(super) fn check_leftover(&self, leftover: Leftover) -> Result<(), Failure> {
+        match leftover {
+            Leftover::AdvisoryLock(function) if self.database.config.pool.mode != PoolMode::Session => Err(unpooled(
+                &format!("{function}() takes a lock of the session"),
+                "Use the pg_advisory_xact_lock functions, or pool.mode = \"session\".",
+            )),
+            Leftover::AdvisoryLock(_) | Leftover::Settings | Leftover::Nothing => Ok(()),
+        }
+    }
+
+    /// The shard for a statement that any shard can answer: one that is held already, else each in turn.
+    pub(super) fn any_shard(&mut self) -> ShardId {
+        if let Some(shard) = self.hinted_shard {
+            return shard;
+        }
+        if let Some(enlisted) = self.enlisted.first() {
+            return enlisted.lease.shard;
+        }
+        let n_shards = self.view.topology.shards.len().max(1) as u64;
+        for _ in 0..n_shards {
+            self.next_any = self.next_any.wrapping_add(1);
+            let shard = ShardId((self.next_any % n_shards) as u8);
+            if self.database.board.reader_of(shard).is_some() {
+                return shard;
+            }
+        }
+        ShardId(0)
+    }
+
+    /// Tells the client of a failure and puts the transaction where Postgres would have it.
+    ///
+    /// # Errors
+    /// What ends the session.
+    pub(super) async fn fail(&mut self, failure: Failure) -> Result<(), Failure> {
+        match failure {
+            Failure::Statement { report, kind } => {
+                self.database.counters.count_error(kind);
+                wire::report(&mut self.client.output, Severity::Error, &report);
+            }
+            Failure::Shard(message) => {
+                self.database.counters.count_error(ErrorKind::Shard);
+                self.client.output.extend_from_slice(&message);
+            }
+            Failure::Reported => self.database.counters.count_error(ErrorKind::Shard),
+            Failure::Client(_) | Failure::Fatal(_) => return Err(failure),
+        }
+        match self.transaction.phase {
+            Phase::Idle => self.release(),
+            Phase::Implicit => self.roll_back().await?,
+            Phase::Explicit | Phase::Failed => self.transaction.phase = Phase::Failed,
+        }
+        Ok(())
+    }
+
+    /// 25P02 for any statement of a failed transaction but its end.
+    pub(super) fn check_not_failed(&self) -> Result<(), Failure> {
+        if self.transaction.phase != Phase::Failed {
+            return Ok(());
+        }
+        Err(Failure::client(Report::new(
+            SqlState::IN_FAILED_SQL_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )))
+    }
+
+    /// Whether the client is between two statements of a transaction.
+    pub fn is_in_transaction(&self) -> bool {
+        self.transaction.is_open()
+    }
+
+    /// Gives up whatever the client holds, closing what is not clean.
+    pub async fn close(&mut self) {
+        if self.transaction.is_open() {
+            // The client is gone: a connection that cannot be rolled back is closed by its lease.
+            drop(self.roll_back().await);
+        }
+        for enlisted in &mut self.enlisted {
+            enlisted.lease.is_clean &= self.database.config.pool.mode != PoolMode::Session;
+        }
+        self.enlisted.clear();
+        self.cancel.clear();
+    }
+}
+
+/// A refusal of session state under transaction pooling.
+pub(super) fn unpooled(what: &str, hint: &str) -> Failure {
+    Failure::refused("TL090", format!("{what}, which transaction pooling cannot keep"), hint)
+}
+
+/// The metric label of a plan.
+pub(super) fn route_label(plan: &Plan) -> Route {
+    match plan {
+        Plan::Route { .. } => Route::Single,
+        Plan::AnyOne { .. } => Route::AnyOne,
+        Plan::Merge(_) => Route::Merge,
+        Plan::Combine(_) => Route::Combine,
+        Plan::Insert(_) => Route::Insert,
+        Plan::Everywhere { .. } => Route::Everywhere,
+        Plan::CopyIn(_) => Route::Copy,
+        Plan::Command(_) => Route::Command,
+    }
+}

@@ -1,0 +1,216 @@
+//! COPY … FROM STDIN over several shards: rows are split by key, or go to every copy of a reference table.
+
+use std::task::{Context, Waker};
+
+use bytes::{Buf, BytesMut};
+
+use super::Conversation;
+use super::copy_in::{CopyInput, copy_input, message_len};
+use super::failure::Failure;
+use super::timer::WaitError;
+use crate::backend::{ConnectionLost, OUTPUT_HIGH_WATER};
+use crate::plan::{Access, CopyPlan, CopySplitter};
+use crate::session::wire::{self, HEADER_LEN};
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardSet;
+
+/// How the client's data ended.
+enum Ended {
+    Done,
+    /// A shard has reported an error in the middle.
+    ShardRefused,
+}
+
+impl Conversation {
+    /// Runs a COPY … FROM STDIN over several shards in the open transaction.
+    ///
+    /// # Errors
+    /// A row without a shard (23502, 22023), a shard's own error, 57014 for the client's CopyFail.
+    pub(super) async fn copy_in_many(&mut self, sql: &[u8], plan: &CopyPlan) -> Result<(), Failure> {
+        let idxs = self.start_copies(sql, plan.shards).await?;
+        self.client.flush().await?;
+        let outcome = self.split_copy(plan, &idxs).await;
+        for &idx in &idxs {
+            let output = &mut self.enlisted[idx].lease.socket.output;
+            match &outcome {
+                Ok(Ended::Done) => wire::bare(output, b'c'),
+                Ok(Ended::ShardRefused) | Err(_) => wire::copy_fail(output, "other rows of the COPY failed"),
+            }
+            // A broken connection is found by the read that follows.
+            drop(self.flush_backend(idx).await);
+        }
+        let counts = self.read_counts(&idxs).await;
+        outcome?;
+        let counts = counts?;
+        let n_rows = if plan.split.is_some() { counts.iter().sum() } else { self.same_count(&counts)? };
+        wire::command_complete(&mut self.client.output, format!("COPY {n_rows}").as_bytes());
+        Ok(())
+    }
+
+    /// Sends the COPY to every shard and waits until all are ready for data; the client gets the first one's CopyInResponse.
+    async fn start_copies(&mut self, sql: &[u8], shards: ShardSet) -> Result<Vec<usize>, Failure> {
+        let mut idxs = Vec::new();
+        for shard in shards.iter() {
+            idxs.push(self.enlist(shard, Access::Write).await?);
+        }
+        for &idx in &idxs {
+            wire::query(&mut self.enlisted[idx].begin_statement().socket.output, sql);
+            if let Err(error) = self.flush_backend(idx).await {
+                return Err(self.abandon(idx, error.into()).await);
+            }
+        }
+        let mut responses = Vec::new();
+        for &idx in &idxs {
+            match self.await_copy_response(idx).await {
+                Ok(response) => responses.push(response),
+                Err(failure) => {
+                    self.give_up_copies().await;
+                    return Err(failure);
+                }
+            }
+        }
+        self.client.output.extend_from_slice(responses.first().map_or(&[][..], |response| response));
+        Ok(idxs)
+    }
+
+    /// Tells shards that wait for data that none will come.
+    async fn give_up_copies(&mut self) {
+        for idx in (0..self.enlisted.len()).rev() {
+            let held = &mut self.enlisted[idx];
+            if held.is_ready {
+                continue;
+            }
+            wire::copy_fail(&mut held.lease.socket.output, "another shard refused the COPY");
+            drop(self.flush_backend(idx).await);
+            // The error that comes for it is of our own making.
+            drop(self.read_counts(&[idx]).await);
+        }
+    }
+
+    async fn await_copy_response(&mut self, idx: usize) -> Result<BytesMut, Failure> {
+        let mut failure = None;
+        loop {
+            let Self { enlisted, timer, .. } = self;
+            let held = &mut enlisted[idx];
+            let header = match timer.next_header(&mut held.lease).await {
+                Ok(header) => header,
+                Err(error) => return Err(self.abandon(idx, error).await),
+            };
+            let message = held.lease.socket.input.split_to(header.len);
+            match header.tag {
+                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
+                b'G' => return Ok(message),
+                b'E' => failure = Some(self.shard_error(idx, &message)),
+                b'Z' => {
+                    held.note_ready(message.last().copied());
+                    let unexpected = WaitError::Lost(ConnectionLost("unexpected answer to COPY".to_owned()));
+                    return Err(match failure {
+                        Some(failure) => failure,
+                        None => self.abandon(idx, unexpected).await,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes the client's data apart until CopyDone. Holds one unfinished row and a high-water mark of output per shard.
+    async fn split_copy(&mut self, plan: &CopyPlan, idxs: &[usize]) -> Result<Ended, Failure> {
+        let mut splitter = plan.split.as_ref().map(|split| CopySplitter::new(split, &self.plan_settings, self.now_micros));
+        let mut rows = vec![BytesMut::new(); self.view.topology.shards.len()];
+        let mut n_passing = 0;
+        loop {
+            match copy_input(&self.client.input, n_passing)? {
+                CopyInput::Data(n) => {
+                    let is_new = n_passing == 0;
+                    let whole = if is_new { message_len(&self.client.input) } else { n_passing };
+                    let chunk = self.client.input.split_to(n);
+                    n_passing = whole - n;
+                    let payload = if is_new { chunk.get(HEADER_LEN..).unwrap_or_default() } else { &chunk };
+                    self.place_rows(splitter.as_mut(), payload, plan.shards, &mut rows)?;
+                }
+                CopyInput::Done(n) => {
+                    self.client.input.advance(n);
+                    if let Some(splitter) = &mut splitter {
+                        splitter.finish(&mut rows).map_err(Failure::client)?;
+                    }
+                    self.stage(idxs, &mut rows);
+                    return Ok(Ended::Done);
+                }
+                CopyInput::Fail(n) => {
+                    let message = self.client.input.split_to(n);
+                    return Err(copy_failed(&message));
+                }
+                CopyInput::Ignored(n) => self.client.input.advance(n),
+                CopyInput::Incomplete => {
+                    if self.client.fill().await? == 0 {
+                        let error = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY");
+                        return Err(error.into());
+                    }
+                }
+            }
+            if !self.flush_full(idxs, &mut rows).await? {
+                return Ok(Ended::ShardRefused);
+            }
+        }
+    }
+
+    fn place_rows(
+        &mut self,
+        splitter: Option<&mut CopySplitter>,
+        payload: &[u8],
+        shards: ShardSet,
+        rows: &mut [BytesMut],
+    ) -> Result<(), Failure> {
+        match splitter {
+            Some(splitter) => splitter.push(payload, rows).map_err(Failure::client),
+            None => {
+                for shard in shards.iter() {
+                    rows[shard.index()].extend_from_slice(payload);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves split rows into the outputs of their backends.
+    fn stage(&mut self, idxs: &[usize], rows: &mut [BytesMut]) {
+        for &idx in idxs {
+            let lease = &mut self.enlisted[idx].lease;
+            let rows = &mut rows[lease.shard.index()];
+            if !rows.is_empty() {
+                wire::copy_data(&mut lease.socket.output, rows);
+                rows.clear();
+            }
+        }
+    }
+
+    /// Sends rows on once some shard has enough of them. False when a shard has answered: with an error.
+    async fn flush_full(&mut self, idxs: &[usize], rows: &mut [BytesMut]) -> Result<bool, Failure> {
+        if rows.iter().all(|rows| rows.len() < OUTPUT_HIGH_WATER) {
+            return Ok(true);
+        }
+        self.stage(idxs, rows);
+        for &idx in idxs {
+            if let Err(error) = self.flush_backend(idx).await {
+                return Err(self.abandon(idx, error.into()).await);
+            }
+            let socket = &mut self.enlisted[idx].lease.socket;
+            if socket.poll_fill(&mut Context::from_waker(Waker::noop())).is_ready() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The error for CopyFail, or for a message that does not belong into COPY (`message` is empty then).
+fn copy_failed(message: &[u8]) -> Failure {
+    if message.is_empty() {
+        let text = "unexpected message type during COPY from stdin";
+        return Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, text));
+    }
+    let text = message.get(HEADER_LEN..message.len() - 1).unwrap_or_default();
+    let text = format!("COPY from stdin failed: {}", String::from_utf8_lossy(text));
+    Failure::client(Report::new(SqlState::QUERY_CANCELED, text))
+}

@@ -1,0 +1,184 @@
+//! One database as the process serves it: topology, schema snapshot, health, pools, counters.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Mutex;
+use tokio_util::sync::DropGuard;
+
+use crate::backend::Pools;
+use crate::backend::catalog::load_schema;
+use crate::backend::control::{ControlClient, ControlError, ControlNode};
+use crate::config::{DatabaseConfig, QueryConfig};
+use crate::executor::describe::DescriptionCache;
+use crate::executor::templates::TemplateCache;
+use crate::health::Board;
+use crate::observe::{DatabaseCounters, Registry};
+use crate::session::prepared::Interner;
+use crate::topology::{Schema, ShardId, TableName, Topology, Watermarks};
+
+/// What planning reads, as of one moment. Replaced whole.
+#[derive(Debug)]
+pub struct View {
+    /// Grows with each view of the database.
+    pub generation: u64,
+    pub topology: Arc<Topology>,
+    pub schema: Arc<Schema>,
+}
+
+/// Shortest time between two reads of the catalog that errors asked for.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Seconds between 1970 and 2000, where Postgres's timestamps begin.
+const POSTGRES_EPOCH_SECONDS: u64 = 946_684_800;
+
+/// What a database is made of besides its own section of the configuration.
+#[derive(Debug)]
+pub struct DatabaseParts {
+    pub query: QueryConfig,
+    pub board: Arc<Board>,
+    pub control: Vec<Vec<ControlNode>>,
+    pub registry: Arc<Registry>,
+    pub n_workers: usize,
+    /// Stops the database's probers when it is dropped.
+    pub probing: DropGuard,
+}
+
+/// A database of the configuration. Shared by all workers.
+#[derive(Debug)]
+pub struct Database {
+    pub name: String,
+    pub config: DatabaseConfig,
+    pub query: QueryConfig,
+    pub board: Arc<Board>,
+    pub pools: Pools,
+    pub counters: Arc<DatabaseCounters>,
+    pub interner: Interner,
+    pub(super) descriptions: DescriptionCache,
+    /// One per worker.
+    pub templates: Box<[TemplateCache]>,
+    /// Control-plane connections, by shard and node.
+    pub control: Vec<Vec<ControlNode>>,
+    view: RwLock<Arc<View>>,
+    generation: AtomicU64,
+    /// Serialises reads of the catalog.
+    refreshing: Mutex<()>,
+    refreshed_at_micros: AtomicI64,
+    is_prepared: AtomicBool,
+    _probing: DropGuard,
+}
+
+impl Database {
+    pub fn new(config: DatabaseConfig, parts: DatabaseParts) -> Self {
+        let DatabaseParts { query, board, control, registry, n_workers, probing } = parts;
+        let topology = Arc::new(config.topology.clone());
+        let generation = 0;
+        Self {
+            name: topology.database.clone(),
+            pools: Pools::new(&topology, &config.pool, registry),
+            query,
+            board,
+            counters: Arc::default(),
+            interner: Interner::default(),
+            descriptions: DescriptionCache::default(),
+            templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
+            control,
+            view: RwLock::new(Arc::new(View { generation, topology, schema: Arc::default() })),
+            generation: AtomicU64::new(generation),
+            refreshing: Mutex::new(()),
+            refreshed_at_micros: AtomicI64::new(0),
+            is_prepared: AtomicBool::new(false),
+            _probing: probing,
+            config,
+        }
+    }
+
+    /// The view of this moment.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether `view` is still the newest: one atomic load.
+    pub fn is_current(&self, view: &View) -> bool {
+        self.generation.load(Ordering::Acquire) == view.generation
+    }
+
+    fn replace_view(&self, topology: Option<Arc<Topology>>, schema: Option<Arc<Schema>>) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let generation = view.generation + 1;
+        let topology = topology.unwrap_or_else(|| Arc::clone(&view.topology));
+        let schema = schema.unwrap_or_else(|| Arc::clone(&view.schema));
+        *view = Arc::new(View { generation, topology, schema });
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// Takes watermarks into the placement map: a new epoch.
+    pub fn set_watermarks(&self, watermarks: &HashMap<TableName, Watermarks>) {
+        let topology = Arc::new(self.view().topology.with_watermarks(watermarks));
+        self.replace_view(Some(topology), None);
+    }
+
+    /// A control-plane connection to a shard's node that answers: the primary, else a replica.
+    pub async fn control_client(&self, shard: ShardId) -> Result<Option<ControlClient>, ControlError> {
+        let node_idx = self.board.reader_of(shard).unwrap_or(0);
+        match self.control.get(shard.index()).and_then(|nodes| nodes.get(node_idx)) {
+            Some(node) => node.client().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the catalog of every shard anew; tables of one name are taken from the first shard that has them.
+    ///
+    /// # Errors
+    /// A shard that cannot be read keeps the snapshot as it is.
+    pub async fn refresh_schema(&self) -> Result<(), ControlError> {
+        let _guard = self.refreshing.lock().await;
+        let mut schema = Schema::default();
+        for shard in self.view().topology.shard_ids() {
+            let Some(client) = self.control_client(shard).await? else { continue };
+            let read = load_schema(&client, 0).await?;
+            if schema.relations.is_empty() && schema.system_functions.is_empty() {
+                schema = read;
+                continue;
+            }
+            for (name, relation) in read.relations {
+                schema.relations.entry(name).or_insert(relation);
+            }
+            for (name, volatility) in read.user_functions {
+                schema.user_functions.entry(name).and_modify(|v| *v = (*v).max(volatility)).or_insert(volatility);
+            }
+        }
+        self.refreshed_at_micros.store(now_micros(), Ordering::Relaxed);
+        let version = self.view().schema.version;
+        schema.version = version;
+        if schema != *self.view().schema {
+            schema.version = version + 1;
+            self.replace_view(None, Some(Arc::new(schema)));
+        }
+        Ok(())
+    }
+
+    /// Whether control tables, watermarks and schema snapshot are there.
+    pub fn is_prepared(&self) -> bool {
+        self.is_prepared.load(Ordering::Relaxed)
+    }
+
+    pub fn set_prepared(&self) {
+        self.is_prepared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether enough time has passed since the last read for an error to ask for another.
+    pub fn may_refresh(&self) -> bool {
+        let interval = i64::try_from(REFRESH_INTERVAL.as_micros()).unwrap_or(i64::MAX);
+        now_micros() - self.refreshed_at_micros.load(Ordering::Relaxed) > interval
+    }
+}
+
+/// The wall clock in microseconds since 2000-01-01 UTC: for routing and for stable time functions over many shards.
+pub fn now_micros() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_2000 = since_1970.saturating_sub(Duration::from_secs(POSTGRES_EPOCH_SECONDS));
+    i64::try_from(since_2000.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,109 @@
+//! What a server says of a statement before it runs: parameter types and columns. Kept per text.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::Conversation;
+use super::failure::Failure;
+use crate::plan::Access;
+use crate::session::prepared::Described;
+use crate::session::wire::{self, BodyReader, HEADER_LEN};
+use crate::topology::ShardId;
+
+/// Most texts that are kept; the table is emptied when it is full.
+const CAPACITY: usize = 1_024;
+
+/// Descriptions by text and parameter types, of one schema version.
+#[derive(Debug, Default)]
+pub(super) struct DescriptionCache {
+    descriptions: Mutex<Descriptions>,
+}
+
+/// Text and parameter types.
+type Key = (String, Vec<u32>);
+
+#[derive(Debug, Default)]
+struct Descriptions {
+    generation: u64,
+    by_key: HashMap<Key, Described>,
+}
+
+impl DescriptionCache {
+    fn get(&self, generation: u64, key: &Key) -> Option<Described> {
+        let descriptions = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        if descriptions.generation == generation { descriptions.by_key.get(key).cloned() } else { None }
+    }
+
+    fn insert(&self, generation: u64, key: Key, described: Described) {
+        let mut descriptions = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        if descriptions.generation != generation || descriptions.by_key.len() >= CAPACITY {
+            *descriptions = Descriptions { generation, by_key: HashMap::new() };
+        }
+        descriptions.by_key.insert(key, described);
+    }
+}
+
+impl Conversation {
+    /// Has `shard` describe a statement, unless it is known.
+    ///
+    /// # Errors
+    /// The server's own error for the text.
+    pub(super) async fn describe(&mut self, shard: ShardId, text: &str, param_types: &[u32]) -> Result<Described, Failure> {
+        let key = (text.to_owned(), param_types.to_vec());
+        let generation = self.view.generation;
+        if let Some(described) = self.database.descriptions.get(generation, &key) {
+            return Ok(described);
+        }
+        let idx = self.enlist(shard, Access::Read).await?;
+        let connection = self.enlisted[idx].begin_statement();
+        connection.unnamed = None;
+        let output = &mut connection.socket.output;
+        wire::parse(output, b"", text.as_bytes(), param_types);
+        wire::describe_or_close(output, b'D', b'S', b"");
+        wire::bare(output, b'S');
+        if let Err(error) = connection.socket.flush().await {
+            return Err(self.abandon(idx, error.into()).await);
+        }
+        let described = self.read_description(idx).await?;
+        self.database.descriptions.insert(generation, key, described.clone());
+        Ok(described)
+    }
+
+    async fn read_description(&mut self, idx: usize) -> Result<Described, Failure> {
+        let mut described = Described { param_types: Vec::new(), row_description: None };
+        let mut failure = None;
+        loop {
+            let header = match self.timer.next_header(&mut self.enlisted[idx].lease).await {
+                Ok(header) => header,
+                Err(error) => return Err(self.abandon(idx, error).await),
+            };
+            let held = &mut self.enlisted[idx];
+            let message = held.lease.socket.input.split_to(header.len).freeze();
+            match header.tag {
+                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
+                b'Z' => {
+                    held.note_ready(message.last().copied());
+                    return failure.map_or(Ok(described), Err);
+                }
+                b't' => described.param_types = parameter_types(&message[HEADER_LEN..]),
+                b'T' => described.row_description = Some(message.slice(HEADER_LEN..)),
+                // The client's own statement is at fault: its server's error is passed on as it came.
+                b'E' => failure = Some(Failure::Shard(bytes::BytesMut::from(&message[..]))),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn parameter_types(body: &[u8]) -> Vec<u32> {
+    let mut reader = BodyReader(body);
+    let n_types = reader.i16().unwrap_or(0);
+    (0..n_types).map_while(|_| reader.u32()).collect()
+}
+
+/// The body of a RowDescription without columns.
+pub(super) fn no_columns() -> Bytes {
+    Bytes::from_static(&[0, 0])
+}

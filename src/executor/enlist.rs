@@ -1,0 +1,284 @@
+//! Which backends a statement or transaction holds: checking out, enlisting, giving back.
+
+use std::time::{Duration, Instant};
+
+use super::failure::Failure;
+use super::timer::WaitError;
+use super::{Conversation, Database};
+use crate::backend::{CheckoutError, Connection, Lease};
+use crate::config::PoolMode;
+use crate::deadline::Deadline;
+use crate::observe::{ClientState, ErrorKind};
+use crate::plan::Access;
+use crate::session::settings::Settings;
+use crate::session::wire;
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
+
+/// Longest wait for a further connection while others are held: two clients may wait for each other.
+const HOLDING_CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest wait for a server to answer a cancel before its connection is closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A backend's part in the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// No transaction block is open on it.
+    Outside,
+    Reader,
+    /// Something was written on it, as far as is known.
+    Writer,
+}
+
+/// A backend held by a statement or a transaction.
+#[derive(Debug)]
+pub(super) struct Enlisted {
+    pub lease: Lease,
+    /// Every statement sent has been answered to its end.
+    pub is_ready: bool,
+    pub part: Part,
+    /// ReadyForQuery messages to swallow before those of the client's statement.
+    pub n_skipped_cycles: usize,
+    /// Settings that a rollback returns it to.
+    settings_at_begin: Option<Settings>,
+}
+
+impl Enlisted {
+    /// To be called before a statement is written: from here to its ReadyForQuery the connection belongs to it.
+    pub(super) fn begin_statement(&mut self) -> &mut Connection {
+        self.is_ready = false;
+        self.lease.is_clean = false;
+        &mut self.lease
+    }
+
+    /// Takes the status byte of the statement's ReadyForQuery.
+    pub(super) fn note_ready(&mut self, status: Option<u8>) {
+        self.is_ready = true;
+        self.lease.is_clean = status == Some(b'I');
+    }
+}
+
+impl Conversation {
+    /// The index in `enlisted` of a backend of `shard`, checked out and brought into the transaction if need be.
+    ///
+    /// # Errors
+    /// 53300, 08006, 57P03, or the server's own refusal; 0A000 when a second shard would be written and prepared
+    /// transactions are off.
+    pub(super) async fn enlist(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
+        let idx = match self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) {
+            Some(idx) => idx,
+            None => self.check_out(shard, access).await?,
+        };
+        if !self.transaction.is_open() {
+            return Ok(idx);
+        }
+        if self.enlisted[idx].part == Part::Outside {
+            self.open_block(idx);
+        }
+        if access == Access::Write && self.enlisted[idx].part != Part::Writer {
+            self.check_second_writer(shard)?;
+            self.enlisted[idx].part = Part::Writer;
+        }
+        Ok(idx)
+    }
+
+    async fn check_out(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
+        let database = &self.database;
+        let now = Instant::now();
+        let mut wait = database.config.pool.checkout_timeout;
+        if !self.enlisted.is_empty() {
+            wait = wait.min(HOLDING_CHECKOUT_TIMEOUT);
+        }
+        let deadline = Deadline::after(now, wait).min(self.timer.deadline());
+        self.entry.enter(ClientState::Waiting);
+        // In a transaction a write may follow: replicas serve it only while the primary is down.
+        let outcome = lease(database, &self.user.pools, (shard, access), deadline).await;
+        database.counters.checkout_wait.record(now.elapsed());
+        self.entry.enter(ClientState::Active);
+        let mut lease = outcome?;
+        lease.entry().lease(self.entry.id);
+        self.cancel.add(lease.cancel.clone());
+        self.sync_settings(&mut lease).await?;
+        let settings_at_begin = lease.settings.clone();
+        self.enlisted.push(Enlisted { lease, is_ready: true, part: Part::Outside, n_skipped_cycles: 0, settings_at_begin });
+        Ok(self.enlisted.len() - 1)
+    }
+
+    fn open_block(&mut self, idx: usize) {
+        let sql = self.transaction.opening_statements();
+        let enlisted = &mut self.enlisted[idx];
+        enlisted.lease.is_clean = false;
+        wire::query(&mut enlisted.lease.socket.output, sql.as_bytes());
+        enlisted.n_skipped_cycles += 1;
+        enlisted.part = Part::Reader;
+    }
+
+    fn check_second_writer(&self, shard: ShardId) -> Result<(), Failure> {
+        let mut writers = self.enlisted.iter().filter(|e| e.part == Part::Writer).map(|e| e.lease.shard).peekable();
+        if writers.peek().is_none() {
+            return Ok(());
+        }
+        let Some(refusing) = writers.chain([shard]).find(|shard| !self.database.board.allows_two_phase(*shard)) else {
+            return Ok(());
+        };
+        let name = &self.view.topology.shard(refusing).name;
+        Err(Failure::client(
+            Report::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("a transaction cannot write more than one shard: shard \"{name}\" does not allow prepared transactions"),
+            )
+            .with_detail("Reason code TL091.")
+            .with_hint("Set max_prepared_transactions above 0 on every server and restart it."),
+        ))
+    }
+
+    /// Gives all backends back to their pools; those that are not clean are closed.
+    pub(super) fn release(&mut self) {
+        if self.enlisted.is_empty() {
+            return;
+        }
+        self.entry.n_transactions.increment();
+        self.database.counters.n_transactions.increment();
+        if self.database.config.pool.mode == PoolMode::Session && self.enlisted.iter().all(|e| e.lease.is_clean) {
+            for enlisted in &mut self.enlisted {
+                enlisted.part = Part::Outside;
+                enlisted.settings_at_begin.clone_from(&enlisted.lease.settings);
+            }
+            return;
+        }
+        self.cancel.clear();
+        self.enlisted.clear();
+    }
+
+    /// Settings of the backends after their transaction has ended.
+    pub(super) fn settle_backend_settings(&mut self, is_committed: bool) {
+        for enlisted in &mut self.enlisted {
+            if enlisted.lease.settings.is_some() {
+                let settled = if is_committed { Some(self.settings.clone()) } else { enlisted.settings_at_begin.clone() };
+                enlisted.lease.settings = settled;
+            }
+        }
+    }
+
+    /// Drops a backend whose connection is of no use any more; an open transaction is lost with it.
+    pub(super) fn drop_enlisted(&mut self, idx: usize) {
+        let mut enlisted = self.enlisted.remove(idx);
+        enlisted.lease.is_clean = false;
+        self.block.is_lost |= enlisted.part != Part::Outside;
+    }
+
+    /// The name of the shard of an enlisted backend.
+    pub(super) fn shard_name(&self, idx: usize) -> &str {
+        &self.view.topology.shard(self.enlisted[idx].lease.shard).name
+    }
+
+    /// Turns a failed wait for a backend into the client's error, and deals with the connection: one that was lost is closed,
+    /// one whose statement ran out of time is cancelled and, if it answers soon, kept.
+    pub(super) async fn abandon(&mut self, idx: usize, error: WaitError) -> Failure {
+        let shard = self.shard_name(idx).to_owned();
+        match error {
+            WaitError::Lost(lost) => {
+                let lease = &self.enlisted[idx].lease;
+                self.database.board.report_connect_failure(lease.shard, lease.node_idx);
+                self.drop_enlisted(idx);
+                let message = format!("connection to shard \"{shard}\" was lost: {lost}");
+                Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, message), ErrorKind::Connection)
+            }
+            WaitError::DeadlinePassed => {
+                self.cancel_and_drain(&[idx]).await;
+                timeout_failure(&shard)
+            }
+        }
+    }
+
+    /// Cancels what runs on these backends (ascending indexes) and reads their answers away, for at most a second; who does not answer is closed.
+    pub(super) async fn cancel_and_drain(&mut self, idxs: &[usize]) {
+        let running: Vec<usize> = idxs.iter().copied().filter(|&idx| !self.enlisted[idx].is_ready).collect();
+        let announced = running.iter().map(|&idx| self.enlisted[idx].lease.cancel.announce());
+        let mut cancels: Vec<_> = announced.map(|cancel| Box::pin(cancel.send())).collect();
+        self.database.counters.n_cancels.add(cancels.len() as u64);
+        let send_all = async {
+            for cancel in &mut cancels {
+                cancel.await;
+            }
+        };
+        let drain_at = Instant::now() + DRAIN_TIMEOUT;
+        // A server that does not take the request will not answer either.
+        let is_sent = tokio::time::timeout_at(drain_at.into(), send_all).await.is_ok();
+        drop(cancels);
+        for idx in running.into_iter().rev() {
+            let drained =
+                if is_sent { tokio::time::timeout_at(drain_at.into(), self.drain(idx)).await.is_ok_and(|ok| ok) } else { false };
+            if !drained {
+                self.drop_enlisted(idx);
+            }
+        }
+    }
+
+    /// Reads to the last ReadyForQuery that a backend owes.
+    async fn drain(&mut self, idx: usize) -> bool {
+        let enlisted = &mut self.enlisted[idx];
+        loop {
+            let Ok(header) = enlisted.lease.next_header().await else { return false };
+            let message = enlisted.lease.socket.input.split_to(header.len);
+            match header.tag {
+                b'S' => enlisted.lease.note_parameter(&message[wire::HEADER_LEN..]),
+                b'Z' if enlisted.n_skipped_cycles > 0 => enlisted.n_skipped_cycles -= 1,
+                b'Z' => {
+                    enlisted.note_ready(message.last().copied());
+                    return true;
+                }
+                // A server in COPY IN waits for data that will not come.
+                b'G' => return false,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// 57014 that names the shards that were late.
+pub(super) fn timeout_failure(shards: &str) -> Failure {
+    let report = Report::new(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
+        .with_detail(format!("Shard \"{shards}\" did not answer in time."))
+        .with_hint("See query.timeout and query.shard_timeout in the configuration.");
+    Failure::statement(report, ErrorKind::ShardTimeout)
+}
+
+/// Checks out a connection to the right node of a shard. A read tries another node when one cannot be reached; a write waits
+/// for a primary until the deadline.
+async fn lease(
+    database: &Database,
+    pools: &crate::backend::UserPools,
+    (shard, access): (ShardId, Access),
+    deadline: Deadline,
+) -> Result<Lease, CheckoutError> {
+    let no_node = || CheckoutError::NoNode { shard: database.config.topology.shard(shard).name.clone() };
+    let n_attempts = database.config.topology.shard(shard).nodes.len();
+    let mut attempt = 0;
+    loop {
+        let node_idx = match access {
+            Access::Read => database.board.reader_of(shard),
+            Access::Write => database.board.primary_of(shard),
+        };
+        let node_idx = match node_idx {
+            Some(node_idx) => node_idx,
+            None => database.board.wait_for_primary(shard, deadline).await.map_err(|_| no_node())?,
+        };
+        attempt += 1;
+        match pools.checkout(shard, node_idx, deadline).await {
+            Ok(lease) => return Ok(lease),
+            Err(CheckoutError::Connect { error, shard: name, node }) => {
+                if error.is_evidence_against_node() {
+                    database.board.report_connect_failure(shard, node_idx);
+                    let is_other = database.board.reader_of(shard).is_some_and(|other| other != node_idx);
+                    if access == Access::Read && is_other && attempt <= n_attempts {
+                        continue;
+                    }
+                }
+                return Err(CheckoutError::Connect { error, shard: name, node });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! How a statement ends when it does not end well.
+
+use bytes::BytesMut;
+
+use crate::backend::CheckoutError;
+use crate::observe::ErrorKind;
+use crate::plan::Refusal;
+use crate::sqlstate::{Report, SqlState};
+
+/// Why a statement was given up.
+#[derive(Debug)]
+pub enum Failure {
+    /// To be told to the client; the session goes on.
+    Statement { report: Box<Report>, kind: ErrorKind },
+    /// A shard's ErrorResponse, encoded, to be told to the client.
+    Shard(BytesMut),
+    /// A server's ErrorResponse is already in the client's output.
+    Reported,
+    /// The client's socket is gone: nobody to tell.
+    Client(std::io::Error),
+    /// To be told to the client before its socket is closed.
+    Fatal(Box<Report>),
+}
+
+impl Failure {
+    pub fn statement(report: Report, kind: ErrorKind) -> Self {
+        Self::Statement { report: Box::new(report), kind }
+    }
+
+    /// The client's own mistake.
+    pub fn client(report: Report) -> Self {
+        Self::statement(report, ErrorKind::Client)
+    }
+
+    /// A refusal that only running the statement brings to light. Codes from TL090 are the executor's.
+    pub fn refused(code: &str, message: impl Into<String>, hint: &str) -> Self {
+        let report = Report::new(SqlState::FEATURE_NOT_SUPPORTED, message);
+        Self::client(report.with_detail(format!("Reason code {code}.")).with_hint(hint))
+    }
+
+    pub fn fatal(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self::Fatal(Box::new(Report::new(sqlstate, message)))
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::client(refusal.into())
+    }
+}
+
+impl From<CheckoutError> for Failure {
+    fn from(error: CheckoutError) -> Self {
+        let kind = match error {
+            CheckoutError::Timeout { .. } => ErrorKind::CheckoutTimeout,
+            CheckoutError::Connect { .. } | CheckoutError::NoNode { .. } | CheckoutError::Closed => ErrorKind::Connection,
+        };
+        Self::statement(error.report(), kind)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Client(error)
+    }
+}

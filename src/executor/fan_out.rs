@@ -1,0 +1,224 @@
+//! Statements on several shards at once: written to all before any is read, one deadline, first error ends it.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::Conversation;
+use super::failure::Failure;
+use super::timer::WaitError;
+use crate::backend::{Connection, ConnectionLost};
+use crate::deadline::Deadline;
+use crate::plan::Access;
+use crate::session::wire::{self, HEADER_LEN, Header};
+use crate::sqlstate::SqlState;
+use crate::topology::ShardId;
+
+/// Bytes of rows that one shard may have waiting in the proxy before its socket is left unread.
+const MAX_BUFFERED_PER_SHARD: usize = 128 * 1024;
+
+/// What is bound besides the text: encoded once, sent to every shard.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BoundValues {
+    /// Explicit types for a text that was rewritten: a parameter that lost its use would have none.
+    pub param_types: Vec<u32>,
+    /// Bind's formats and values, as the client encoded them.
+    pub encoded: Bytes,
+    /// Bind's result formats as the client sent them.
+    pub result_formats: Vec<i16>,
+}
+
+impl BoundValues {
+    /// No parameters, everything in text: a simple query.
+    pub(super) fn none() -> Self {
+        Self { encoded: Bytes::from_static(&[0, 0, 0, 0]), ..Self::default() }
+    }
+
+    /// Whether there are parameters.
+    pub(super) fn has_values(&self) -> bool {
+        self.encoded.get(2..) != Some(&[0, 0]) && !self.encoded.is_empty()
+    }
+
+    /// The tail of a Bind message with these result formats.
+    pub(super) fn bind_tail(&self, result_formats: &[i16]) -> BytesMut {
+        let mut tail = BytesMut::from(&self.encoded[..]);
+        tail.put_i16(i16::try_from(result_formats.len()).unwrap_or(i16::MAX));
+        for format in result_formats {
+            tail.put_i16(*format);
+        }
+        tail
+    }
+}
+
+impl Conversation {
+    /// Runs one text on each shard by the extended protocol: writes to all, reads from none.
+    ///
+    /// Returns the backends' indexes, in the order of `statements`.
+    pub(super) async fn fan_out(
+        &mut self,
+        statements: &[(ShardId, &str)],
+        access: Access,
+        values: &BoundValues,
+        result_formats: &[i16],
+    ) -> Result<Vec<usize>, Failure> {
+        let shard_deadline = Deadline::after(Instant::now(), self.database.query.shard_timeout);
+        self.timer.set(self.timer.deadline().min(shard_deadline));
+        let mut idxs = Vec::with_capacity(statements.len());
+        for (shard, _) in statements {
+            idxs.push(self.enlist(*shard, access).await?);
+        }
+        let tail = values.bind_tail(result_formats);
+        for (&idx, (_, text)) in idxs.iter().zip(statements) {
+            let connection = self.enlisted[idx].begin_statement();
+            connection.unnamed = None;
+            let output = &mut connection.socket.output;
+            wire::parse(output, b"", text.as_bytes(), &values.param_types);
+            wire::bind(output, b"", b"", &tail);
+            wire::describe_or_close(output, b'D', b'P', b"");
+            wire::execute(output, b"", 0);
+            wire::bare(output, b'S');
+            if let Err(error) = connection.socket.flush().await {
+                return Err(self.end_fan_out(&idxs, idx, error.into()).await);
+            }
+        }
+        Ok(idxs)
+    }
+
+    /// Waits until a whole message of backend `idx` is there, while the others' buffers fill up to their limit.
+    ///
+    /// # Errors
+    /// The statement's end: a lost connection, the deadline, or another shard's error.
+    pub(super) async fn next_of(&mut self, idxs: &[usize], idx: usize) -> Result<Header, Failure> {
+        loop {
+            match self.enlisted[idx].lease.buffered_header() {
+                Ok(Some(header)) => return Ok(header),
+                Ok(None) => {}
+                Err(lost) => return Err(self.end_fan_out(idxs, idx, lost.into()).await),
+            }
+            self.fill_any(idxs, idx).await?;
+        }
+    }
+
+    /// Reads from any of the backends that has room; `wanted` has room always.
+    pub(super) async fn fill_any(&mut self, idxs: &[usize], wanted: usize) -> Result<(), Failure> {
+        let Self { enlisted, timer, .. } = self;
+        let outcome = poll_fn(|cx| {
+            for &idx in idxs {
+                let is_ready = enlisted[idx].is_ready;
+                let connection = &mut *enlisted[idx].lease;
+                let has_room = idx == wanted || connection.socket.input.len() < MAX_BUFFERED_PER_SHARD;
+                if !is_ready
+                    && has_room
+                    && let Poll::Ready(outcome) = connection.socket.poll_fill(cx)
+                {
+                    return Poll::Ready((idx, outcome.map_err(WaitError::from)));
+                }
+            }
+            timer.poll(cx).map(|()| (wanted, Err(WaitError::DeadlinePassed)))
+        })
+        .await;
+        let failed = match outcome {
+            (_, Ok(n)) if n > 0 => {
+                let (idx, _) = outcome;
+                return self.check_other(idxs, idx, wanted).await;
+            }
+            (idx, Ok(_)) => (idx, ConnectionLost("server closed the connection unexpectedly".to_owned()).into()),
+            (idx, Err(error)) => (idx, error),
+        };
+        Err(self.end_fan_out(idxs, failed.0, failed.1).await)
+    }
+
+    /// Ends the statement if a shard that nobody waits for has reported an error.
+    async fn check_other(&mut self, idxs: &[usize], idx: usize, wanted: usize) -> Result<(), Failure> {
+        let held = &self.enlisted[idx];
+        if idx == wanted || held.n_skipped_cycles > 0 {
+            return Ok(());
+        }
+        match held.lease.buffered_header() {
+            Ok(Some(header)) if header.tag == b'E' => {
+                let message = self.enlisted[idx].lease.socket.input.split_to(header.len);
+                Err(self.shard_failed(idxs, idx, &message).await)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One shard's ErrorResponse as the statement's failure, with the shard's name as context.
+    pub(super) fn shard_error(&self, idx: usize, message: &[u8]) -> Failure {
+        let context = format!("shard \"{}\"", self.shard_name(idx));
+        let mut encoded = BytesMut::new();
+        wire::report_with_context(&mut encoded, b'E', message.get(HEADER_LEN..).unwrap_or_default(), &context);
+        Failure::Shard(encoded)
+    }
+
+    /// Ends a fan-out because of one shard's error: the others are cancelled, all are read to their end.
+    pub(super) async fn shard_failed(&mut self, idxs: &[usize], idx: usize, message: &[u8]) -> Failure {
+        let failure = self.shard_error(idx, message);
+        let mut others: Vec<usize> = idxs.to_vec();
+        others.sort_unstable();
+        others.dedup();
+        self.cancel_and_drain(&others).await;
+        failure
+    }
+
+    /// Ends a fan-out because a connection was lost or the deadline has passed.
+    async fn end_fan_out(&mut self, idxs: &[usize], idx: usize, error: WaitError) -> Failure {
+        let late: Vec<&str> = idxs.iter().filter(|&&i| !self.enlisted[i].is_ready).map(|&i| self.shard_name(i)).collect();
+        let late = late.join("\", \"");
+        let is_late = matches!(error, WaitError::DeadlinePassed);
+        let failed_shard = self.enlisted[idx].lease.shard;
+        let failure = match error {
+            WaitError::DeadlinePassed => super::enlist::timeout_failure(&late),
+            lost @ WaitError::Lost(_) => self.abandon(idx, lost).await,
+        };
+        let shards: Vec<usize> =
+            (0..self.enlisted.len()).filter(|&i| is_late || self.enlisted[i].lease.shard != failed_shard).collect();
+        self.cancel_and_drain(&shards).await;
+        failure
+    }
+
+    /// Reads the answers of statements that return no rows, up to every ReadyForQuery, and gives the counts of their tags.
+    ///
+    /// # Errors
+    /// The first shard error; one that our own cancel or CopyFail caused only if there is no other.
+    pub(super) async fn read_counts(&mut self, idxs: &[usize]) -> Result<Vec<u64>, Failure> {
+        let mut counts = Vec::with_capacity(idxs.len());
+        let mut failures: Vec<(bool, Failure)> = Vec::new();
+        for &idx in idxs {
+            let mut count = 0;
+            loop {
+                let header = self.next_of(idxs, idx).await?;
+                let held = &mut self.enlisted[idx];
+                let message = held.lease.socket.input.split_to(header.len);
+                match header.tag {
+                    b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
+                    b'Z' => {
+                        held.note_ready(message.last().copied());
+                        break;
+                    }
+                    b'C' if held.n_skipped_cycles == 0 => {
+                        count = wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0);
+                    }
+                    b'E' => {
+                        let code = wire::report_field(&message[HEADER_LEN..], b'C').unwrap_or_default();
+                        failures.push((code == SqlState::QUERY_CANCELED.0, self.shard_error(idx, &message)));
+                    }
+                    b'S' => note(&mut held.lease, &message),
+                    _ => {}
+                }
+            }
+            counts.push(count);
+        }
+        failures.sort_by_key(|(is_cancel, _)| *is_cancel);
+        match failures.into_iter().next() {
+            Some((_, failure)) => Err(failure),
+            None => Ok(counts),
+        }
+    }
+}
+
+fn note(connection: &mut Connection, message: &[u8]) {
+    connection.note_parameter(message.get(HEADER_LEN..).unwrap_or_default());
+}

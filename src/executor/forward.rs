@@ -1,0 +1,69 @@
+//! One statement on one shard, verbatim, by the simple protocol.
+
+use std::collections::VecDeque;
+
+use super::Conversation;
+use super::failure::Failure;
+use super::relay::{Ready, Relayed, ServerError};
+use crate::plan::Access;
+use crate::session::transaction::Phase;
+use crate::session::unpooled::Leftover;
+use crate::session::wire;
+use crate::topology::ShardId;
+
+impl Conversation {
+    /// Sends a simple query to a shard and relays the answer. True if ReadyForQuery is already with the client.
+    pub(super) async fn forward(
+        &mut self,
+        shard: ShardId,
+        access: Access,
+        sql: &[u8],
+        leftover: Leftover,
+    ) -> Result<bool, Failure> {
+        let idx = self.enlist(shard, access).await?;
+        let connection = self.enlisted[idx].begin_statement();
+        connection.unnamed = None;
+        wire::query(&mut connection.socket.output, sql);
+        if let Err(error) = connection.socket.flush().await {
+            return Err(self.abandon(idx, error.into()).await);
+        }
+        let ready = match self.transaction.phase {
+            // After an error in a block of several statements its end must be ours.
+            Phase::Implicit => Ready::Swallow,
+            Phase::Idle | Phase::Explicit | Phase::Failed => Ready::Relay,
+        };
+        let relayed = self.relay(idx, &mut VecDeque::new(), ready, false).await?;
+        self.after_relay(idx, &relayed, leftover).await?;
+        Ok(ready == Ready::Relay)
+    }
+
+    /// What a finished relay means for the transaction, the backend and the schema snapshot.
+    ///
+    /// # Errors
+    /// `Reported` for a server's error inside an implicit transaction, which must be rolled back.
+    pub(super) async fn after_relay(&mut self, idx: usize, relayed: &Relayed, leftover: Leftover) -> Result<(), Failure> {
+        if leftover == Leftover::Settings
+            && let Some(enlisted) = self.enlisted.get_mut(idx)
+        {
+            enlisted.lease.settings = None;
+        }
+        if relayed.error.is_some() {
+            self.database.counters.count_error(crate::observe::ErrorKind::Shard);
+        }
+        match self.transaction.phase {
+            Phase::Idle => {
+                self.release();
+                if std::mem::take(&mut self.block.has_changed_schema) && relayed.error.is_none() {
+                    self.refresh_schema().await;
+                }
+                if relayed.error == Some(ServerError::UndefinedObject) && self.database.may_refresh() {
+                    self.refresh_schema().await;
+                }
+            }
+            Phase::Implicit if relayed.error.is_some() => return Err(Failure::Reported),
+            Phase::Explicit if relayed.status == b'E' => self.transaction.phase = Phase::Failed,
+            Phase::Implicit | Phase::Explicit | Phase::Failed => {}
+        }
+        Ok(())
+    }
+}

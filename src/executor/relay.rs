@@ -1,0 +1,221 @@
+//! One backend's answer to the client: bytes as they came, in large blocks; only headers are read.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::{Buf, BytesMut};
+
+use super::Conversation;
+use super::enlist::Enlisted;
+use super::failure::Failure;
+use super::timer::WaitError;
+use crate::backend::{ConnectionLost, server_report};
+use crate::observe::ErrorKind;
+use crate::session::wire::{self, HEADER_LEN};
+
+/// What to do with the statement's own ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ready {
+    Relay,
+    Swallow,
+}
+
+/// What to do with one ParseComplete or CloseComplete, in the order in which they will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Relay,
+    /// The answer to something that the client did not send.
+    Swallow,
+    /// A CloseComplete that stands in for the ParseComplete of a Parse that was not needed.
+    AsParseComplete,
+}
+
+/// What a server's error means for the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerError {
+    /// Something does not exist: the schema snapshot may be old.
+    UndefinedObject,
+    Other,
+}
+
+/// How a relay ended.
+#[derive(Debug, Default)]
+pub(super) struct Relayed {
+    /// ReadyForQuery's status byte.
+    pub status: u8,
+    /// The error that the server reported, which the client has.
+    pub error: Option<ServerError>,
+    /// A COPY FROM STDIN took place.
+    pub has_copied_in: bool,
+    parameters: Vec<(String, String)>,
+    /// Bytes still to come of a message whose beginning the client has.
+    n_passing: usize,
+}
+
+enum Stop {
+    Ready,
+    CopyIn,
+    PrefixFailed(Box<crate::sqlstate::Report>),
+}
+
+impl Conversation {
+    /// Relays a backend's messages up to ReadyForQuery. `is_extended`: the answer is to an extended-protocol batch that ended
+    /// with Sync.
+    ///
+    /// # Errors
+    /// 57014 after the deadline, 08006 when the connection is lost. An error of the server is relayed and is no failure here.
+    pub(super) async fn relay(
+        &mut self,
+        idx: usize,
+        marks: &mut VecDeque<Mark>,
+        ready: Ready,
+        is_extended: bool,
+    ) -> Result<Relayed, Failure> {
+        let mut relayed = Relayed::default();
+        loop {
+            let Self { client, enlisted, .. } = self;
+            let held = &mut enlisted[idx];
+            let (range, stop) = match scan(held, &mut client.output, marks, &mut relayed, (ready, is_extended)) {
+                Ok(scanned) => scanned,
+                Err(lost) => return Err(self.abandon_midway(idx, lost.into(), &relayed).await),
+            };
+            let input = &mut held.lease.socket.input;
+            self.database.counters.n_bytes_to_clients.add(range.len() as u64);
+            if !range.is_empty() {
+                client.write_through(&input[range.clone()]).await?;
+            }
+            input.advance(range.end);
+            match stop {
+                Some(Stop::Ready) => break,
+                Some(Stop::CopyIn) => self.pump_copy_in(idx, is_extended, &mut relayed).await?,
+                Some(Stop::PrefixFailed(report)) => {
+                    self.drop_enlisted(idx);
+                    return Err(Failure::Statement { report, kind: ErrorKind::Shard });
+                }
+                None => {
+                    client.flush_if_large().await?;
+                    if let Err(error) = self.timer.fill(&mut self.enlisted[idx].lease).await {
+                        return Err(self.abandon_midway(idx, error, &relayed).await);
+                    }
+                }
+            }
+        }
+        self.enlisted[idx].note_ready(Some(relayed.status));
+        for (name, value) in std::mem::take(&mut relayed.parameters) {
+            self.note_parameter(&name, &value);
+            self.note_told(name, value);
+        }
+        Ok(relayed)
+    }
+
+    async fn abandon_midway(&mut self, idx: usize, error: WaitError, relayed: &Relayed) -> Failure {
+        let failure = self.abandon(idx, error).await;
+        if relayed.n_passing == 0 {
+            return failure;
+        }
+        // The client has half a message: nothing that follows could be understood.
+        Failure::Client(std::io::Error::new(std::io::ErrorKind::BrokenPipe, "a server's message was cut"))
+    }
+}
+
+/// Looks at the headers in a backend's buffer. Gives the bytes to relay now, and why to stop.
+///
+/// What must not be relayed is skipped; bytes before it go to `output`, so that the range is one block.
+fn scan(
+    held: &mut Enlisted,
+    output: &mut BytesMut,
+    marks: &mut VecDeque<Mark>,
+    relayed: &mut Relayed,
+    (ready, is_extended): (Ready, bool),
+) -> Result<(Range<usize>, Option<Stop>), ConnectionLost> {
+    let connection = &mut *held.lease;
+    let mut input = std::mem::take(&mut connection.socket.input);
+    let mut scanner = Scanner { start: 0, position: relayed.n_passing.min(input.len()), output };
+    relayed.n_passing -= scanner.position;
+    let mut stop = None;
+    while stop.is_none() {
+        let Some(header) = wire::header(&input[scanner.position..]).map_err(|error| ConnectionLost(error.to_string()))? else {
+            break;
+        };
+        let available = input.len() - scanner.position;
+        if available < header.len {
+            if matches!(header.tag, b'D' | b'd') && held.n_skipped_cycles == 0 {
+                relayed.n_passing = header.len - available;
+                scanner.position = input.len();
+            }
+            break;
+        }
+        let message = scanner.position..scanner.position + header.len;
+        if held.n_skipped_cycles > 0 {
+            match header.tag {
+                b'Z' => held.n_skipped_cycles -= 1,
+                b'E' => stop = Some(Stop::PrefixFailed(Box::new(server_report(&input[message.start + HEADER_LEN..message.end])))),
+                b'S' => connection.note_parameter(&input[message.start + HEADER_LEN..message.end]),
+                _ => {}
+            }
+            scanner.skip(&input, message);
+            continue;
+        }
+        match header.tag {
+            b'D' | b'd' => scanner.position = message.end,
+            b'Z' => {
+                let ready = if is_extended && relayed.has_copied_in { Ready::Swallow } else { ready };
+                relayed.status = input.get(message.end - 1).copied().unwrap_or(b'I');
+                scanner.pass(&input, message, ready == Ready::Relay);
+                stop = Some(Stop::Ready);
+            }
+            b'1' | b'3' => {
+                let mark = marks.pop_front().unwrap_or(Mark::Relay);
+                if mark == Mark::AsParseComplete {
+                    input[message.start] = b'1';
+                }
+                scanner.pass(&input, message, mark != Mark::Swallow);
+            }
+            tag => {
+                note(connection, relayed, tag, &input[message.start + HEADER_LEN..message.end]);
+                stop = (tag == b'G').then_some(Stop::CopyIn);
+                scanner.position = message.end;
+            }
+        }
+    }
+    let range = scanner.start..scanner.position;
+    connection.socket.input = input;
+    Ok((range, stop))
+}
+
+fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag: u8, body: &[u8]) {
+    match tag {
+        b'E' => {
+            let code = wire::report_field(body, b'C').unwrap_or_default();
+            let is_undefined = matches!(code, b"42P01" | b"42703" | b"42883");
+            relayed.error = Some(if is_undefined { ServerError::UndefinedObject } else { ServerError::Other });
+        }
+        b'S' => {
+            connection.note_parameter(body);
+            let mut reader = wire::BodyReader(body);
+            if let (Some(name), Some(value)) = (reader.c_string(), reader.c_string()) {
+                let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+                relayed.parameters.push((text(name), text(value)));
+            }
+        }
+        _ => {}
+    }
+}
+
+struct Scanner<'a> {
+    /// Begin of the bytes to relay as one block.
+    start: usize,
+    position: usize,
+    output: &'a mut BytesMut,
+}
+
+impl Scanner<'_> {
+    fn pass(&mut self, input: &[u8], message: Range<usize>, is_relayed: bool) {
+        if is_relayed { self.position = message.end } else { self.skip(input, message) }
+    }
+
+    fn skip(&mut self, input: &[u8], message: Range<usize>) {
+        self.output.extend_from_slice(&input[self.start..message.start]);
+        (self.start, self.position) = (message.end, message.end);
+    }
+}

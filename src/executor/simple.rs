@@ -1,0 +1,233 @@
+//! The simple protocol: one string, one or several statements, one ReadyForQuery.
+
+use std::ops::Range;
+
+use super::Conversation;
+use super::conversation::route_label;
+use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::merge::Description;
+use crate::observe::{ErrorKind, Route, StatementTimer};
+use crate::plan::{Access, Params, Plan};
+use crate::session::transaction::Phase;
+use crate::session::unpooled::Leftover;
+use crate::session::wire;
+use crate::sql::{Classified, Command, UtilityKind, split_statements};
+use crate::sqlstate::{Report, SqlState};
+
+impl Conversation {
+    /// Answers one Query message, ReadyForQuery included. The answer is in the client's output or on its way.
+    ///
+    /// # Errors
+    /// Only what ends the session.
+    pub async fn simple_query(&mut self, sql: &[u8]) -> Result<(), Failure> {
+        self.begin_statement();
+        let outcome = self.run_string(sql).await;
+        let is_ready = match outcome {
+            Ok(is_ready) => is_ready,
+            Err(failure) => {
+                self.fail(failure).await?;
+                false
+            }
+        };
+        if !is_ready {
+            wire::ready_for_query(&mut self.client.output, self.transaction.status());
+        }
+        Ok(())
+    }
+
+    /// Answers a FunctionCall.
+    ///
+    /// # Errors
+    /// Only what ends the session.
+    pub async fn refuse_function_call(&mut self) -> Result<(), Failure> {
+        let failure = Failure::refused("TL098", "the function call protocol is not supported", "Call the function with SELECT.");
+        self.fail(failure).await?;
+        wire::ready_for_query(&mut self.client.output, self.transaction.status());
+        Ok(())
+    }
+
+    async fn run_string(&mut self, sql: &[u8]) -> Result<bool, Failure> {
+        let text = self.planning_text(sql)?;
+        if !sql.contains(&b';') && !sql.trim_ascii().is_empty() {
+            return self.run_one(text).await;
+        }
+        let statements = split_statements(sql, self.plan_settings.has_standard_strings);
+        match statements.as_slice() {
+            [] => {
+                wire::bare(&mut self.client.output, b'I');
+                Ok(false)
+            }
+            [one] => self.run_one(&text[one.clone()]).await,
+            several => self.run_several(text, several).await,
+        }
+    }
+
+    /// The text as planning reads it.
+    ///
+    /// # Errors
+    /// 0A000 for text in another encoding than UTF-8 where keys may be in it: their hash would be of other bytes.
+    pub(super) fn planning_text<'a>(&self, sql: &'a [u8]) -> Result<&'a str, Failure> {
+        match std::str::from_utf8(sql) {
+            Ok(text) if self.is_utf8 || text.is_ascii() || self.view.topology.only_shard().is_some() => Ok(text),
+            _ => Err(Failure::refused(
+                "TL095",
+                "a statement with other than ASCII characters must be in UTF-8 to be routed",
+                "SET client_encoding TO 'UTF8'.",
+            )),
+        }
+    }
+
+    /// Several statements of one string are one implicit transaction. When one shard answers them all, it gets the string.
+    async fn run_several(&mut self, text: &str, statements: &[Range<usize>]) -> Result<bool, Failure> {
+        if let Some((plan, leftover)) = self.common_route(text, statements)? {
+            return self.run_plan(text, plan, leftover).await;
+        }
+        if self.transaction.phase == Phase::Idle {
+            self.transaction.begin(Phase::Implicit, "", &self.settings);
+        }
+        for range in statements {
+            self.run_one(&text[range.clone()]).await?;
+        }
+        if self.transaction.phase == Phase::Implicit {
+            self.commit().await?;
+        }
+        Ok(false)
+    }
+
+    /// The route that all statements share, if each has one and none is for the session.
+    fn common_route(&mut self, text: &str, statements: &[Range<usize>]) -> Result<Option<(Plan, Leftover)>, Failure> {
+        if self.transaction.phase != Phase::Idle {
+            return Ok(None);
+        }
+        let mut common: Option<Plan> = None;
+        let mut leftover = Leftover::Nothing;
+        for range in statements {
+            let Ok(cached) = self.template(&text[range.clone()]) else { return Ok(None) };
+            self.check_leftover(cached.leftover)?;
+            if cached.leftover == Leftover::Settings {
+                leftover = Leftover::Settings;
+            }
+            let plan = match self.bind(&cached, &text[range.clone()], Params::default()) {
+                Ok(plan @ (Plan::Route { .. } | Plan::AnyOne { .. })) if !is_ddl(cached.template.class()) => plan,
+                _ => return Ok(None),
+            };
+            common = match (common, plan) {
+                (None, plan) => Some(plan),
+                (Some(common), plan) => match join_routes(&common, &plan) {
+                    None => return Ok(None),
+                    joined => joined,
+                },
+            };
+        }
+        Ok(common.map(|plan| (plan, leftover)))
+    }
+
+    /// Runs one statement. True if ReadyForQuery is already with the client.
+    async fn run_one(&mut self, sql: &str) -> Result<bool, Failure> {
+        let cached = match self.template(sql) {
+            Ok(cached) => cached,
+            Err(refusal) => {
+                self.check_not_failed()?;
+                let _timer = StatementTimer::start(self.database.counters.clone(), Route::Refused);
+                return Err(refusal.into());
+            }
+        };
+        if !ends_transaction(cached.template.class()) {
+            self.check_not_failed()?;
+        }
+        self.check_leftover(cached.leftover)?;
+        let plan = self.bind(&cached, sql, Params::default())?;
+        self.block.has_changed_schema |= is_ddl(cached.template.class());
+        if let (Classified::Command(Command::Declare { name, .. }), Plan::Route { shard, .. }) = (cached.template.class(), &plan)
+        {
+            self.block.cursors.insert(name.clone(), *shard);
+        }
+        self.run_plan(sql, plan, cached.leftover).await
+    }
+
+    async fn run_plan(&mut self, sql: &str, plan: Plan, leftover: Leftover) -> Result<bool, Failure> {
+        let _timer = StatementTimer::start(self.database.counters.clone(), route_label(&plan));
+        match plan {
+            Plan::Route { shard, access } => self.forward(shard, access, sql.as_bytes(), leftover).await,
+            Plan::AnyOne { access } => {
+                let shard = self.any_shard();
+                self.forward(shard, access, sql.as_bytes(), leftover).await
+            }
+            Plan::Command(command) => self.run_command(&command, sql).await,
+            plan => self.run_many(sql, &plan, &BoundValues::none(), Description::Send).await.map(|()| false),
+        }
+    }
+
+    /// Runs a plan of several shards. A write outside a transaction gets one of its own, committed before its tag is told.
+    pub(super) async fn run_many(
+        &mut self,
+        sql: &str,
+        plan: &Plan,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
+        let is_write = matches!(plan, Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_));
+        let is_own = is_write && self.transaction.phase == Phase::Idle;
+        if is_own {
+            self.transaction.begin(Phase::Implicit, "", &self.settings);
+        }
+        match plan {
+            Plan::Merge(plan) => self.run_merge(plan, values, description).await?,
+            Plan::Combine(plan) => self.run_combine(sql, plan, values, description).await?,
+            Plan::Insert(plan) => self.run_insert(plan, values).await?,
+            Plan::Everywhere { shards } => self.run_everywhere(sql, *shards, values, description).await?,
+            Plan::CopyIn(plan) => self.copy_in_many(sql.as_bytes(), plan).await?,
+            Plan::Route { .. } | Plan::AnyOne { .. } | Plan::Command(_) => {
+                let report = Report::new(SqlState::INTERNAL_ERROR, "a plan of one shard among those of many");
+                return Err(Failure::statement(report, ErrorKind::Client));
+            }
+        }
+        if is_own {
+            return self.commit_before_tag().await;
+        }
+        if self.transaction.phase == Phase::Idle {
+            self.release();
+        }
+        Ok(())
+    }
+
+    /// Commits while the statement's CommandComplete is still held back: after a failure the client must not see it.
+    async fn commit_before_tag(&mut self) -> Result<(), Failure> {
+        let held_back = self.client.output.split();
+        let outcome = self.commit().await;
+        if outcome.is_ok() {
+            let since = std::mem::replace(&mut self.client.output, held_back);
+            self.client.output.extend_from_slice(&since);
+        }
+        outcome
+    }
+}
+
+fn join_routes(a: &Plan, b: &Plan) -> Option<Plan> {
+    let strongest = |a: Access, b: Access| if a == Access::Write { a } else { b };
+    match (a, b) {
+        (Plan::AnyOne { access: a }, Plan::AnyOne { access: b }) => Some(Plan::AnyOne { access: strongest(*a, *b) }),
+        (Plan::Route { shard, access: a }, Plan::AnyOne { access: b })
+        | (Plan::AnyOne { access: a }, Plan::Route { shard, access: b }) => {
+            Some(Plan::Route { shard: *shard, access: strongest(*a, *b) })
+        }
+        (Plan::Route { shard: x, access: a }, Plan::Route { shard: y, access: b }) if x == y => {
+            Some(Plan::Route { shard: *x, access: strongest(*a, *b) })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a statement may change the schema.
+pub(super) fn is_ddl(class: &Classified) -> bool {
+    matches!(class, Classified::Utility { kind: UtilityKind::Ddl | UtilityKind::NonTransactional | UtilityKind::Procedure, .. })
+}
+
+/// Whether a statement is allowed in a failed transaction.
+pub(super) fn ends_transaction(class: &Classified) -> bool {
+    matches!(
+        class,
+        Classified::Command(Command::Commit { .. } | Command::Rollback { .. } | Command::RollbackTo { .. }) | Classified::Empty
+    )
+}

@@ -1,0 +1,193 @@
+//! Two-phase commit over the shards that a transaction has written.
+//!
+//! The first written shard coordinates: the others prepare; its own COMMIT carries a row in `trunkline.commits`, which is
+//! the decision; then the others commit what they prepared. Whoever finds a prepared transaction later looks for that row.
+
+use std::time::Duration;
+
+use super::Conversation;
+use super::commit::Answer;
+use super::enlist::Part;
+use super::failure::Failure;
+use crate::session::settings::quote_literal;
+use crate::topology::ShardId;
+
+/// Tries at COMMIT PREPARED on a shard whose connection was lost in between, and the wait before each.
+const N_RETRIES: u32 = 5;
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Conversation {
+    /// Commits on all enlisted backends, of which more than one was written.
+    ///
+    /// # Errors
+    /// Before the decision: what made it roll back. After it there is no error: a shard that cannot be reached keeps its
+    /// prepared transaction, which is reported to the log.
+    pub(super) async fn commit_in_two_phases(&mut self) -> Result<(), Failure> {
+        let mut shards = self.enlisted.iter().filter(|e| e.part == Part::Writer).map(|e| e.lease.shard);
+        let Some(coordinator) = shards.next() else { return Ok(()) };
+        let participants: Vec<ShardId> = shards.collect();
+        let gid = self.transaction_name();
+        self.prepare_all(coordinator, &participants, &gid).await?;
+        if let Err(failure) = self.decide(coordinator, &gid).await {
+            self.roll_back_prepared(&participants, &gid).await;
+            return Err(failure);
+        }
+        self.database.counters.n_two_phase_commits.increment();
+        let n_pending = self.commit_prepared(&participants, &gid).await;
+        if n_pending == 0 {
+            self.forget(coordinator, &gid).await;
+        }
+        // Shards that were only read end their blocks too; nothing depends on how.
+        self.end_readers().await;
+        Ok(())
+    }
+
+    /// Unique while the transaction is unfinished: on each server the name gets the shard's too.
+    fn transaction_name(&self) -> String {
+        let mut bytes = [0; 8];
+        if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+            tracing::warn!("no randomness for a transaction's name: the client's number and the time must do");
+        }
+        format!("trunkline:{}:{}:{:x}:{:x}", self.database.name, self.entry.id, self.now_micros, u64::from_be_bytes(bytes))
+    }
+
+    fn name_on(&self, shard: ShardId, gid: &str) -> String {
+        quote_literal(&format!("{gid}:{}", self.view.topology.shard(shard).name))
+    }
+
+    fn index_of(&self, shard: ShardId) -> Option<usize> {
+        self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard)
+    }
+
+    async fn prepare_all(&mut self, coordinator: ShardId, participants: &[ShardId], gid: &str) -> Result<(), Failure> {
+        let mut prepared = Vec::new();
+        for &shard in participants {
+            let sql = format!("PREPARE TRANSACTION {}", self.name_on(shard, gid));
+            let answer = match self.index_of(shard) {
+                Some(idx) => self.tell(idx, &sql).await,
+                None => Answer::Tag("ROLLBACK".to_owned()),
+            };
+            let failure = match answer {
+                Answer::Tag(tag) if tag == "PREPARE TRANSACTION" => {
+                    prepared.push(shard);
+                    continue;
+                }
+                Answer::Tag(_) => super::commit::rolled_back(),
+                Answer::Error(failure) => failure,
+                Answer::Lost(failure) => {
+                    // It may have been prepared all the same.
+                    prepared.push(shard);
+                    failure
+                }
+            };
+            self.roll_back_prepared(&prepared, gid).await;
+            for shard in participants.iter().chain([&coordinator]).filter(|shard| !prepared.contains(shard)) {
+                if let Some(idx) = self.index_of(*shard) {
+                    // A backend that does not answer is closed, which rolls back as well.
+                    drop(self.tell(idx, "ROLLBACK").await);
+                }
+            }
+            self.end_readers().await;
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// Writes the decision and commits it together with the coordinator's own rows.
+    async fn decide(&mut self, coordinator: ShardId, gid: &str) -> Result<(), Failure> {
+        let Some(idx) = self.index_of(coordinator) else { return Err(super::commit::rolled_back()) };
+        let decision = format!("INSERT INTO trunkline.commits (gid) VALUES ({})", quote_literal(gid));
+        match self.tell(idx, &decision).await {
+            Answer::Tag(_) => {}
+            Answer::Error(failure) => {
+                drop(self.tell(idx, "ROLLBACK").await);
+                return Err(failure);
+            }
+            Answer::Lost(failure) => return Err(failure),
+        }
+        match self.tell(idx, "COMMIT").await {
+            Answer::Tag(tag) if tag == "COMMIT" => Ok(()),
+            Answer::Tag(_) => Err(super::commit::rolled_back()),
+            Answer::Error(failure) => Err(failure),
+            Answer::Lost(failure) => match self.was_decided(coordinator, gid).await {
+                Some(true) => Ok(()),
+                Some(false) | None => Err(failure),
+            },
+        }
+    }
+
+    /// Whether the decision is there, asked over another connection after the coordinator's was lost in its COMMIT.
+    async fn was_decided(&mut self, coordinator: ShardId, gid: &str) -> Option<bool> {
+        for _ in 0..N_RETRIES {
+            if let Ok(Some(client)) = self.database.control_client(coordinator).await
+                && let Ok(row) = client.connection().query_opt("SELECT FROM trunkline.commits WHERE gid = $1", &[&gid]).await
+            {
+                return Some(row.is_some());
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+        None
+    }
+
+    async fn roll_back_prepared(&mut self, shards: &[ShardId], gid: &str) {
+        for &shard in shards {
+            self.finish_prepared(shard, "ROLLBACK PREPARED", gid).await;
+        }
+    }
+
+    /// Commits what was prepared; the number of shards on which it is still pending.
+    async fn commit_prepared(&mut self, shards: &[ShardId], gid: &str) -> usize {
+        let mut n_pending = 0;
+        for &shard in shards {
+            n_pending += usize::from(!self.finish_prepared(shard, "COMMIT PREPARED", gid).await);
+        }
+        n_pending
+    }
+
+    /// Ends a prepared transaction, by the client's own backend or, when that is lost, by the control connection.
+    async fn finish_prepared(&mut self, shard: ShardId, command: &str, gid: &str) -> bool {
+        let sql = format!("{command} {}", self.name_on(shard, gid));
+        if let Some(idx) = self.index_of(shard)
+            && let Answer::Tag(_) = self.tell(idx, &sql).await
+        {
+            return true;
+        }
+        for _ in 0..N_RETRIES {
+            if let Ok(Some(client)) = self.database.control_client(shard).await {
+                match client.connection().batch_execute(&sql).await {
+                    Ok(()) => return true,
+                    // Undefined object: it was never prepared, or is already ended.
+                    Err(error) if error.code().is_some_and(|code| code.code() == "42704") => return true,
+                    Err(_) => {}
+                }
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+        let shard = &self.view.topology.shard(shard).name;
+        tracing::error!(database = self.database.name, shard, gid, "a prepared transaction is left: {command} failed");
+        false
+    }
+
+    /// Removes the decision once no shard needs it. Left behind it does no harm.
+    async fn forget(&mut self, coordinator: ShardId, gid: &str) {
+        let sql = format!(
+            "SET synchronous_commit TO off; DELETE FROM trunkline.commits WHERE gid = {}; RESET synchronous_commit",
+            quote_literal(gid)
+        );
+        if let Some(idx) = self.index_of(coordinator) {
+            drop(self.tell(idx, &sql).await);
+            if let Some(enlisted) = self.enlisted.get_mut(idx) {
+                // RESET may have undone the client's own setting.
+                enlisted.lease.settings = None;
+            }
+        }
+    }
+
+    async fn end_readers(&mut self) {
+        for idx in (0..self.enlisted.len()).rev() {
+            if self.enlisted[idx].part != Part::Outside && !self.enlisted[idx].lease.is_clean {
+                drop(self.tell(idx, "COMMIT").await);
+            }
+        }
+    }
+}

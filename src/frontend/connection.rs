@@ -1,0 +1,262 @@
+//! A client's connection: the loop that takes its messages one batch at a time.
+
+use std::future::poll_fn;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use tokio::time::timeout_at;
+
+use super::gate::Gate;
+use super::startup::{authenticate, open_session, read_startup, register, say_end};
+use crate::backend::{Socket, Stream};
+use crate::executor::{Batch, Conversation, Failure};
+use crate::observe::{ClientEntry, ClientState, ErrorKind};
+use crate::session::wire::{self, HEADER_LEN, Severity};
+use crate::sqlstate::{Report, SqlState};
+
+/// Messages of one batch beyond these bytes are run without waiting for the Sync.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// Serves one accepted socket until it is closed.
+pub async fn serve(stream: Stream, address: String, worker_idx: usize, gate: Arc<Gate>) {
+    let mut socket = Socket::new(stream);
+    gate.registry.process.n_accepted.increment();
+    let config = Arc::clone(&gate.served().config);
+    let deadline = Instant::now() + config.server.login_timeout;
+    let Ok(outcome) = timeout_at(deadline.into(), read_startup(&mut socket, &gate)).await else { return };
+    let startup = match outcome {
+        Ok(startup) => startup,
+        Err(end) => return say_end(&mut socket, end).await,
+    };
+    let Some(_place) = gate.enter(config.server.max_clients) else {
+        gate.registry.process.n_turned_away.increment();
+        let report = Report::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
+        return say_end(&mut socket, report.into()).await;
+    };
+    let entry = register(&startup, &address, &gate);
+    let registered = Registered { gate: &gate, entry: Arc::clone(&entry) };
+    let login = async {
+        match authenticate(&mut socket, &startup, &gate).await {
+            Ok(identity) => open_session(socket, &startup, identity, &gate, entry).await,
+            Err(end) => Err((socket, end)),
+        }
+    };
+    let login_outcome = timeout_at(deadline.into(), login).await;
+    if !matches!(login_outcome, Ok(Ok(_))) {
+        gate.registry.process.n_login_failures.increment();
+    }
+    match login_outcome {
+        Ok(Ok((mut conversation, process_id))) => {
+            conversation.worker_idx = worker_idx;
+            let outcome = Loop { conversation: &mut conversation, gate: &gate, max_message_len: config.query.max_message_bytes }
+                .run()
+                .await;
+            gate.cancels.remove(process_id);
+            end_session(conversation, outcome).await;
+        }
+        Ok(Err((mut socket, end))) => say_end(&mut socket, end).await,
+        // As Postgres after authentication_timeout: the socket is closed.
+        Err(_) => {}
+    }
+    drop(registered);
+}
+
+/// Takes the client out of the registry when its task ends, however it ends.
+struct Registered<'a> {
+    gate: &'a Gate,
+    entry: Arc<ClientEntry>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.gate.registry.remove_client(self.entry.id);
+    }
+}
+
+async fn end_session(mut conversation: Conversation, outcome: Result<(), Failure>) {
+    if let Err(Failure::Fatal(report)) = outcome {
+        conversation.database.counters.count_error(ErrorKind::Client);
+        wire::report(&mut conversation.client.output, Severity::Fatal, &report);
+    }
+    // The peer may be gone.
+    drop(conversation.client.flush().await);
+    conversation.close().await;
+}
+
+/// What to do next with the client's input.
+enum Next {
+    /// A whole message that is run alone: Query, FunctionCall.
+    Alone(u8, usize),
+    /// One more message of a batch.
+    Collect(u8, Range<usize>, usize),
+    /// The end of a batch: Sync or Flush.
+    End {
+        has_sync: bool,
+        len: usize,
+    },
+    /// To be thrown away: copy data after a COPY that has ended.
+    Ignore(usize),
+    Terminate,
+    /// More input is needed.
+    Wait,
+}
+
+struct Loop<'a> {
+    conversation: &'a mut Conversation,
+    gate: &'a Gate,
+    max_message_len: usize,
+}
+
+impl Loop<'_> {
+    async fn run(&mut self) -> Result<(), Failure> {
+        let draining = self.gate.draining.clone();
+        let mut is_draining = pin!(draining.cancelled());
+        let mut messages: Vec<(u8, Range<usize>)> = Vec::new();
+        let mut batch_len = 0;
+        let mut is_skipping = false;
+        loop {
+            match self.next(batch_len)? {
+                Next::Terminate => return Ok(()),
+                Next::Ignore(len) => drop(self.take(batch_len, len)),
+                Next::Collect(_, _, len) if is_skipping => drop(self.take(0, len)),
+                Next::Collect(tag, body, len) => {
+                    messages.push((tag, body));
+                    batch_len += len;
+                    if batch_len >= MAX_BATCH_BYTES {
+                        is_skipping = !self.run_batch(&mut messages, &mut batch_len, 0, false).await?;
+                    }
+                }
+                Next::End { has_sync: false, len } if is_skipping => drop(self.take(0, len)),
+                Next::End { has_sync, len } => {
+                    let went_on = self.run_batch(&mut messages, &mut batch_len, len, has_sync).await?;
+                    is_skipping = !has_sync && !went_on;
+                    if !has_sync {
+                        self.conversation.client.flush().await?;
+                    }
+                }
+                Next::Alone(..) if is_skipping => {
+                    let Next::Alone(_, len) = self.next(batch_len)? else { continue };
+                    drop(self.take(0, len));
+                }
+                Next::Alone(..) if !messages.is_empty() => {
+                    is_skipping = !self.run_batch(&mut messages, &mut batch_len, 0, false).await?;
+                }
+                Next::Alone(tag, len) => self.run_alone(tag, len).await?,
+                Next::Wait => {
+                    let is_idle = messages.is_empty() && !self.conversation.is_in_transaction();
+                    let ended = self.wait(is_idle, &mut is_draining).await?;
+                    if ended {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at the message after the first `offset` bytes of the input.
+    fn next(&self, offset: usize) -> Result<Next, Failure> {
+        let input = &self.conversation.client.input[offset..];
+        let invalid_length = || Failure::fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length");
+        let Some(header) = wire::header(input).map_err(|_| invalid_length())? else { return Ok(Next::Wait) };
+        if !is_frontend_tag(header.tag) {
+            let message = format!("invalid frontend message type {}", header.tag);
+            return Err(Failure::fatal(SqlState::PROTOCOL_VIOLATION, message));
+        }
+        // Short messages have their own limit, PQ_SMALL_MESSAGE_LIMIT in src/include/libpq/libpq.h.
+        let is_short = matches!(header.tag, b'S' | b'H' | b'X' | b'c' | b'C' | b'D' | b'E');
+        if header.len > self.max_message_len || (is_short && header.len > 10_001) {
+            return Err(invalid_length());
+        }
+        if input.len() < header.len {
+            return Ok(Next::Wait);
+        }
+        Ok(match header.tag {
+            b'Q' | b'F' => Next::Alone(header.tag, header.len),
+            b'S' | b'H' => Next::End { has_sync: header.tag == b'S', len: header.len },
+            b'X' => Next::Terminate,
+            b'd' | b'c' | b'f' => Next::Ignore(header.len),
+            tag => Next::Collect(tag, offset + HEADER_LEN..offset + header.len, header.len),
+        })
+    }
+
+    /// Removes `len` bytes after the first `offset` of the input. Batches are taken whole, so `offset` is 0 but for stray copy data.
+    fn take(&mut self, offset: usize, len: usize) -> bytes::BytesMut {
+        let input = &mut self.conversation.client.input;
+        if offset == 0 {
+            return input.split_to(len);
+        }
+        let tail = input.split_off(offset);
+        let mut tail = tail;
+        let taken = tail.split_to(len);
+        input.unsplit(tail);
+        taken
+    }
+
+    async fn run_batch(
+        &mut self,
+        messages: &mut Vec<(u8, Range<usize>)>,
+        batch_len: &mut usize,
+        end_len: usize,
+        has_sync: bool,
+    ) -> Result<bool, Failure> {
+        let bytes = self.take(0, *batch_len + end_len);
+        *batch_len = 0;
+        self.conversation.entry.enter(ClientState::Active);
+        self.conversation.database.counters.n_bytes_from_clients.add(bytes.len() as u64);
+        let mut batch = Batch { bytes, messages: std::mem::take(messages), has_sync };
+        let outcome = self.conversation.extended(&mut batch).await;
+        batch.messages.clear();
+        *messages = batch.messages;
+        self.rest();
+        outcome
+    }
+
+    async fn run_alone(&mut self, tag: u8, len: usize) -> Result<(), Failure> {
+        let message = self.take(0, len);
+        self.conversation.entry.enter(ClientState::Active);
+        self.conversation.database.counters.n_bytes_from_clients.add(message.len() as u64);
+        if tag == b'Q' {
+            let sql = message.get(HEADER_LEN..).and_then(|body| body.strip_suffix(b"\0"));
+            let Some(sql) = sql else { return Err(Failure::fatal(SqlState::PROTOCOL_VIOLATION, "invalid message format")) };
+            self.conversation.simple_query(sql).await?;
+        } else {
+            self.conversation.refuse_function_call().await?;
+        }
+        self.rest();
+        Ok(())
+    }
+
+    fn rest(&self) {
+        let state = if self.conversation.is_in_transaction() { ClientState::InTransaction } else { ClientState::Idle };
+        self.conversation.entry.enter(state);
+    }
+
+    /// Sends what is to be sent and waits for input. True when the client has left.
+    async fn wait(
+        &mut self,
+        is_idle: bool,
+        is_draining: &mut std::pin::Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<bool, Failure> {
+        let client = &mut self.conversation.client;
+        client.flush().await?;
+        client.shrink();
+        let n_read = poll_fn(|cx| {
+            if is_idle && is_draining.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            client.poll_fill(cx).map(Some)
+        })
+        .await;
+        match n_read {
+            Some(n_read) => Ok(n_read? == 0),
+            None => Err(Failure::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")),
+        }
+    }
+}
+
+fn is_frontend_tag(tag: u8) -> bool {
+    matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' | b'X' | b'F' | b'd' | b'c' | b'f')
+}

@@ -1,0 +1,70 @@
+//! What every client connection shares: configuration, databases, cancel keys, and whether anyone is let in.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::executor::{CancelRegistry, Database};
+use crate::observe::Registry;
+
+/// Databases by the name that clients give.
+pub type Databases = BTreeMap<String, Arc<Database>>;
+
+/// Shared by all client connections of the process.
+#[derive(Debug)]
+pub struct Gate {
+    pub registry: Arc<Registry>,
+    pub cancels: CancelRegistry,
+    /// Set when the process is to end: idle clients are closed, others after their transaction.
+    pub draining: CancellationToken,
+    served: RwLock<Arc<Served>>,
+    n_clients: AtomicUsize,
+}
+
+/// What a reload replaces.
+#[derive(Debug)]
+pub struct Served {
+    pub config: Arc<Config>,
+    pub databases: Databases,
+}
+
+/// A place among `server.max_clients`, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place<'a>(&'a Gate);
+
+impl Gate {
+    pub fn new(registry: Arc<Registry>, draining: CancellationToken, served: Served) -> Self {
+        Self {
+            registry,
+            cancels: CancelRegistry::default(),
+            draining,
+            served: RwLock::new(Arc::new(served)),
+            n_clients: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn served(&self) -> Arc<Served> {
+        Arc::clone(&self.served.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces what new clients see; clients that are connected keep what they have.
+    pub fn replace(&self, served: Served) {
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
+    }
+
+    /// A place for one more client, unless there are `max_clients`.
+    pub(super) fn enter(&self, max_clients: usize) -> Option<Place<'_>> {
+        let place = Place(self);
+        let n_before = self.n_clients.fetch_add(1, Ordering::Relaxed);
+        (n_before < max_clients).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.n_clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}

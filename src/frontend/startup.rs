@@ -1,0 +1,230 @@
+//! From an accepted socket to a session: opening packets, version, authentication, first backend.
+//!
+//! Order and errors as in src/backend/tcop/backend_startup.c and src/backend/libpq/auth.c.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, BytesMut};
+
+use super::auth::{AuthStep, Authenticator, Identity};
+use super::gate::Gate;
+use crate::backend::{Credentials, Socket};
+use crate::executor::{Conversation, Failure, SessionUser};
+use crate::observe::{ClientDescription, ClientEntry, ClientState};
+use crate::session::startup::{MAX_STARTUP_LEN, Opening, Startup, opening};
+use crate::session::wire::{self, Severity};
+use crate::sqlstate::{Report, SqlState};
+
+/// Longest message from a client that is not authenticated: PG_MAX_AUTH_TOKEN_LENGTH in src/include/libpq/auth.h.
+const MAX_AUTH_MESSAGE_LEN: usize = 65_535;
+
+/// Bytes of a cancel key's secret, by protocol 3.0 and from 3.2 on.
+const SHORT_SECRET_LEN: usize = 4;
+const LONG_SECRET_LEN: usize = 32;
+
+/// Why no session came about.
+#[derive(Debug)]
+pub(super) enum StartupEnd {
+    /// Nothing more is said: the peer left, sent garbage, or wanted only to cancel.
+    Silent,
+    /// FATAL, then the socket is closed.
+    Refused(Box<Report>),
+    /// A server's own ErrorResponse.
+    Relayed(BytesMut),
+}
+
+impl From<std::io::Error> for StartupEnd {
+    fn from(_: std::io::Error) -> Self {
+        Self::Silent
+    }
+}
+
+impl From<Report> for StartupEnd {
+    fn from(report: Report) -> Self {
+        Self::Refused(Box::new(report))
+    }
+}
+
+/// Reads opening packets until one asks for a session; answers the others.
+///
+/// Not cancel safe: the socket is to be dropped with the future.
+pub(super) async fn read_startup(socket: &mut Socket, gate: &Gate) -> Result<Startup, StartupEnd> {
+    loop {
+        let packet = read_packet(socket).await?;
+        match opening(&packet)? {
+            Opening::Ssl | Opening::GssEncryption => {
+                // What was sent after the request without waiting for the answer was not meant to be read in clear.
+                if !socket.input.is_empty() {
+                    return Err(Report::new(SqlState::PROTOCOL_VIOLATION, "received unencrypted data after SSL request").into());
+                }
+                socket.output.put_u8(b'N');
+                socket.flush().await?;
+            }
+            Opening::Cancel { pid, secret } => {
+                gate.registry.process.n_cancel_requests.increment();
+                for cancel in gate.cancels.cancels(pid, &secret) {
+                    cancel.send().await;
+                }
+                return Err(StartupEnd::Silent);
+            }
+            Opening::Startup(startup) => return Ok(startup),
+        }
+    }
+}
+
+async fn read_packet(socket: &mut Socket) -> Result<BytesMut, StartupEnd> {
+    loop {
+        if let [a, b, c, d, ..] = socket.input[..] {
+            let len = usize::try_from(i32::from_be_bytes([a, b, c, d])).unwrap_or(0);
+            if !(8..=MAX_STARTUP_LEN).contains(&len) {
+                // Postgres logs "invalid length of startup packet" and closes without a word.
+                return Err(StartupEnd::Silent);
+            }
+            if socket.input.len() >= len {
+                let mut packet = socket.input.split_to(len);
+                packet.advance(4);
+                return Ok(packet);
+            }
+        }
+        if socket.fill().await? == 0 {
+            return Err(StartupEnd::Silent);
+        }
+    }
+}
+
+/// Tells the client the version and options that are not known here, if there are any.
+fn negotiate(startup: &Startup, output: &mut BytesMut) {
+    if !startup.is_newer && startup.unknown_options.is_empty() {
+        return;
+    }
+    wire::message(output, b'v', |b| {
+        b.put_u32((3 << 16) | u32::from(startup.minor));
+        b.put_u32(u32::try_from(startup.unknown_options.len()).unwrap_or(u32::MAX));
+        for name in &startup.unknown_options {
+            b.put_slice(name.as_bytes());
+            b.put_u8(0);
+        }
+    });
+}
+
+/// Authenticates the client.
+pub(super) async fn authenticate(socket: &mut Socket, startup: &Startup, gate: &Gate) -> Result<Identity, StartupEnd> {
+    if startup.is_replication {
+        return Err(Report::new(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported").into());
+    }
+    negotiate(startup, &mut socket.output);
+    let mut authenticator = Authenticator::begin(&startup.user, &gate.served().config.auth);
+    let mut step = authenticator.step(None);
+    loop {
+        match step {
+            AuthStep::Send(bytes) => {
+                socket.output.extend_from_slice(&bytes);
+                socket.flush().await?;
+            }
+            AuthStep::Done { send, identity } => {
+                socket.output.extend_from_slice(&send);
+                return Ok(identity);
+            }
+            AuthStep::Fail(report) => return Err(report.into()),
+        }
+        let payload = read_password_message(socket).await?;
+        step = authenticator.step(Some(&payload));
+    }
+}
+
+async fn read_password_message(socket: &mut Socket) -> Result<BytesMut, StartupEnd> {
+    loop {
+        if let Some(header) = wire::header(&socket.input).map_err(|_| StartupEnd::Silent)? {
+            if header.tag != b'p' {
+                let message = format!("expected password response, got message type {}", header.tag);
+                return Err(Report::new(SqlState::PROTOCOL_VIOLATION, message).into());
+            }
+            if header.len > MAX_AUTH_MESSAGE_LEN {
+                return Err(StartupEnd::Silent);
+            }
+            if socket.input.len() >= header.len {
+                let mut message = socket.input.split_to(header.len);
+                message.advance(wire::HEADER_LEN);
+                return Ok(message);
+            }
+        }
+        if socket.fill().await? == 0 {
+            return Err(StartupEnd::Silent);
+        }
+    }
+}
+
+/// Makes the session of an authenticated client and tells it parameters, cancel key and readiness.
+///
+/// On success the answer is in the client's output.
+pub(super) async fn open_session(
+    socket: Socket,
+    startup: &Startup,
+    identity: Identity,
+    gate: &Gate,
+    entry: Arc<ClientEntry>,
+) -> Result<(Conversation, i32), (Socket, StartupEnd)> {
+    let Some(database) = gate.served().databases.get(&startup.database).cloned() else {
+        let report = Report::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", startup.database));
+        return Err((socket, report.into()));
+    };
+    let credentials = Credentials { user: identity.backend_user, password: identity.backend_password };
+    let pools = database.pools.of_user(&credentials);
+    let user = SessionUser { name: credentials.user, pools };
+    let mut conversation = Conversation::new(socket, database, user, entry, startup.session_settings());
+    if let Err(failure) = conversation.open().await {
+        let end = match failure {
+            Failure::Statement { report, .. } | Failure::Fatal(report) => StartupEnd::Refused(report),
+            Failure::Shard(message) => StartupEnd::Relayed(message),
+            Failure::Reported | Failure::Client(_) => StartupEnd::Silent,
+        };
+        conversation.close().await;
+        return Err((conversation.client, end));
+    }
+    let process_id = give_cancel_key(&mut conversation, startup.minor, gate);
+    wire::ready_for_query(&mut conversation.client.output, b'I');
+    conversation.entry.enter(ClientState::Idle);
+    Ok((conversation, process_id))
+}
+
+fn give_cancel_key(conversation: &mut Conversation, minor: u16, gate: &Gate) -> i32 {
+    let secret_len = if minor >= 2 { LONG_SECRET_LEN } else { SHORT_SECRET_LEN };
+    let mut random = [0; 4 + LONG_SECRET_LEN];
+    loop {
+        if rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).is_err() {
+            // A key that can be guessed is worse than none: the client gets no BackendKeyData.
+            return 0;
+        }
+        let (pid, secret) = random.split_at(4);
+        let process_id = i32::from_be_bytes([pid[0] & 0x7f, pid[1], pid[2], pid[3]]).max(1);
+        let secret = &secret[..secret_len];
+        if gate.cancels.register(process_id, secret.to_vec(), Arc::clone(&conversation.cancel)) {
+            wire::message(&mut conversation.client.output, b'K', |b| {
+                b.put_i32(process_id);
+                b.put_slice(secret);
+            });
+            return process_id;
+        }
+    }
+}
+
+/// Registers the client under what its startup packet says.
+pub(super) fn register(startup: &Startup, address: &str, gate: &Gate) -> Arc<ClientEntry> {
+    gate.registry.add_client(ClientDescription {
+        database: startup.database.clone(),
+        user: startup.user.clone(),
+        address: address.to_owned(),
+        application_name: startup.settings.get("application_name").cloned().unwrap_or_default(),
+    })
+}
+
+/// Says FATAL as far as the socket still takes it.
+pub(super) async fn say_end(socket: &mut Socket, end: StartupEnd) {
+    match end {
+        StartupEnd::Silent => return,
+        StartupEnd::Refused(report) => wire::report(&mut socket.output, Severity::Fatal, &report),
+        StartupEnd::Relayed(message) => socket.output.extend_from_slice(&message),
+    }
+    // The peer may be gone.
+    drop(socket.flush().await);
+}

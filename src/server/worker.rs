@@ -1,0 +1,105 @@
+//! A worker: one thread with a current-thread runtime that serves the clients dealt to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::Stream;
+use crate::frontend::{Gate, serve};
+
+/// Accepted sockets that may wait for their worker.
+const INBOX_LEN: usize = 1_024;
+
+/// An accepted socket, not yet in any runtime.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Tcp(std::net::TcpStream, String),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Where a worker takes sockets, and how many clients it has.
+#[derive(Debug, Clone)]
+pub(super) struct Inbox {
+    pub sender: mpsc::Sender<Accepted>,
+    pub n_clients: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    inbox: Inbox,
+    clients: TaskTracker,
+    stop: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    pub(super) fn start(worker_idx: usize, gate: &Arc<Gate>) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (sender, receiver) = mpsc::channel(INBOX_LEN);
+        let inbox = Inbox { sender, n_clients: Arc::default() };
+        let (clients, stop) = (TaskTracker::new(), CancellationToken::new());
+        let room = Room { worker_idx, gate: Arc::clone(gate), clients: clients.clone(), n_clients: Arc::clone(&inbox.n_clients) };
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name(format!("worker-{worker_idx}")).spawn(move || {
+            // Dropping the runtime at the end cuts the clients that are left.
+            runtime.block_on(async { stopped.run_until_cancelled(room.serve_all(receiver)).await });
+        })?;
+        Ok(Self { inbox, clients, stop, thread })
+    }
+
+    pub(super) fn inbox(&self) -> Inbox {
+        self.inbox.clone()
+    }
+
+    /// Waits until the last client has left. Cancel safe.
+    pub(super) async fn drained(&self) {
+        self.clients.close();
+        self.clients.wait().await;
+    }
+
+    /// Ends the thread and whatever runs on it.
+    pub(super) fn stop(self) {
+        self.stop.cancel();
+        if self.thread.join().is_err() {
+            tracing::error!("a worker ended by a panic");
+        }
+    }
+}
+
+struct Room {
+    worker_idx: usize,
+    gate: Arc<Gate>,
+    clients: TaskTracker,
+    n_clients: Arc<AtomicUsize>,
+}
+
+impl Room {
+    async fn serve_all(self, mut receiver: mpsc::Receiver<Accepted>) {
+        while let Some(accepted) = receiver.recv().await {
+            let (stream, address) = match into_stream(accepted) {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::info!(%error, "a client left while it was let in");
+                    self.n_clients.fetch_sub(1, Ordering::Relaxed);
+                    continue;
+                }
+            };
+            let (gate, n_clients, worker_idx) = (Arc::clone(&self.gate), Arc::clone(&self.n_clients), self.worker_idx);
+            self.clients.spawn(async move {
+                serve(stream, address, worker_idx, gate).await;
+                n_clients.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    }
+}
+
+fn into_stream(accepted: Accepted) -> std::io::Result<(Stream, String)> {
+    match accepted {
+        Accepted::Tcp(stream, address) => Ok((Stream::tcp(tokio::net::TcpStream::from_std(stream)?)?, address)),
+        Accepted::Unix(stream) => Ok((Stream::Unix(tokio::net::UnixStream::from_std(stream)?), "unix".to_owned())),
+    }
+}

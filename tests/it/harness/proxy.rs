@@ -1,0 +1,134 @@
+//! The proxy under test, as a child process.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio_postgres::Client;
+
+use super::{BINARY, DATABASE, PATIENCE, Scratch, connect_with, poll};
+
+const CLIENT_LINE: &str = "trunkline: listening for clients on 127.0.0.1:";
+const ADMIN_LINE: &str = "trunkline: admin on 127.0.0.1:";
+
+/// Lines for the parts of the configuration that a test cares about.
+pub(crate) struct ProxyOptions<'a> {
+    /// Further lines of `[server]`.
+    pub(crate) server: &'a str,
+    /// The lines of `[auth]`.
+    pub(crate) auth: &'a str,
+    /// Whole sections: `[pool]`, `[query]`, `[health]`.
+    pub(crate) sections: &'a str,
+    /// The value of `databases.shop.control`.
+    pub(crate) control: &'a str,
+    /// Further lines of `[databases.shop]`.
+    pub(crate) database: &'a str,
+}
+
+impl Default for ProxyOptions<'_> {
+    fn default() -> Self {
+        Self { server: "", auth: "method = \"trust\"", sections: QUICK_HEALTH, control: "{ user = \"postgres\" }", database: "" }
+    }
+}
+
+/// So that tests of failover need not wait for the usual seconds.
+pub(crate) const QUICK_HEALTH: &str = "[health]\ninterval = \"250ms\"\ntimeout = \"250ms\"\nfall = 3\nrise = 1\n";
+
+/// A running proxy. Dropping it kills it.
+pub(crate) struct Proxy {
+    child: Child,
+    pub(crate) port: u16,
+    pub(crate) admin_port: u16,
+    pub(crate) config_file: PathBuf,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Proxy {
+    /// Starts `trunkline run` with this configuration, whose ports are 0, and waits until it listens.
+    pub(crate) async fn start(scratch: &Scratch, config: &str) -> Self {
+        let config_file = scratch.write("trunkline.toml", config);
+        let mut child = Command::new(BINARY)
+            .args(["run", "-c"])
+            .arg(&config_file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let sink = Arc::clone(&stderr);
+        // A thread, because a full pipe would hold the proxy while a test computes.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                sink.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let mut proxy = Self { child, port: 0, admin_port: 0, config_file, stderr };
+        let deadline = Instant::now() + PATIENCE;
+        while proxy.port == 0 || proxy.admin_port == 0 {
+            let log = proxy.log();
+            let ended = proxy.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "the proxy did not start ({ended:?}):\n{log}");
+            proxy.port = port_after(&log, CLIENT_LINE);
+            proxy.admin_port = port_after(&log, ADMIN_LINE);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        proxy
+    }
+
+    /// A session of the superuser.
+    pub(crate) async fn connect(&self) -> Client {
+        connect_with(&self.target("postgres")).await.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()))
+    }
+
+    /// A connection string for `user`, to add to.
+    pub(crate) fn target(&self, user: &str) -> String {
+        format!("host=127.0.0.1 port={} user={user} dbname={DATABASE}", self.port)
+    }
+
+    /// A session of the admin console.
+    pub(crate) async fn admin(&self) -> Client {
+        connect_with(&format!("host=127.0.0.1 port={} user=admin dbname=trunkline", self.admin_port)).await.unwrap()
+    }
+
+    /// What it has written to standard error so far.
+    pub(crate) fn log(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) async fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        poll("the proxy ends", async || self.child.try_wait().unwrap().is_some()).await;
+        self.child.wait().unwrap()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            // The test harness shows this beside the failure.
+            use std::io::Write;
+            drop(writeln!(std::io::stderr(), "--- the proxy's log\n{}---", self.log()));
+        }
+    }
+}
+
+fn port_after(log: &str, prefix: &str) -> u16 {
+    log.lines().find_map(|line| line.strip_prefix(prefix)?.trim().parse().ok()).unwrap_or(0)
+}

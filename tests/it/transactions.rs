@@ -1,0 +1,174 @@
+//! What writes several shards happens on all of them or on none.
+
+use tokio_postgres::Client;
+use trunkline::demo::postgres::Login;
+
+use crate::harness::{Cluster, ClusterOptions, Proxy, failure, poll, rows, value};
+
+async fn start(n_shards: usize) -> (Cluster, Proxy, Client) {
+    let cluster = Cluster::start(n_shards).await;
+    let proxy = cluster.proxy().await;
+    let client = proxy.connect().await;
+    (cluster, proxy, client)
+}
+
+fn insert_users(ids: impl Iterator<Item = u32>) -> String {
+    let values: Vec<String> = ids.map(|n| format!("({n}, 'n', 'e', 'us')")).collect();
+    format!("INSERT INTO users (user_id, name, email, country) VALUES {}", values.join(", "))
+}
+
+/// Users on each shard, past the proxy.
+async fn n_users(cluster: &Cluster) -> Vec<u32> {
+    let mut counts = Vec::new();
+    for shard_idx in 0..cluster.shards.len() {
+        counts.push(value(&cluster.direct(shard_idx).await, "SELECT count(*) FROM users").await.parse().unwrap());
+    }
+    counts
+}
+
+/// No prepared transaction is left on any shard.
+async fn check_none_prepared(cluster: &Cluster) {
+    for shard_idx in 0..cluster.shards.len() {
+        let shard = cluster.direct(shard_idx).await;
+        poll("prepared transactions are resolved", async || value(&shard, "SELECT count(*) FROM pg_prepared_xacts").await == "0")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn an_insert_over_shards_is_atomic() {
+    let (cluster, _proxy, client) = start(3).await;
+    client.batch_execute(&insert_users(1..=100)).await.unwrap();
+    let before = n_users(&cluster).await;
+    assert!(before.iter().all(|n| *n > 0) && before.iter().sum::<u32>() == 100, "{before:?}");
+    check_none_prepared(&cluster).await;
+    // One row of these is there already: on one shard a unique violation, on the others nothing wrong.
+    let (sqlstate, message) = failure(&client, &insert_users(100..=200)).await;
+    assert_eq!(sqlstate, "23505", "{message}");
+    assert_eq!(n_users(&cluster).await, before);
+    check_none_prepared(&cluster).await;
+    client.batch_execute(&insert_users(101..=200)).await.unwrap();
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 200);
+}
+
+#[tokio::test]
+async fn copy_over_shards_is_atomic() {
+    let (cluster, proxy, client) = start(3).await;
+    let lines = |ids: std::ops::RangeInclusive<u32>| ids.map(|n| format!("{n}\tn\te\tus\n")).collect::<String>();
+    crate::protocol::copy_in(&client, "COPY users (user_id, name, email, country) FROM STDIN", &lines(1..=50)).await.unwrap();
+    let twice = lines(51..=90) + &lines(1..=1);
+    let error =
+        crate::protocol::copy_in(&client, "COPY users (user_id, name, email, country) FROM STDIN", &twice).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "23505");
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 50);
+    check_none_prepared(&cluster).await;
+    assert_eq!(value(&proxy.connect().await, "SELECT count(*) FROM users").await, "50");
+}
+
+#[tokio::test]
+async fn a_transaction_over_two_shards_commits_as_one() {
+    let (cluster, _proxy, client) = start(3).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    for user_id in 1..=30 {
+        client.batch_execute(&insert_users(user_id..=user_id)).await.unwrap();
+    }
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "30", "a transaction sees its own writes on every shard");
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 0, "and others do not");
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 30);
+    check_none_prepared(&cluster).await;
+}
+
+#[tokio::test]
+async fn rollback_undoes_all_shards() {
+    let (cluster, _proxy, client) = start(3).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute(&insert_users(1..=30)).await.unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(n_users(&cluster).await, [0, 0, 0]);
+    check_none_prepared(&cluster).await;
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "0");
+}
+
+#[tokio::test]
+async fn an_error_fails_the_transaction_until_rollback() {
+    let (cluster, _proxy, client) = start(3).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute(&insert_users(1..=20)).await.unwrap();
+    assert_eq!(failure(&client, &insert_users(20..=20)).await.0, "23505");
+    assert_eq!(failure(&client, "SELECT count(*) FROM users").await.0, "25P02");
+    // COMMIT of a failed transaction rolls back, without an error.
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(n_users(&cluster).await, [0, 0, 0]);
+    client.batch_execute(&insert_users(1..=20)).await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "20");
+}
+
+#[tokio::test]
+async fn a_refused_statement_fails_the_transaction_too() {
+    let (_cluster, _proxy, client) = start(2).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(failure(&client, "SELECT count(DISTINCT name) FROM users").await.0, "0A000");
+    assert_eq!(failure(&client, "SELECT 1").await.0, "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    client.simple_query("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn savepoints_reach_every_shard() {
+    let (cluster, _proxy, client) = start(3).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute(&insert_users(1..=10)).await.unwrap();
+    client.batch_execute("SAVEPOINT here").await.unwrap();
+    client.batch_execute(&insert_users(11..=40)).await.unwrap();
+    client.batch_execute("ROLLBACK TO here").await.unwrap();
+    client.batch_execute(&insert_users(41..=50)).await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 20);
+    assert_eq!(value(&client, "SELECT count(*) FROM users WHERE user_id BETWEEN 11 AND 40").await, "0");
+}
+
+#[tokio::test]
+async fn without_prepared_transactions_a_second_shard_is_refused() {
+    let settings = [("max_prepared_transactions", "0")];
+    let options = ClusterOptions { n_shards: 2, has_replicas: false, login: Login::Trust, settings: &settings };
+    let cluster = Cluster::start_with(options).await;
+    let proxy = cluster.proxy().await;
+    let client = proxy.connect().await;
+    let error = client.batch_execute(&insert_users(1..=50)).await.unwrap_err();
+    let report = error.as_db_error().unwrap();
+    assert!(["0A000", "55000"].contains(&report.code().code()), "{report:?}");
+    assert!(report.hint().is_some_and(|hint| hint.contains("max_prepared_transactions")), "{report:?}");
+    assert_eq!(n_users(&cluster).await, [0, 0]);
+    // One shard needs no second phase.
+    client.batch_execute(&insert_users(1..=1)).await.unwrap();
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 1);
+}
+
+#[tokio::test]
+async fn an_implicit_transaction_spans_a_multi_statement_string() {
+    let (cluster, _proxy, client) = start(3).await;
+    let statements: Vec<String> = (1..=12).map(|n| insert_users(n..=n)).collect();
+    client.batch_execute(&statements.join("; ")).await.unwrap();
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 12);
+    // The last one fails: none of the string stays.
+    let failing = format!("{}; {}; {}", insert_users(20..=20), insert_users(21..=21), insert_users(1..=1));
+    assert_eq!(failure(&client, &failing).await.0, "23505");
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 12);
+    assert_eq!(rows(&client, "SELECT 1; SELECT 2").await.len(), 2);
+    check_none_prepared(&cluster).await;
+}
+
+#[tokio::test]
+async fn settings_of_a_transaction_reach_its_shards() {
+    let (_cluster, proxy, client) = start(2).await;
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
+    assert_eq!(failure(&client, &insert_users(1..=1)).await.0, "25006");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("SET application_name = 'one'; SET DateStyle = 'German'").await.unwrap();
+    let other = proxy.connect().await;
+    for _ in 0..5 {
+        assert_eq!(rows(&client, "SELECT current_setting('datestyle')").await, [[Some("German, DMY".to_owned())]]);
+        assert_eq!(rows(&other, "SELECT current_setting('datestyle')").await, [[Some("ISO, MDY".to_owned())]]);
+    }
+}
