@@ -235,7 +235,8 @@ fn time_operand(collector: &mut Collector<'_>, expr: &Expr) -> Option<TimeOperan
         Expr::BinaryOp { left, op: op @ (BinaryOperator::Minus | BinaryOperator::Plus), right } => {
             let mut time = time_operand(collector, left)?;
             let is_minus = *op == BinaryOperator::Minus;
-            let offset = offset(collector, right, is_minus, time.is_date && time.offsets.is_empty())?;
+            let bare_unit = (time.is_date && time.offsets.is_empty()).then_some(Unit::Day);
+            let offset = offset(collector, right, is_minus, bare_unit)?;
             time.offsets.push(offset);
             Some(time)
         }
@@ -243,9 +244,10 @@ fn time_operand(collector: &mut Collector<'_>, expr: &Expr) -> Option<TimeOperan
     }
 }
 
-fn offset(collector: &mut Collector<'_>, expr: &Expr, is_minus: bool, is_days: bool) -> Option<Offset> {
+/// An interval; a bare number too where `bare_unit` says what it counts.
+fn offset(collector: &mut Collector<'_>, expr: &Expr, is_minus: bool, bare_unit: Option<Unit>) -> Option<Offset> {
     let (value, unit) = match expr {
-        Expr::Nested(inner) => return offset(collector, inner, is_minus, is_days),
+        Expr::Nested(inner) => return offset(collector, inner, is_minus, bare_unit),
         Expr::Interval(interval) if interval.last_field.is_none() && interval.leading_precision.is_none() => {
             let unit = match &interval.leading_field {
                 Some(field) => Some(Unit::named(&field.to_string())?),
@@ -254,7 +256,7 @@ fn offset(collector: &mut Collector<'_>, expr: &Expr, is_minus: bool, is_days: b
             (unnested(&interval.value), unit)
         }
         Expr::Cast { expr, data_type: DataType::Interval { .. }, .. } => (unnested(expr), None),
-        Expr::Value(value) if is_days && matches!(value.value, Value::Number(..)) => (expr, Some(Unit::Day)),
+        Expr::Value(value) if bare_unit.is_some() && matches!(value.value, Value::Number(..)) => (expr, bare_unit),
         _ => return None,
     };
     let Expr::Value(value) = value else { return None };
@@ -386,7 +388,7 @@ fn using_edges(
     let Some(scope) = collector.scopes.last() else { return };
     let keys = |range: std::ops::Range<usize>| -> Vec<(usize, KeyColumn)> {
         range
-            .filter(|idx| !(scope.items[*idx].is_nullable && !restricted.contains(idx)))
+            .filter(|idx| !scope.items[*idx].is_nullable || restricted.contains(idx))
             .filter_map(|idx| Some((idx, scope.items[idx].key_column(column)?)))
             .collect()
     };

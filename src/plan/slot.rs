@@ -193,10 +193,7 @@ fn is_plain_timestamp(text: &str) -> bool {
     if !shape(date, "0000-00-00") {
         return false;
     }
-    let time = match time.strip_prefix([' ', 'T']) {
-        Some(time) => time,
-        None => return time.is_empty(),
-    };
+    let Some(time) = time.strip_prefix([' ', 'T']) else { return time.is_empty() };
     let (whole, fraction) = time.split_once('.').unwrap_or((time, ""));
     fraction.bytes().all(|byte| byte.is_ascii_digit()) && (shape(whole, "00:00") || shape(whole, "00:00:00"))
 }

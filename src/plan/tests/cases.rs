@@ -20,7 +20,6 @@ enum Block {
     Case {
         sql: String,
         params: Vec<String>,
-        plan: String,
     },
 }
 
@@ -38,9 +37,7 @@ fn blocks(text: &str) -> Vec<Block> {
         }
         let lines =
             |mark: &str| paragraph.lines().filter_map(|line| line.strip_prefix(mark)).map(str::to_owned).collect::<Vec<_>>();
-        let is_plan = |line: &&str| !line.starts_with("> ") && !line.starts_with("$ ");
-        let plan = paragraph.lines().filter(is_plan).collect::<Vec<_>>().join("\n");
-        Block::Case { sql: lines("> ").join("\n"), params: lines("$ "), plan }
+        Block::Case { sql: lines("> ").join("\n"), params: lines("$ ") }
     };
     text.split("\n\n").map(|paragraph| parse(paragraph.trim_matches('\n'))).collect()
 }
@@ -87,7 +84,7 @@ fn renewed(text: &str) -> (String, String, usize) {
                 page.push_str(&format!("\n## {title}\n\n| Statement | Plan |\n|---|---|\n"));
                 paragraphs.push(format!("# {title}"));
             }
-            Block::Case { sql, params, plan: _ } => {
+            Block::Case { sql, params } => {
                 n_cases += 1;
                 let plan = plan_of(&fixture, &sql, &params);
                 let quoted: Vec<String> = sql.lines().map(|line| format!("> {line}")).collect();

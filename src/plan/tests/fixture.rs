@@ -87,110 +87,59 @@ fn tables() -> HashMap<TableName, Arc<Table>> {
     all.into_iter().map(table).collect()
 }
 
-/// A column: name, type, and in `how` `C` for collation C, `now` and `seq` for defaults.
-fn column(name: &str, type_name: &str, how: &str) -> Column {
-    let type_oid: TypeOid = match type_name {
-        "bigint" => 20,
-        "integer" => 23,
-        "text" => 25,
-        "jsonb" => 3802,
-        "real" => 700,
-        "double precision" => 701,
-        "timestamp with time zone" => 1184,
-        "numeric" => 1700,
-        "boolean" => 16,
+/// Kind, name and columns of the relations: name, type (`time` for timestamptz), `C` for collation C, `now` and `seq` for defaults.
+const RELATIONS: &str = "
+table users: user_id bigint, email text, name text, country text C, score integer, balance numeric, created_at time now
+table orders: order_id bigint, user_id bigint, status text C, total numeric, qty integer, note text, created_at time now
+table order_items: item_id bigint, order_id bigint, user_id bigint, sku text C, quantity integer, price numeric
+table regional_metrics: region text, name text, value double, recorded_at time now
+table metrics: recorded_at time now, name text, value double, ratio real
+table events: event_id bigint, region text, user_id bigint, kind text C, payload jsonb
+table countries: code text C, name text, population bigint, seen_at time
+table audit: audit_id bigint seq, actor text, at time now
+view recent_orders: order_id bigint, user_id bigint
+table stray: id bigint seq, user_id bigint
+sequence numbers: last_value bigint";
+
+fn column(words: &str) -> Column {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let (type_oid, type_name): (TypeOid, &str) = match words[1] {
+        "bigint" => (20, "bigint"),
+        "integer" => (23, "integer"),
+        "text" => (25, "text"),
+        "real" => (700, "real"),
+        "double" => (701, "double precision"),
+        "time" => (1184, "timestamp with time zone"),
+        "numeric" => (1700, "numeric"),
+        "jsonb" => (3802, "jsonb"),
         other => panic!("type {other}"),
     };
+    let how = words.get(2).copied();
     let collation = match (type_name, how) {
-        ("text", "C") => Collation::C,
+        ("text", Some("C")) => Collation::C,
         ("text", _) => Collation::Other,
         _ => Collation::None,
     };
     let default = match how {
-        "now" => ColumnDefault::Now,
-        "seq" => ColumnDefault::Volatile("nextval('s'::regclass)".to_owned()),
+        Some("now") => ColumnDefault::Now,
+        Some("seq") => ColumnDefault::Volatile("nextval('s'::regclass)".to_owned()),
         _ => ColumnDefault::None,
     };
-    Column { name: name.to_owned(), type_oid, type_name: type_name.to_owned(), collation, is_not_null: false, default }
+    Column { name: words[0].to_owned(), type_oid, type_name: type_name.to_owned(), collation, is_not_null: false, default }
+}
+
+fn relation(line: &str) -> (TableName, Arc<Relation>) {
+    let (head, columns) = line.split_once(": ").unwrap();
+    let (kind, name) = head.split_once(' ').unwrap();
+    let kind = match kind {
+        "table" => RelationKind::Table,
+        "view" => RelationKind::View,
+        _ => RelationKind::Sequence,
+    };
+    (TableName::new("public", name), Arc::new(Relation { kind, columns: columns.split(", ").map(column).collect() }))
 }
 
 fn schema() -> Schema {
-    const INT: &str = "bigint";
-    const TIME: &str = "timestamp with time zone";
-    let all: [(&str, RelationKind, &[(&str, &str, &str)]); 11] = [
-        (
-            "users",
-            RelationKind::Table,
-            &[
-                ("user_id", INT, ""),
-                ("email", "text", ""),
-                ("name", "text", ""),
-                ("country", "text", "C"),
-                ("score", "integer", ""),
-                ("balance", "numeric", ""),
-                ("created_at", TIME, "now"),
-            ],
-        ),
-        (
-            "orders",
-            RelationKind::Table,
-            &[
-                ("order_id", INT, ""),
-                ("user_id", INT, ""),
-                ("status", "text", "C"),
-                ("total", "numeric", ""),
-                ("qty", "integer", ""),
-                ("note", "text", ""),
-                ("created_at", TIME, "now"),
-            ],
-        ),
-        (
-            "order_items",
-            RelationKind::Table,
-            &[
-                ("item_id", INT, ""),
-                ("order_id", INT, ""),
-                ("user_id", INT, ""),
-                ("sku", "text", "C"),
-                ("quantity", "integer", ""),
-                ("price", "numeric", ""),
-            ],
-        ),
-        (
-            "regional_metrics",
-            RelationKind::Table,
-            &[("region", "text", ""), ("name", "text", ""), ("value", "double precision", ""), ("recorded_at", TIME, "now")],
-        ),
-        (
-            "metrics",
-            RelationKind::Table,
-            &[("recorded_at", TIME, "now"), ("name", "text", ""), ("value", "double precision", ""), ("ratio", "real", "")],
-        ),
-        (
-            "events",
-            RelationKind::Table,
-            &[
-                ("event_id", INT, ""),
-                ("region", "text", ""),
-                ("user_id", INT, ""),
-                ("kind", "text", "C"),
-                ("payload", "jsonb", ""),
-            ],
-        ),
-        (
-            "countries",
-            RelationKind::Table,
-            &[("code", "text", "C"), ("name", "text", ""), ("population", INT, ""), ("seen_at", TIME, "")],
-        ),
-        ("audit", RelationKind::Table, &[("audit_id", INT, "seq"), ("actor", "text", ""), ("at", TIME, "now")]),
-        ("recent_orders", RelationKind::View, &[("order_id", INT, ""), ("user_id", INT, "")]),
-        ("stray", RelationKind::Table, &[("id", INT, "seq"), ("user_id", INT, "")]),
-        ("numbers", RelationKind::Sequence, &[]),
-    ];
-    let relation = |(name, kind, columns): (&str, RelationKind, &[(&str, &str, &str)])| {
-        let columns = columns.iter().map(|(name, type_name, how)| column(name, type_name, how)).collect();
-        (TableName::new("public", name), Arc::new(Relation { kind, columns }))
-    };
     let functions = [
         ("order_total", FunctionVolatility::Stable),
         ("slug", FunctionVolatility::Immutable),
@@ -198,7 +147,7 @@ fn schema() -> Schema {
     ];
     Schema {
         version: 1,
-        relations: all.into_iter().map(relation).collect(),
+        relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
         user_functions: functions.into_iter().map(|(name, volatility)| (name.to_owned(), volatility)).collect(),
         ..Schema::default()
     }
