@@ -3,7 +3,9 @@
 
 mod admin;
 mod config;
+mod control;
 mod demo;
+mod deploy;
 mod faults;
 mod harness;
 mod merged;
