@@ -38,12 +38,14 @@ struct Run {
 }
 
 impl Conversation {
-    /// Answers one batch; with its Sync, ReadyForQuery included. False if the messages up to the next Sync are to be ignored.
+    /// Answers one batch; with its Sync, ReadyForQuery included. False if the messages up to the next Sync are to be ignored:
+    /// something failed whose Sync is still to come.
     ///
     /// # Errors
     /// Only what ends the session.
     pub async fn extended(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
         self.begin_statement();
+        self.is_sync_spent = false;
         let actions = self.plan_batch(batch);
         if self.needs_block(&actions, batch.has_sync) {
             self.transaction.begin(Phase::Implicit, "", &self.settings);
@@ -56,10 +58,11 @@ impl Conversation {
                 (false, true)
             }
         };
-        if batch.has_sync && !is_answered {
+        let has_sync = batch.has_sync && !self.is_sync_spent;
+        if has_sync && !is_answered {
             self.finish_batch().await?;
         }
-        Ok(batch.has_sync || !has_failed)
+        Ok(has_sync || !has_failed)
     }
 
     /// A Sync on its own, or the end of a batch whose ReadyForQuery is not yet with the client.
@@ -298,7 +301,8 @@ impl Conversation {
         if self.transaction.phase == Phase::Idle {
             self.portals.clear();
         }
-        if has_error && ready == Ready::Swallow {
+        self.is_sync_spent |= relayed.has_copied_in;
+        if has_error && (ready == Ready::Swallow || relayed.has_copied_in) {
             return Err(Failure::Reported);
         }
         Ok(!relayed.has_copied_in)
@@ -372,9 +376,6 @@ impl Conversation {
             // A text that was rewritten may have lost a parameter's only use: types are given with it.
             let shard = statement.cached.template.describe_shard().unwrap_or_else(|| first_shard(plan));
             values.param_types = self.describe(shard, sql, &statement.prepared.param_types).await?.param_types;
-        }
-        if let Plan::CopyIn(_) = plan {
-            self.client.flush().await?;
         }
         self.run_many(sql, plan, &values, Description::Omit).await
     }

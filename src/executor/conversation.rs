@@ -69,6 +69,9 @@ pub struct Conversation {
     pub(super) transaction: Transaction,
     pub(super) enlisted: Vec<Enlisted>,
     pub(super) block: Block,
+    /// A COPY FROM STDIN of the batch has begun: servers ignore the Sync that came before its data, so ReadyForQuery is for the
+    /// next one.
+    pub(super) is_sync_spent: bool,
     pub(super) statements: HashMap<Bytes, SessionStatement>,
     pub(super) portals: HashMap<Bytes, Portal>,
     pub(super) timer: Timer,
@@ -106,6 +109,7 @@ impl Conversation {
             transaction: Transaction::default(),
             enlisted: Vec::new(),
             block: Block::default(),
+            is_sync_spent: false,
             statements: HashMap::new(),
             portals: HashMap::new(),
             timer: Timer::new(),

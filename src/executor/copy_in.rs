@@ -72,12 +72,14 @@ impl Conversation {
                 CopyInput::Ignored(n) => client.input.advance(n),
                 CopyInput::Incomplete => {
                     if self.flush_backend(idx).await.is_err() || self.wait_for_copy(idx).await? {
+                        self.discard_copy_data(n_passing).await?;
                         break;
                     }
                     continue;
                 }
             }
             if self.enlisted[idx].lease.socket.output.len() >= OUTPUT_HIGH_WATER && self.flush_backend(idx).await.is_err() {
+                self.discard_copy_data(n_passing).await?;
                 break;
             }
         }
@@ -88,6 +90,21 @@ impl Conversation {
         // A broken connection is found by the read that follows.
         drop(self.flush_backend(idx).await);
         Ok(())
+    }
+
+    /// Reads away the rest of a CopyData message of which nobody wants the end. What follows it is ignored as it comes.
+    pub(super) async fn discard_copy_data(&mut self, mut n_passing: usize) -> Result<(), Failure> {
+        loop {
+            let n = n_passing.min(self.client.input.len());
+            self.client.input.advance(n);
+            n_passing -= n;
+            if n_passing == 0 {
+                return Ok(());
+            }
+            if self.client.fill().await? == 0 {
+                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY").into());
+            }
+        }
     }
 
     pub(super) async fn flush_backend(&mut self, idx: usize) -> std::io::Result<()> {

@@ -29,6 +29,7 @@ impl Conversation {
     pub(super) async fn copy_in_many(&mut self, sql: &[u8], plan: &CopyPlan) -> Result<(), Failure> {
         let idxs = self.start_copies(sql, plan.shards).await?;
         self.client.flush().await?;
+        self.is_sync_spent = true;
         let outcome = self.split_copy(plan, &idxs).await;
         for &idx in &idxs {
             let output = &mut self.enlisted[idx].lease.socket.output;
@@ -119,22 +120,36 @@ impl Conversation {
         let mut splitter = plan.split.as_ref().map(|split| CopySplitter::new(split, &self.plan_settings, self.now_micros));
         let mut rows = vec![BytesMut::new(); self.view.topology.shards.len()];
         let mut n_passing = 0;
+        let outcome = self.split_messages(plan, idxs, (&mut splitter, &mut rows), &mut n_passing).await;
+        if !matches!(outcome, Ok(Ended::Done)) {
+            self.discard_copy_data(n_passing).await?;
+        }
+        outcome
+    }
+
+    async fn split_messages(
+        &mut self,
+        plan: &CopyPlan,
+        idxs: &[usize],
+        (splitter, rows): (&mut Option<CopySplitter>, &mut Vec<BytesMut>),
+        n_passing: &mut usize,
+    ) -> Result<Ended, Failure> {
         loop {
-            match copy_input(&self.client.input, n_passing)? {
+            match copy_input(&self.client.input, *n_passing)? {
                 CopyInput::Data(n) => {
-                    let is_new = n_passing == 0;
-                    let whole = if is_new { message_len(&self.client.input) } else { n_passing };
+                    let is_new = *n_passing == 0;
+                    let whole = if is_new { message_len(&self.client.input) } else { *n_passing };
                     let chunk = self.client.input.split_to(n);
-                    n_passing = whole - n;
+                    *n_passing = whole - n;
                     let payload = if is_new { chunk.get(HEADER_LEN..).unwrap_or_default() } else { &chunk };
-                    self.place_rows(splitter.as_mut(), payload, plan.shards, &mut rows)?;
+                    self.place_rows(splitter.as_mut(), payload, plan.shards, rows)?;
                 }
                 CopyInput::Done(n) => {
                     self.client.input.advance(n);
-                    if let Some(splitter) = &mut splitter {
-                        splitter.finish(&mut rows).map_err(Failure::client)?;
+                    if let Some(splitter) = splitter {
+                        splitter.finish(rows).map_err(Failure::client)?;
                     }
-                    self.stage(idxs, &mut rows);
+                    self.stage(idxs, rows);
                     return Ok(Ended::Done);
                 }
                 CopyInput::Fail(n) => {
@@ -149,7 +164,7 @@ impl Conversation {
                     }
                 }
             }
-            if !self.flush_full(idxs, &mut rows).await? {
+            if !self.flush_full(idxs, rows).await? {
                 return Ok(Ended::ShardRefused);
             }
         }

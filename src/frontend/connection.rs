@@ -77,6 +77,9 @@ impl Drop for Registered<'_> {
 }
 
 async fn end_session(mut conversation: Conversation, outcome: Result<(), Failure>) {
+    if let Err(Failure::Client(error)) = &outcome {
+        tracing::info!(client = conversation.entry.id, %error, "a client's connection broke");
+    }
     if let Err(Failure::Fatal(report)) = outcome {
         conversation.database.counters.count_error(ErrorKind::Client);
         wire::report(&mut conversation.client.output, Severity::Fatal, &report);
@@ -132,7 +135,7 @@ impl Loop<'_> {
                 Next::End { has_sync: false, len } if is_skipping => drop(self.take(0, len)),
                 Next::End { has_sync, len } => {
                     let went_on = self.run_batch(&mut messages, &mut batch_len, len, has_sync).await?;
-                    is_skipping = !has_sync && !went_on;
+                    is_skipping = !went_on;
                     if !has_sync {
                         self.conversation.client.flush().await?;
                     }

@@ -65,7 +65,7 @@ fn the_core_is_pure() {
             continue;
         }
         for (idx, line) in product_lines(&text) {
-            if let Some(word) = IMPURE.iter().find(|word| line.contains(**word)) {
+            if let Some(word) = IMPURE.iter().find(|word| has_word(line, word)) {
                 faults.push(format!("{}:{}: `{word}` in the pure core", path.display(), idx + 1));
             }
         }
@@ -159,6 +159,11 @@ fn imports(text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// Whether `word` stands in `line` as more than the end of a longer name.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_'))
 }
 
 /// Lines with their indexes, without comments and without the unit tests at a file's end.

@@ -7,16 +7,6 @@ use trunkline::demo::postgres::Login;
 
 use super::{DATABASE, Postgres, Proxy, ProxyOptions, Scratch, connect_to};
 
-/// The demo's tables, and one for each further type of hash key.
-pub(crate) const SCHEMA: &str = concat!(
-    include_str!("../../../sql/demo/schema.sql"),
-    "
-    CREATE TABLE docs (slug text PRIMARY KEY, body text);
-    CREATE TABLE visits (visit_id uuid PRIMARY KEY, page text);
-    CREATE TABLE parts (part_id integer PRIMARY KEY, name text, weight numeric, made date, is_new boolean, ratio float8);
-    "
-);
-
 pub(crate) struct ClusterOptions<'a> {
     pub(crate) n_shards: usize,
     pub(crate) has_replicas: bool,
@@ -42,7 +32,6 @@ impl Cluster {
         let (mut shards, mut replicas) = (Vec::new(), Vec::new());
         for idx in 0..options.n_shards {
             let shard = Postgres::start(&scratch, &format!("shard{idx}"), &options.login, options.settings).await;
-            create_schema(shard.port(), &options.login).await;
             if options.has_replicas {
                 replicas.push(shard.replica(&scratch, &format!("replica{idx}")).await);
             }
@@ -93,7 +82,6 @@ impl Single {
     pub(crate) async fn start() -> Self {
         let scratch = Scratch::new();
         let server = Postgres::start(&scratch, "single", &Login::Trust, &[]).await;
-        create_schema(server.port(), &Login::Trust).await;
         Self { server, _scratch: scratch }
     }
 
@@ -108,17 +96,6 @@ pub(crate) async fn load_both(proxy: &Client, single: &Client, statements: &[Str
         proxy.batch_execute(sql).await.unwrap_or_else(|error| panic!("proxy: {sql:.200}: {error:?}"));
         single.batch_execute(sql).await.unwrap_or_else(|error| panic!("single: {sql:.200}: {error:?}"));
     }
-}
-
-async fn create_schema(port: u16, login: &Login) {
-    let password = match login {
-        Login::Trust => String::new(),
-        Login::Scram { password } => format!("password='{password}'"),
-    };
-    let target = |dbname| format!("host=127.0.0.1 port={port} user=postgres dbname={dbname} {password}");
-    let client = super::connect_with(&target("postgres")).await.unwrap();
-    client.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await.unwrap();
-    super::connect_with(&target(DATABASE)).await.unwrap().batch_execute(SCHEMA).await.unwrap();
 }
 
 /// Placement over `n` shards. Regions go round: us shard 0, uk shard 1, jp shard 2, de has the default; tiers likewise.

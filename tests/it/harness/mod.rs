@@ -41,7 +41,7 @@ impl Scratch {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("trunkline-it-{}-{number}", std::process::id()));
+        let path = scratch_root().join(format!("trunkline-it-{}-{number}", std::process::id()));
         if path.exists() {
             std::fs::remove_dir_all(&path).unwrap();
         }
@@ -65,6 +65,19 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
+}
+
+/// Where test servers live: in memory if there is room for many of them, else in the directory for temporary files.
+fn scratch_root() -> &'static Path {
+    const NEEDED_KILOBYTES: u64 = 4 << 20;
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let df = std::process::Command::new("df").args(["-Pk", "/dev/shm"]).output();
+        let text = df.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let available = text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
+        let is_roomy = available.is_some_and(|kilobytes| kilobytes >= NEEDED_KILOBYTES);
+        if is_roomy { PathBuf::from("/dev/shm") } else { std::env::temp_dir() }
+    })
 }
 
 /// A port that nothing listens on now.

@@ -1,11 +1,22 @@
 //! One Postgres server of a test.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 use trunkline::demo::postgres::{Login, Server, ServerSpec, THROWAWAY_SETTINGS};
 
-use super::{Scratch, free_port, installation};
+use super::{DATABASE, Scratch, connect_with, free_port, installation, scratch_root};
+
+/// The demo's tables, and one for each further type of hash key.
+const SCHEMA: &str = concat!(
+    include_str!("../../../sql/demo/schema.sql"),
+    "
+    CREATE TABLE docs (slug text PRIMARY KEY, body text);
+    CREATE TABLE visits (visit_id uuid PRIMARY KEY, page text);
+    CREATE TABLE parts (part_id integer PRIMARY KEY, name text, weight numeric, made date, is_new boolean, ratio float8);
+    "
+);
 
 /// A server that can be killed and started again on the same port.
 pub(crate) struct Postgres {
@@ -14,7 +25,7 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// A new server below `scratch`. `settings` come after those of all tests.
+    /// A new server below `scratch` with the test schema and no rows. `settings` come after those of all tests.
     pub(crate) async fn start(scratch: &Scratch, name: &str, login: &Login, settings: &[(&str, &str)]) -> Self {
         let data_dir = scratch.path().join(name);
         match login {
@@ -22,7 +33,11 @@ impl Postgres {
             Login::Trust => installation().copy_cluster(&template().await, &data_dir).await.unwrap(),
             Login::Scram { .. } => installation().initdb(&data_dir, login).await.unwrap(),
         }
-        Self::start_in(scratch, data_dir, settings).await
+        let server = Self::start_in(scratch, data_dir, settings).await;
+        if matches!(login, Login::Scram { .. }) {
+            create_schema(server.port(), login).await;
+        }
+        server
     }
 
     /// A streaming replica of this server.
@@ -82,13 +97,15 @@ impl Postgres {
     }
 }
 
-/// A cluster made by initdb once for all test processes of this user and version.
+/// A stopped cluster with the test schema, made once for all test processes of this user and version.
 async fn template() -> PathBuf {
     let installation = installation();
     let owner = installation.account.as_ref().map_or("self", |account| &account.name);
     let user = std::fs::metadata("/proc/self").map(|process| std::os::unix::fs::MetadataExt::uid(&process)).unwrap();
-    let name = format!("trunkline-it-template-{}-{user}-{owner}", installation.version);
-    let path = std::env::temp_dir().join(name);
+    let mut hasher = DefaultHasher::new();
+    SCHEMA.hash(&mut hasher);
+    let name = format!("trunkline-it-template-{}-{user}-{owner}-{:x}", installation.version, hasher.finish());
+    let path = scratch_root().join(name);
     let lock = File::create(path.with_extension("lock")).unwrap();
     lock.lock().unwrap();
     if !path.exists() {
@@ -97,7 +114,23 @@ async fn template() -> PathBuf {
             std::fs::remove_dir_all(&unfinished).unwrap();
         }
         installation.initdb(&unfinished, &Login::Trust).await.unwrap();
+        let spec = ServerSpec { data_dir: unfinished.clone(), port: free_port(), settings: Vec::new(), scratch_dir: None };
+        let server = Server::start(installation, spec).await.unwrap();
+        create_schema(server.port(), &Login::Trust).await;
+        server.stop().await;
         std::fs::rename(&unfinished, &path).unwrap();
     }
     path
+}
+
+/// Makes the database and the tables of the tests.
+async fn create_schema(port: u16, login: &Login) {
+    let password = match login {
+        Login::Trust => String::new(),
+        Login::Scram { password } => format!("password='{password}'"),
+    };
+    let target = |dbname| format!("host=127.0.0.1 port={port} user=postgres dbname={dbname} {password}");
+    let client = connect_with(&target("postgres")).await.unwrap();
+    client.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await.unwrap();
+    connect_with(&target(DATABASE)).await.unwrap().batch_execute(SCHEMA).await.unwrap();
 }
