@@ -57,7 +57,7 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
         return Ok(body);
     }
     let parsed = parse(sql, context.settings.has_standard_strings)?;
-    let collected = collect(&parsed, literals, context);
+    let mut collected = collect(&parsed, literals, context);
     if collected.facts.opaque.is_yes() {
         return Err(Refusal::new(RefusalCode::SetOperation, "TABLE inside a query is not supported across shards"));
     }
@@ -70,7 +70,7 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
             _ if collected.facts.nested_write.is_yes() => Kind::Write,
             _ => Kind::Read,
         },
-        Statement::Insert(insert) => match insert::analyze(insert, &parsed, &collected, literals, context)? {
+        Statement::Insert(insert) => match insert::analyze(insert, &parsed, &mut collected, literals, context)? {
             Some(template) => Kind::Insert(Box::new(template)),
             None => Kind::Write,
         },

@@ -9,6 +9,7 @@ use super::functions::{FunctionCall, Nature};
 use super::insert::assigned;
 use super::names::{Target, table_name};
 use super::refusal::{Refusal, RefusalCode};
+use crate::topology::ShardSet;
 
 /// Binds a write that is not an INSERT into a sharded table.
 pub(super) fn bind(statement: &StatementTemplate, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
@@ -16,6 +17,12 @@ pub(super) fn bind(statement: &StatementTemplate, values: &Values<'_>, context: 
     refuse_key_updates(&statement.parsed.statement, &written, context)?;
     let sets = shard_sets(&statement.collected, values, context);
     let shards = union(&sets);
+    let is_placed =
+        |(table_ref, set): (&TableRef, &ShardSet)| !table_ref.is_written || table_ref.key().is_none() || !set.is_empty();
+    if matches!(statement.parsed.statement, Statement::Insert(_)) && !statement.collected.refs.iter().zip(&sets).all(is_placed) {
+        // A NULL or unmapped key has no shard: sent to any one, the row would be lost there.
+        return Err(Refusal::new(RefusalCode::InsertSelect, "INSERT … SELECT of a key that has no shard is not supported"));
+    }
     if written.iter().any(|table_ref| matches!(table_ref.target, Target::Reference(_))) {
         return reference(statement, &written, !shards.is_empty(), context);
     }
@@ -31,7 +38,7 @@ pub(super) fn bind(statement: &StatementTemplate, values: &Values<'_>, context: 
 
 fn on_many(statement: &Statement, written: &[&TableRef], context: &Context<'_>) -> Refusal {
     let (code, verb) = match statement {
-        Statement::Insert(_) => (RefusalCode::InsertSelect, "INSERT that reads rows of another shard"),
+        Statement::Insert(_) => (RefusalCode::InsertSelect, "INSERT … SELECT on more than one shard"),
         Statement::Update(_) => (RefusalCode::WriteOnManyShards, "UPDATE on more than one shard"),
         Statement::Delete(_) => (RefusalCode::WriteOnManyShards, "DELETE on more than one shard"),
         _ => (RefusalCode::WriteOnManyShards, "MERGE on more than one shard"),

@@ -14,6 +14,7 @@ use super::functions::Nature;
 use super::names::{Target, folded_parts, last_part, relation_of, table_name};
 use super::predicate;
 use super::refusal::{Refusal, RefusalCode};
+use super::selected;
 use super::shape;
 use super::slot::{Binding, Operand, Slot, SlotValue, TimeOperand, string_content};
 use super::text::{Parsed, after_closing, byte_range, parse, split_commas, tokens_of};
@@ -45,7 +46,7 @@ enum RowShard {
 pub(super) fn analyze(
     insert: &Insert,
     parsed: &Parsed,
-    collected: &Collected,
+    collected: &mut Collected,
     literals: &[Literal],
     context: &Context<'_>,
 ) -> Result<Option<InsertTemplate>, Refusal> {
@@ -53,7 +54,7 @@ pub(super) fn analyze(
         return Err(Refusal::new(RefusalCode::Unparsed, "the planner does not know this form of INSERT"));
     };
     let Some(target_idx) = collected.refs.iter().position(|table_ref| table_ref.is_written) else { return Ok(None) };
-    let target = &collected.refs[target_idx];
+    let target = collected.refs[target_idx].clone();
     let parts = folded_parts(name);
     let table = table_name(&parts, context);
     let Some(key) = target.key() else {
@@ -72,10 +73,14 @@ pub(super) fn analyze(
         Some(SetExpr::Values(rows)) if insert.source.as_ref().is_some_and(|source| source.with.is_none()) => {
             rows.rows.iter().map(|row| row.content.as_slice()).collect()
         }
-        Some(_) => {
-            return Err(
-                Refusal::new(RefusalCode::InsertSelect, "INSERT … SELECT into a sharded table is not supported").at(&table, None)
-            );
+        Some(body) => {
+            let places = key_places(insert, key, &relation, &table)?;
+            // The scope of a WITH query must not be taken for the source's own.
+            if insert.source.as_ref().is_some_and(|source| source.with.is_none()) {
+                let mut collector = Collector::bare(parsed, literals, context);
+                selected::bind_target(body, &places, &mut collector, collected, target_idx);
+            }
+            return Ok(None);
         }
         None => vec![&[] as &[Expr]],
     };
@@ -87,10 +92,10 @@ pub(super) fn analyze(
 }
 
 /// Where a key column's value stands in a row.
-struct KeyPlace {
-    column: Column,
+pub(super) struct KeyPlace {
+    pub(super) column: Column,
     /// `None`: left out.
-    value_idx: Option<usize>,
+    pub(super) value_idx: Option<usize>,
 }
 
 fn key_places(insert: &Insert, key: &Key, relation: &Relation, table: &TableName) -> Result<Vec<KeyPlace>, Refusal> {

@@ -33,6 +33,7 @@ mod predicate;
 mod refusal;
 mod scope;
 mod select;
+mod selected;
 mod shape;
 mod slot;
 mod template;
