@@ -105,10 +105,10 @@ struct BindParts<'a> {
 
 impl Conversation {
     /// Looks at every message up to the first that fails.
-    pub(super) fn plan_batch(&mut self, batch: &Batch) -> Vec<Action> {
+    pub(super) async fn plan_batch(&mut self, batch: &Batch) -> Vec<Action> {
         let mut actions = Vec::with_capacity(batch.messages.len());
         for (tag, range) in &batch.messages {
-            match self.plan_message(*tag, &batch.bytes, range.clone()) {
+            match self.plan_message(*tag, &batch.bytes, range.clone()).await {
                 Ok(action) => actions.push(action),
                 Err(failure) => {
                     actions.push(Action::Fail(failure));
@@ -119,12 +119,12 @@ impl Conversation {
         actions
     }
 
-    fn plan_message(&mut self, tag: u8, bytes: &[u8], range: Range<usize>) -> Result<Action, Failure> {
+    async fn plan_message(&mut self, tag: u8, bytes: &[u8], range: Range<usize>) -> Result<Action, Failure> {
         let body = &bytes[range.clone()];
         let mut reader = BodyReader(body);
         match tag {
-            b'P' => self.plan_parse(reader),
-            b'B' => self.plan_bind(body, range.start),
+            b'P' => self.plan_parse(reader).await,
+            b'B' => self.plan_bind(body, range.start).await,
             b'D' | b'C' => {
                 let (kind, name) = (reader.u8(), reader.c_string());
                 match (tag, kind.zip(name)) {
@@ -182,7 +182,7 @@ impl Conversation {
         if ends_transaction(statement.cached.template.class()) { Ok(()) } else { self.check_not_failed() }
     }
 
-    fn plan_parse(&mut self, mut reader: BodyReader<'_>) -> Result<Action, Failure> {
+    async fn plan_parse(&mut self, mut reader: BodyReader<'_>) -> Result<Action, Failure> {
         let invalid = || malformed("invalid PARSE message");
         let (name, sql) = reader.c_string().zip(reader.c_string()).ok_or_else(invalid)?;
         let n_types = reader.i16().ok_or_else(invalid)?;
@@ -192,7 +192,7 @@ impl Conversation {
             return Err(Failure::client(Report::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message)));
         }
         self.check_single(sql)?;
-        let cached = self.cached_template(sql)?;
+        let cached = self.cached_template(sql).await?;
         if !ends_transaction(cached.template.class()) {
             self.check_not_failed()?;
         }
@@ -212,12 +212,12 @@ impl Conversation {
         Err(Failure::client(Report::new(SqlState::SYNTAX_ERROR, message)))
     }
 
-    fn cached_template(&mut self, sql: &[u8]) -> Result<Arc<CachedTemplate>, Failure> {
+    async fn cached_template(&mut self, sql: &[u8]) -> Result<Arc<CachedTemplate>, Failure> {
         let text = self.planning_text(sql)?;
-        self.template(text.trim_end().trim_end_matches(';')).map_err(Failure::from)
+        self.fresh_template(text.trim_end().trim_end_matches(';')).await.map_err(Failure::from)
     }
 
-    fn plan_bind(&mut self, body: &[u8], body_start: usize) -> Result<Action, Failure> {
+    async fn plan_bind(&mut self, body: &[u8], body_start: usize) -> Result<Action, Failure> {
         let parts = bind_parts(body).ok_or_else(|| malformed("invalid BIND message"))?;
         let mut statement = self.statement(parts.statement)?.clone();
         self.check_exit(&statement)?;
@@ -226,7 +226,7 @@ impl Conversation {
             return Err(Failure::client(Report::new(SqlState::DUPLICATE_CURSOR, message)));
         }
         if statement.generation != self.view.generation {
-            statement.cached = self.cached_template(&statement.prepared.sql)?;
+            statement.cached = self.cached_template(&statement.prepared.sql).await?;
             statement.generation = self.view.generation;
             self.statements.insert(Bytes::copy_from_slice(parts.statement), statement.clone());
         }

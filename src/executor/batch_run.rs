@@ -46,7 +46,7 @@ impl Conversation {
     pub async fn extended(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
         self.begin_statement();
         self.is_sync_spent = false;
-        let actions = self.plan_batch(batch);
+        let actions = self.plan_batch(batch).await;
         if self.needs_block(&actions, batch.has_sync) {
             self.transaction.begin(Phase::Implicit, "", &self.settings);
         }
@@ -362,7 +362,7 @@ impl Conversation {
         let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
         let sql = sql.trim_end().trim_end_matches(';');
         if let Plan::Command(command) = plan {
-            return self.run_command(command, sql).await.map(drop);
+            return self.run_command(command, sql, Ready::Swallow).await.map(drop);
         }
         if max_rows > 0 && matches!(plan, Plan::Merge(_) | Plan::Combine(_)) {
             return Err(Failure::refused(

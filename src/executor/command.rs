@@ -3,6 +3,7 @@
 use super::Conversation;
 use super::conversation::unpooled;
 use super::failure::Failure;
+use super::relay::Ready;
 use crate::config::PoolMode;
 use crate::plan::Access;
 use crate::session::settings::SettingValue;
@@ -23,7 +24,7 @@ const KEEP_STATE_HINT: &str = "Use pool.mode = \"session\", or do without.";
 
 impl Conversation {
     /// Acts on a command and writes its CommandComplete. True if ReadyForQuery is already with the client.
-    pub(super) async fn run_command(&mut self, command: &Command, sql: &str) -> Result<bool, Failure> {
+    pub(super) async fn run_command(&mut self, command: &Command, sql: &str, ready: Ready) -> Result<bool, Failure> {
         match command {
             Command::Begin { modes } => self.begin(modes, sql).await?,
             Command::Commit { and_chain } => self.end_block(BlockEnd::Commit, *and_chain).await?,
@@ -42,17 +43,21 @@ impl Conversation {
             Command::Show { name } if name.starts_with("trunkline.") => return Err(unknown_setting(name)),
             Command::Show { .. } => {
                 let shard = self.any_shard();
-                return self.forward(shard, Access::Read, sql.as_bytes(), Leftover::Nothing).await;
+                return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::Nothing, ready).await;
             }
-            Command::Fetch { name } | Command::Close { name: Some(name) } => return self.forward_to_cursor(name, sql).await,
+            Command::Fetch { name } | Command::Close { name: Some(name) } => {
+                return self.forward_to_cursor(name, sql, ready).await;
+            }
             Command::Close { name: None } => {
                 self.block.cursors.clear();
                 self.tell_transaction(sql).await?;
                 self.complete("CLOSE CURSOR ALL");
             }
-            Command::Declare { .. } | Command::Prepare { .. } | Command::Execute { .. } => return self.keep_state(sql).await,
-            Command::Listen | Command::Load | Command::Notify | Command::LockTable => return self.keep_state(sql).await,
-            Command::Unlisten if self.is_session_pooled() => return self.keep_state(sql).await,
+            Command::Declare { .. } | Command::Prepare { .. } | Command::Execute { .. } => {
+                return self.keep_state(sql, ready).await;
+            }
+            Command::Listen | Command::Load | Command::Notify | Command::LockTable => return self.keep_state(sql, ready).await,
+            Command::Unlisten if self.is_session_pooled() => return self.keep_state(sql, ready).await,
             // Nobody listens: nothing is to be stopped.
             Command::Unlisten => self.complete("UNLISTEN"),
             Command::TwoPhase => {
@@ -79,23 +84,23 @@ impl Conversation {
     }
 
     /// What only a backend of one's own can keep: forwarded where the client has one, else refused by name.
-    async fn keep_state(&mut self, sql: &str) -> Result<bool, Failure> {
+    async fn keep_state(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
         let is_own = self.is_session_pooled() || (self.transaction.is_open() && sql_word(sql) == "LOCK");
         match self.view.topology.only_shard() {
             Some(shard) if is_own || sql_word(sql) == "NOTIFY" => {
-                self.forward(shard, Access::Write, sql.as_bytes(), Leftover::Nothing).await
+                self.forward((shard, Access::Write), sql.as_bytes(), Leftover::Nothing, ready).await
             }
             _ => Err(unpooled(&format!("{} keeps state in one server's session", sql_word(sql)), KEEP_STATE_HINT)),
         }
     }
 
-    async fn forward_to_cursor(&mut self, name: &str, sql: &str) -> Result<bool, Failure> {
+    async fn forward_to_cursor(&mut self, name: &str, sql: &str, ready: Ready) -> Result<bool, Failure> {
         let shard = match self.block.cursors.get(name) {
             Some(shard) => *shard,
             // The server says that there is no such cursor.
             None => self.any_shard(),
         };
-        self.forward(shard, Access::Read, sql.as_bytes(), Leftover::Nothing).await
+        self.forward((shard, Access::Read), sql.as_bytes(), Leftover::Nothing, ready).await
     }
 
     async fn begin(&mut self, modes: &str, sql: &str) -> Result<(), Failure> {

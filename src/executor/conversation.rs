@@ -14,11 +14,11 @@ use super::enlist::Enlisted;
 use super::templates::CachedTemplate;
 use super::timer::Timer;
 use super::{CancelTarget, Database, Failure, View};
-use crate::backend::{Socket, UserPools};
+use crate::backend::{Credentials, Socket, UserPools};
 use crate::config::PoolMode;
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
-use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, Values, analyze};
+use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze};
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, leftover};
@@ -27,10 +27,10 @@ use crate::sql::{Fingerprint, fingerprint};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
-/// Who the client is, here and towards the servers.
+/// Who the client is towards the servers.
 #[derive(Debug, Clone)]
 pub struct SessionUser {
-    pub name: String,
+    pub credentials: Credentials,
     pub pools: Arc<UserPools>,
 }
 
@@ -179,7 +179,7 @@ impl Conversation {
             Some(SettingValue::Text(value) | SettingValue::Sql(value)) => value.as_str(),
             None => "\"$user\", public",
         };
-        let user = &self.user.name;
+        let user = &self.user.credentials.user;
         self.plan_settings.search_path = search_path
             .split(',')
             .map(|name| name.trim().trim_matches(['"', '\'']))
@@ -198,10 +198,7 @@ impl Conversation {
 
     /// Begins a statement: the newest view, a deadline, and outside a transaction its time.
     pub(super) fn begin_statement(&mut self) {
-        if !self.database.is_current(&self.view) {
-            self.view = self.database.view();
-            self.hash_context();
-        }
+        self.renew_view();
         if !self.transaction.is_open() {
             self.now_micros = now_micros();
         }
@@ -216,6 +213,33 @@ impl Conversation {
         let outcome = self.template_of(sql, &print);
         self.fingerprint = print;
         outcome
+    }
+
+    /// The template of one statement. A table that the snapshot does not know may be new: the catalog is then read again.
+    pub(super) async fn fresh_template(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
+        match self.template(sql) {
+            Err(refusal) if refusal.code == RefusalCode::UndefinedTable && self.database.may_refresh() => {
+                self.refresh_schema().await;
+                self.renew_view();
+                self.template(sql)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Takes the newest view, after a reload that of the database's successor.
+    fn renew_view(&mut self) {
+        if !self.transaction.is_open()
+            && self.enlisted.is_empty()
+            && let Some(successor) = self.database.successor()
+        {
+            self.user.pools = successor.pools.of_user(&self.user.credentials);
+            self.database = successor;
+        }
+        if !self.database.is_current(&self.view) {
+            self.view = self.database.view();
+            self.hash_context();
+        }
     }
 
     fn template_of(&self, sql: &str, print: &Fingerprint) -> Result<Arc<CachedTemplate>, Refusal> {

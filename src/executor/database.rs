@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
@@ -55,7 +55,7 @@ pub struct Database {
     pub board: Arc<Board>,
     pub pools: Pools,
     pub counters: Arc<DatabaseCounters>,
-    pub interner: Interner,
+    pub interner: Arc<Interner>,
     pub(super) descriptions: DescriptionCache,
     /// One per worker.
     pub templates: Box<[TemplateCache]>,
@@ -67,21 +67,25 @@ pub struct Database {
     refreshing: Mutex<()>,
     refreshed_at_micros: AtomicI64,
     is_prepared: AtomicBool,
+    /// What a reload has put in its place: sessions move there between two transactions.
+    successor: OnceLock<Arc<Self>>,
     _probing: DropGuard,
 }
 
 impl Database {
-    pub fn new(config: DatabaseConfig, parts: DatabaseParts) -> Self {
+    /// A database as the configuration has it; `predecessor` is the one that it takes the place of. Counters go on, and so do
+    /// the names of prepared statements.
+    pub fn new(config: DatabaseConfig, parts: DatabaseParts, predecessor: Option<&Self>) -> Self {
         let DatabaseParts { query, board, control, registry, n_workers, probing } = parts;
         let topology = Arc::new(config.topology.clone());
-        let generation = 0;
+        let generation = predecessor.map_or(0, |predecessor| predecessor.view().generation + 1);
         Self {
             name: topology.database.clone(),
             pools: Pools::new(&topology, &config.pool, registry),
             query,
             board,
-            counters: Arc::default(),
-            interner: Interner::default(),
+            counters: predecessor.map(|predecessor| Arc::clone(&predecessor.counters)).unwrap_or_default(),
+            interner: predecessor.map(|predecessor| Arc::clone(&predecessor.interner)).unwrap_or_default(),
             descriptions: DescriptionCache::default(),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
@@ -90,6 +94,7 @@ impl Database {
             refreshing: Mutex::new(()),
             refreshed_at_micros: AtomicI64::new(0),
             is_prepared: AtomicBool::new(false),
+            successor: OnceLock::new(),
             _probing: probing,
             config,
         }
@@ -158,6 +163,21 @@ impl Database {
             self.replace_view(None, Some(Arc::new(schema)));
         }
         Ok(())
+    }
+
+    /// Has sessions move to `successor` as soon as they are between two transactions.
+    pub fn retire(&self, successor: &Arc<Self>) {
+        // A database is replaced once: its place is then another's.
+        drop(self.successor.set(Arc::clone(successor)));
+    }
+
+    /// The database that a reload has put in this one's place, and the place of that one, to the newest.
+    pub fn successor(&self) -> Option<Arc<Self>> {
+        let mut newest = self.successor.get()?;
+        while let Some(newer) = newest.successor.get() {
+            newest = newer;
+        }
+        Some(Arc::clone(newest))
     }
 
     /// Whether control tables, watermarks and schema snapshot are there.

@@ -239,9 +239,9 @@ impl Conversation {
 
 /// 57014 that names the shards that were late.
 pub(super) fn timeout_failure(shards: &str) -> Failure {
-    let report = Report::new(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
-        .with_detail(format!("Shard \"{shards}\" did not answer in time."))
-        .with_hint("See query.timeout and query.shard_timeout in the configuration.");
+    let report =
+        Report::new(SqlState::QUERY_CANCELED, format!("canceling statement due to statement timeout on shard \"{shards}\""))
+            .with_hint("See query.timeout and query.shard_timeout in the configuration.");
     Failure::statement(report, ErrorKind::ShardTimeout)
 }
 

@@ -15,10 +15,10 @@ impl Conversation {
     /// Sends a simple query to a shard and relays the answer. True if ReadyForQuery is already with the client.
     pub(super) async fn forward(
         &mut self,
-        shard: ShardId,
-        access: Access,
+        (shard, access): (ShardId, Access),
         sql: &[u8],
         leftover: Leftover,
+        ready: Ready,
     ) -> Result<bool, Failure> {
         let idx = self.enlist(shard, access).await?;
         let connection = self.enlisted[idx].begin_statement();
@@ -30,7 +30,7 @@ impl Conversation {
         let ready = match self.transaction.phase {
             // After an error in a block of several statements its end must be ours.
             Phase::Implicit => Ready::Swallow,
-            Phase::Idle | Phase::Explicit | Phase::Failed => Ready::Relay,
+            Phase::Idle | Phase::Explicit | Phase::Failed => ready,
         };
         let relayed = self.relay(idx, &mut VecDeque::new(), ready, false).await?;
         self.after_relay(idx, &relayed, leftover).await?;

@@ -7,6 +7,7 @@ use super::conversation::route_label;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
+use super::relay::Ready;
 use crate::observe::{ErrorKind, Route, StatementTimer};
 use crate::plan::{Access, Params, Plan};
 use crate::session::transaction::Phase;
@@ -50,7 +51,7 @@ impl Conversation {
     async fn run_string(&mut self, sql: &[u8]) -> Result<bool, Failure> {
         let text = self.planning_text(sql)?;
         if !sql.contains(&b';') && !sql.trim_ascii().is_empty() {
-            return self.run_one(text).await;
+            return self.run_one(text, Ready::Relay).await;
         }
         let statements = split_statements(sql, self.plan_settings.has_standard_strings);
         match statements.as_slice() {
@@ -58,7 +59,7 @@ impl Conversation {
                 wire::bare(&mut self.client.output, b'I');
                 Ok(false)
             }
-            [one] => self.run_one(&text[one.clone()]).await,
+            [one] => self.run_one(&text[one.clone()], Ready::Relay).await,
             several => self.run_several(text, several).await,
         }
     }
@@ -81,13 +82,13 @@ impl Conversation {
     /// Several statements of one string are one implicit transaction. When one shard answers them all, it gets the string.
     async fn run_several(&mut self, text: &str, statements: &[Range<usize>]) -> Result<bool, Failure> {
         if let Some((plan, leftover)) = self.common_route(text, statements)? {
-            return self.run_plan(text, plan, leftover).await;
+            return self.run_plan(text, plan, leftover, Ready::Relay).await;
         }
         if self.transaction.phase == Phase::Idle {
             self.transaction.begin(Phase::Implicit, "", &self.settings);
         }
         for range in statements {
-            self.run_one(&text[range.clone()]).await?;
+            self.run_one(&text[range.clone()], Ready::Swallow).await?;
         }
         if self.transaction.phase == Phase::Implicit {
             self.commit().await?;
@@ -124,8 +125,8 @@ impl Conversation {
     }
 
     /// Runs one statement. True if ReadyForQuery is already with the client.
-    async fn run_one(&mut self, sql: &str) -> Result<bool, Failure> {
-        let cached = match self.template(sql) {
+    async fn run_one(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
+        let cached = match self.fresh_template(sql).await {
             Ok(cached) => cached,
             Err(refusal) => {
                 self.check_not_failed()?;
@@ -143,18 +144,18 @@ impl Conversation {
         {
             self.block.cursors.insert(name.clone(), *shard);
         }
-        self.run_plan(sql, plan, cached.leftover).await
+        self.run_plan(sql, plan, cached.leftover, ready).await
     }
 
-    async fn run_plan(&mut self, sql: &str, plan: Plan, leftover: Leftover) -> Result<bool, Failure> {
+    async fn run_plan(&mut self, sql: &str, plan: Plan, leftover: Leftover, ready: Ready) -> Result<bool, Failure> {
         let _timer = StatementTimer::start(self.database.counters.clone(), route_label(&plan));
         match plan {
-            Plan::Route { shard, access } => self.forward(shard, access, sql.as_bytes(), leftover).await,
+            Plan::Route { shard, access } => self.forward((shard, access), sql.as_bytes(), leftover, ready).await,
             Plan::AnyOne { access } => {
                 let shard = self.any_shard();
-                self.forward(shard, access, sql.as_bytes(), leftover).await
+                self.forward((shard, access), sql.as_bytes(), leftover, ready).await
             }
-            Plan::Command(command) => self.run_command(&command, sql).await,
+            Plan::Command(command) => self.run_command(&command, sql, ready).await,
             plan => self.run_many(sql, &plan, &BoundValues::none(), Description::Send).await.map(|()| false),
         }
     }

@@ -170,7 +170,7 @@ pub(super) async fn open_session(
     };
     let credentials = Credentials { user: identity.backend_user, password: identity.backend_password };
     let pools = database.pools.of_user(&credentials);
-    let user = SessionUser { name: credentials.user, pools };
+    let user = SessionUser { credentials, pools };
     let mut conversation = Conversation::new(socket, database, user, entry, startup.session_settings());
     if let Err(failure) = conversation.open().await {
         let end = match failure {

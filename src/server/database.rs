@@ -41,12 +41,18 @@ impl Builder {
     /// Every database of a configuration, with probers running; nothing was asked of a server yet.
     pub(super) fn build_all(&self, config: &Config) -> Result<Databases, (String, DatabaseError)> {
         let build = |(name, database): (&String, &DatabaseConfig)| {
-            self.build(config, database).map(|built| (name.clone(), Arc::new(built))).map_err(|error| (name.clone(), error))
+            self.build(config, database, None).map(|built| (name.clone(), Arc::new(built))).map_err(|error| (name.clone(), error))
         };
         config.databases.iter().map(build).collect()
     }
 
-    pub(super) fn build(&self, config: &Config, database: &DatabaseConfig) -> Result<Database, DatabaseError> {
+    /// One database; `predecessor` is the one that it takes the place of.
+    pub(super) fn build(
+        &self,
+        config: &Config,
+        database: &DatabaseConfig,
+        predecessor: Option<&Database>,
+    ) -> Result<Database, DatabaseError> {
         let board = Arc::new(Board::new(&database.topology));
         // Probers end with the process, or with the last user of a database that a reload has replaced.
         let probing = self.stop.child_token();
@@ -63,7 +69,7 @@ impl Builder {
             n_workers: config.server.workers,
             probing: probing.drop_guard(),
         };
-        Ok(Database::new(database.clone(), parts))
+        Ok(Database::new(database.clone(), parts, predecessor))
     }
 }
 

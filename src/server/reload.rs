@@ -42,6 +42,11 @@ impl Reloader {
             first_round(&database.board, config.health.timeout).await;
             prepare(database).await;
         }
+        for (name, database) in &databases {
+            if let Some(predecessor) = served.databases.get(name).filter(|old| !Arc::ptr_eq(old, database)) {
+                predecessor.retire(database);
+            }
+        }
         self.view.send_replace(Arc::new(super::admin_view(&config, &databases)));
         self.gate.replace(Served { config, databases });
         let mut words = vec![if changes.live.is_empty() {
@@ -63,7 +68,10 @@ impl Reloader {
             let kept = served.databases.get(name).filter(|kept| is_shared_equal && kept.config == *database);
             let database = match kept {
                 Some(kept) => Arc::clone(kept),
-                None => Arc::new(self.builder.build(config, database).map_err(|error| (name.clone(), error))?),
+                None => {
+                    let predecessor = served.databases.get(name).map(|predecessor| &**predecessor);
+                    Arc::new(self.builder.build(config, database, predecessor).map_err(|error| (name.clone(), error))?)
+                }
             };
             databases.insert(name.clone(), database);
         }
