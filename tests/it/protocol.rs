@@ -249,6 +249,7 @@ async fn n_waiting_for_locks(shards: &[Client]) -> i32 {
 async fn a_cancel_request_ends_a_statement_on_one_shard_and_on_all() {
     let (cluster, proxy) = start(3).await;
     let client = proxy.connect().await;
+    let prepared = client.prepare("SELECT user_id FROM users").await.unwrap();
     // Those who look are not those who lock: within a transaction pg_stat_activity does not change.
     let (mut lockers, mut watchers) = (Vec::new(), Vec::new());
     for shard_idx in 0..3 {
@@ -267,6 +268,14 @@ async fn a_cancel_request_ends_a_statement_on_one_shard_and_on_all() {
         assert_eq!(sqlstate, "57014", "{sql}: {message}");
         assert_eq!(value(&client, "SELECT 1").await, "1");
     }
+    // Nothing is left to describe: all three are asked, and all three are cancelled.
+    let cancel = async {
+        poll("all servers wait for a lock", async || n_waiting_for_locks(&watchers).await == 3).await;
+        client.cancel_token().cancel_query(NoTls).await.unwrap();
+    };
+    let (failed, ()) = tokio::join!(client.query(&prepared, &[]), cancel);
+    assert_eq!(failed.unwrap_err().code().unwrap().code(), "57014");
+    poll("no server waits any more", async || n_waiting_for_locks(&watchers).await == 0).await;
     // A token that names no session harms nobody.
     let mut raw = Raw::open(proxy.port).await;
     raw.send(&with_length(&[80_877_102_u32.to_be_bytes(), 77_u32.to_be_bytes(), 78_u32.to_be_bytes()].concat())).await;
