@@ -7,7 +7,7 @@ use sqlparser::ast::{SetExpr, Statement};
 use super::collect::{Collected, TableRef, collect};
 use super::condition::{Alternatives, Condition, intersect, shards_of, summary};
 use super::contract::{Access, Context, Plan, Values};
-use super::functions::{FunctionCall, Nature};
+use super::functions::{CallForm, FunctionCall, Nature};
 use super::insert::InsertTemplate;
 use super::names::Target;
 use super::refusal::{Refusal, RefusalCode};
@@ -25,7 +25,11 @@ pub(super) enum Body {
     Fixed(Plan),
     Statement(Box<StatementTemplate>),
     /// What the statement in this part of the text does; refused with `code` when that is more than one shard's.
-    Inner { template: Box<Template>, part: Range<usize>, code: RefusalCode },
+    Inner {
+        template: Box<Template>,
+        part: Range<usize>,
+        code: RefusalCode,
+    },
 }
 
 /// A query with its syntax tree.
@@ -42,7 +46,7 @@ pub(super) struct StatementTemplate {
 pub(super) enum Kind {
     /// SELECT, VALUES.
     Read,
-    Insert(InsertTemplate),
+    Insert(Box<InsertTemplate>),
     /// UPDATE, DELETE, MERGE, and queries with writes inside.
     Write,
 }
@@ -57,11 +61,8 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     if collected.facts.opaque.is_yes() {
         return Err(Refusal::new(RefusalCode::SetOperation, "TABLE inside a query is not supported across shards"));
     }
-    if collected.refs.iter().any(|table_ref| table_ref.target == Target::Missing) {
-        return Ok(Body::Fixed(Plan::AnyOne { access: Access::Write }));
-    }
     for table_ref in &collected.refs {
-        refuse_unplaced(&table_ref.target, context)?;
+        refuse_unplaced(&table_ref.target, &table_ref.name, context)?;
     }
     let kind = match &parsed.statement {
         Statement::Query(query) => match &*query.body {
@@ -70,7 +71,7 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
             _ => Kind::Read,
         },
         Statement::Insert(insert) => match insert::analyze(insert, &parsed, &collected, literals, context)? {
-            Some(template) => Kind::Insert(template),
+            Some(template) => Kind::Insert(Box::new(template)),
             None => Kind::Write,
         },
         Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => Kind::Write,
@@ -101,21 +102,30 @@ fn table_command(sql: &str, context: &Context<'_>) -> Result<Option<Body>, Refus
 }
 
 /// Refuses tables whose rows' place is not known.
-pub(super) fn refuse_unplaced(target: &Target, context: &Context<'_>) -> Result<(), Refusal> {
+///
+/// A table that the snapshot lacks is not sent on: made since then, it could be on any shard, or the parser may have taken a word
+/// of Postgres's syntax for its name.
+pub(super) fn refuse_unplaced(target: &Target, parts: &[String], context: &Context<'_>) -> Result<(), Refusal> {
     match target {
+        Target::Missing => {
+            Err(Refusal::new(RefusalCode::UndefinedTable, format!("relation \"{}\" does not exist", parts.join("."))))
+        }
+
         Target::Unconfigured(name) => {
             Err(Refusal::unconfigured(name, &context.topology.database, RefusalCode::UnconfiguredTable))
         }
         Target::View(name) => {
-            Err(Refusal::new(RefusalCode::UnconfiguredView, format!("view \"{name}\" is not in the configuration")).at(name, None))
+            Err(Refusal::new(RefusalCode::UnconfiguredView, format!("view \"{name}\" is not in the configuration"))
+                .at(name, None))
         }
-        Target::Sharded(_) | Target::Reference(_) | Target::Fixed(_) | Target::System | Target::Missing | Target::Cte => Ok(()),
+        Target::Sharded(_) | Target::Reference(_) | Target::Fixed(_) | Target::System | Target::Cte => Ok(()),
     }
 }
 
 fn access_of(kind: &Kind, collected: &Collected, context: &Context<'_>) -> Access {
     let facts = &collected.facts;
-    let is_write = !matches!(kind, Kind::Read) || facts.locks.is_yes() || facts.select_into.is_yes() || facts.nested_write.is_yes();
+    let is_write =
+        !matches!(kind, Kind::Read) || facts.locks.is_yes() || facts.select_into.is_yes() || facts.nested_write.is_yes();
     let calls_writer = collected.functions.iter().any(|call| is_writer(call, context));
     if is_write || calls_writer { Access::Write } else { Access::Read }
 }
@@ -123,15 +133,17 @@ fn access_of(kind: &Kind, collected: &Collected, context: &Context<'_>) -> Acces
 fn is_writer(call: &FunctionCall, context: &Context<'_>) -> bool {
     match call.nature(context) {
         Nature::Writing => true,
-        Nature::User => !context.schema.user_functions.get(call.short_name()).is_some_and(|v| *v == FunctionVolatility::Immutable),
-        Nature::Pure | Nature::Time | Nature::SplitAggregate | Nature::OtherAggregate | Nature::Server | Nature::Volatile => false,
+        Nature::User => context.schema.user_functions.get(call.short_name()).is_none_or(|v| *v != FunctionVolatility::Immutable),
+        Nature::Pure | Nature::Time | Nature::SplitAggregate | Nature::OtherAggregate | Nature::Server | Nature::Volatile => {
+            false
+        }
     }
 }
 
 /// Whether a function of this name, told without a syntax tree, may write.
 pub(super) fn may_write(name: &str, context: &Context<'_>) -> bool {
     let name = crate::sql::fold_identifier(name).into_owned();
-    let call = FunctionCall { name: vec![name], n_args: 0, is_window: false, is_distinct: false, start: 0 };
+    let call = FunctionCall { name: vec![name], n_args: 0, form: CallForm::Plain, start: 0 };
     match call.nature(context) {
         Nature::Writing => true,
         Nature::User => context.schema.user_functions.get(call.short_name()).is_some_and(|v| *v != FunctionVolatility::Immutable),
@@ -192,7 +204,8 @@ fn own_alternatives(table_ref: &TableRef, binding: Binding<'_>) -> Alternatives 
 
 /// Carries what is known of one key over to the keys that must equal it.
 fn spread(collected: &Collected, all: &mut [Alternatives]) {
-    let type_of = |column: super::collect::KeyColumn| collected.refs[column.ref_idx].key_types.get(column.column_idx).copied().flatten();
+    let type_of =
+        |column: super::collect::KeyColumn| collected.refs[column.ref_idx].key_types.get(column.column_idx).copied().flatten();
     for _ in 0..collected.refs.len().min(8) {
         let mut has_changed = false;
         for edge in &collected.edges {
@@ -259,7 +272,9 @@ impl StatementTemplate {
     /// The new table is not in the configuration: only a default shard can be its home.
     fn select_into(&self, shards: ShardSet, context: &Context<'_>) -> Result<Plan, Refusal> {
         match context.topology.default_shard {
-            Some(home) if shards.is_empty() || shards.single() == Some(home) => Ok(Plan::Route { shard: home, access: Access::Write }),
+            Some(home) if shards.is_empty() || shards.single() == Some(home) => {
+                Ok(Plan::Route { shard: home, access: Access::Write })
+            }
             _ => Err(Refusal::new(RefusalCode::CreateAs, "SELECT INTO is not supported across shards")),
         }
     }

@@ -8,13 +8,13 @@ use sqlparser::ast::{
     Expr, FunctionArguments, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor, With,
 };
 
+use super::Context;
 use super::condition::Condition;
-use super::functions::FunctionCall;
+use super::functions::{CallForm, FunctionCall};
 use super::names::{Target, folded, folded_parts, resolve};
 use super::predicate;
 use super::scope::{Item, Scope, items_of};
-use super::text::{Positions, Parsed};
-use super::Context;
+use super::text::{Parsed, Positions};
 use crate::sql::{KeyType, Literal};
 use crate::topology::{Key, Placement};
 
@@ -65,6 +65,8 @@ pub(super) struct Collected {
     pub(super) refs: Vec<TableRef>,
     pub(super) ref_by_address: HashMap<usize, usize>,
     pub(super) edges: Vec<Edge>,
+    /// Equalities between keys in the ON of FULL JOINs: they bind neither side's rows, yet matches are on one shard.
+    pub(super) full_pairs: Vec<Edge>,
     pub(super) functions: Vec<FunctionCall>,
     pub(super) n_queries: usize,
     /// The scope of the statement's own SELECT.
@@ -229,7 +231,8 @@ impl Collector<'_> {
     /// Adds what a WHERE or ON term says of the tables of the innermost scope.
     pub(super) fn add_conjuncts(&mut self, terms: &[&Expr]) {
         let Some(scope) = self.scopes.last() else { return };
-        let ref_idxs: Vec<(usize, bool)> = scope.items.iter().filter_map(|item| Some((item.ref_idx?, item.is_nullable))).collect();
+        let ref_idxs: Vec<(usize, bool)> =
+            scope.items.iter().filter_map(|item| Some((item.ref_idx?, item.is_nullable))).collect();
         for term in terms {
             for (ref_idx, is_nullable) in &ref_idxs {
                 match predicate::condition(self, term, *ref_idx, *is_nullable) {
@@ -249,7 +252,12 @@ impl Collector<'_> {
                 };
                 let is_distinct = matches!(&function.args, FunctionArguments::List(list)
                     if matches!(list.duplicate_treatment, Some(sqlparser::ast::DuplicateTreatment::Distinct)));
-                self.push_function(&function.name, n_args, function.over.is_some(), is_distinct);
+                let form = match (&function.over, is_distinct) {
+                    (Some(_), _) => CallForm::Window,
+                    (None, true) => CallForm::Distinct,
+                    (None, false) => CallForm::Plain,
+                };
+                self.push_function(&function.name, n_args, form);
             }
             Expr::Identifier(ident) => self.note_column(&folded(ident)),
             Expr::CompoundIdentifier(idents) => {
@@ -261,7 +269,7 @@ impl Collector<'_> {
         }
     }
 
-    fn push_function(&mut self, name: &ObjectName, n_args: usize, is_window: bool, is_distinct: bool) {
+    fn push_function(&mut self, name: &ObjectName, n_args: usize, form: CallForm) {
         let start = match name.0.first() {
             Some(sqlparser::ast::ObjectNamePart::Identifier(ident)) => self.positions.start(self.sql, ident.span),
             _ => None,
@@ -270,7 +278,7 @@ impl Collector<'_> {
             self.found.facts.misplaced = Seen::Yes;
             return;
         };
-        self.found.functions.push(FunctionCall { name: folded_parts(name), n_args, is_window, is_distinct, start });
+        self.found.functions.push(FunctionCall { name: folded_parts(name), n_args, form, start });
     }
 
     fn note_column(&mut self, name: &str) {
@@ -352,9 +360,9 @@ impl Visitor for Collector<'_> {
         match factor {
             TableFactor::Table { name, args: Some(args), .. } => {
                 self.table_functions.push(address(name));
-                self.push_function(name, args.args.len(), false, false);
+                self.push_function(name, args.args.len(), CallForm::Plain);
             }
-            TableFactor::Function { name, args, .. } => self.push_function(name, args.len(), false, false),
+            TableFactor::Function { name, args, .. } => self.push_function(name, args.len(), CallForm::Plain),
             TableFactor::Derived { subquery, .. } => self.barriers.push(address(&**subquery)),
             _ => {}
         }

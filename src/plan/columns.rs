@@ -22,7 +22,8 @@ pub(super) struct ColumnUse {
 
 /// The column references of a statement, and where calls start whose first argument compares under collation C.
 pub(super) fn column_uses(parsed: &Parsed, collected: &Collected, tokens: &[Token]) -> (Vec<ColumnUse>, Vec<usize>) {
-    let mut uses = Uses { parsed, collected, tokens, positions: Positions::of(&parsed.sql), columns: Vec::new(), c_calls: Vec::new() };
+    let mut uses =
+        Uses { parsed, collected, tokens, positions: Positions::of(&parsed.sql), columns: Vec::new(), c_calls: Vec::new() };
     let flow = parsed.statement.visit(&mut uses);
     debug_assert!(flow.is_continue());
     (uses.columns, uses.c_calls)

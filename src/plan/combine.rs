@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use sqlparser::ast::{Expr, GroupByExpr, Value};
+use sqlparser::ast::{Expr, GroupByExpr, OrderBySort, Value};
 
 use super::contract::{CombinePlan, FinalPiece, Plan};
 use super::finish::{Finish, Partial};
@@ -14,6 +14,7 @@ use super::layout::sort_expression;
 use super::merge::{compares_by_bytes, item_expression};
 use super::names::folded;
 use super::output::item_name;
+use super::predicate::unnested;
 use super::refusal::{Refusal, RefusalCode};
 use super::select::{Many, Plain, item_expr, order_exprs};
 use super::text::{byte_range, quoted, text_of};
@@ -22,7 +23,6 @@ use super::text::{byte_range, quoted, text_of};
 #[derive(Debug, Clone)]
 pub(super) struct GroupKey {
     pub(super) column_idx: usize,
-    pub(super) range: Range<usize>,
     /// The expression's tokens in a form that equal expressions share.
     pub(super) canonical: Vec<String>,
 }
@@ -70,7 +70,8 @@ pub(super) fn plan(many: &Many<'_>, plain: &Plain<'_>) -> Result<Plan, Refusal> 
 
 /// `SELECT key AS c0, count(*) AS c1 FROM … WHERE … GROUP BY 1`.
 fn partial_text(many: &Many<'_>, plain: &Plain<'_>, partial: &Partial, n_keys: usize) -> String {
-    let columns: Vec<String> = partial.columns.iter().enumerate().map(|(idx, column)| format!("{} AS c{idx}", column.text)).collect();
+    let columns: Vec<String> =
+        partial.columns.iter().enumerate().map(|(idx, column)| format!("{} AS c{idx}", column.text)).collect();
     let body = plain.edits.apply(many.sql(), byte_range(&many.tokens, &plain.layout.body));
     let mut text = format!("SELECT {} {body}", columns.join(", "));
     if n_keys > 0 {
@@ -90,7 +91,10 @@ fn group_keys(many: &Many<'_>, plain: &Plain<'_>, partial: &mut Partial) -> Resu
     let mut keys = Vec::with_capacity(exprs.len());
     for (expr, range) in exprs.iter().zip(&plain.layout.group_by) {
         if matches!(expr, Expr::Rollup(_) | Expr::Cube(_) | Expr::GroupingSets(_) | Expr::Tuple(_)) {
-            return Err(Refusal::new(RefusalCode::GroupingSets, "GROUPING SETS, CUBE, ROLLUP and rows in GROUP BY across shards are not supported"));
+            return Err(Refusal::new(
+                RefusalCode::GroupingSets,
+                "GROUPING SETS, CUBE, ROLLUP and rows in GROUP BY across shards are not supported",
+            ));
         }
         let (expr, range) = group_expression(many, plain, expr, range)?;
         let canonical = super::finish::canonical(many, &range);
@@ -100,7 +104,7 @@ fn group_keys(many: &Many<'_>, plain: &Plain<'_>, partial: &mut Partial) -> Resu
         let text = plain.edits.apply(many.sql(), byte_range(&many.tokens, &range));
         let is_c = many.collected.top.as_ref().is_some_and(|scope| compares_by_bytes(expr, scope));
         let column_idx = partial.add(text, is_c);
-        keys.push(GroupKey { column_idx, range, canonical });
+        keys.push(GroupKey { column_idx, canonical });
     }
     Ok(keys)
 }
@@ -119,7 +123,9 @@ fn group_expression<'a>(
         Expr::Value(value) => match &value.value {
             Value::Number(digits, _) => {
                 let found = digits.parse::<usize>().ok().and_then(|n| item(n.checked_sub(1)?));
-                found.ok_or_else(|| Refusal::new(RefusalCode::NotGrouped, format!("GROUP BY position {digits} is not in the select list")))
+                found.ok_or_else(|| {
+                    Refusal::new(RefusalCode::NotGrouped, format!("GROUP BY position {digits} is not in the select list"))
+                })
             }
             _ => Err(Refusal::new(RefusalCode::NotGrouped, "a constant in GROUP BY across shards is not supported")),
         },
@@ -128,11 +134,19 @@ fn group_expression<'a>(
             let aliased = plain.select.projection.iter().position(|item| item_name(item).is_some_and(|other| other == name));
             let has_column = many.collected.top.as_ref().map(|scope| {
                 let known: Vec<Option<bool>> = scope.items.iter().map(|item| item.has(&name)).collect();
-                if known.contains(&Some(true)) { Some(true) } else if known.contains(&None) { None } else { Some(false) }
+                if known.contains(&Some(true)) {
+                    Some(true)
+                } else if known.contains(&None) {
+                    None
+                } else {
+                    Some(false)
+                }
             });
             match (aliased, has_column.flatten()) {
                 (None, _) | (_, Some(true)) => Ok((expr, range.clone())),
-                (Some(item_idx), Some(false)) => item(item_idx).ok_or_else(|| Refusal::new(RefusalCode::NotGrouped, "* in GROUP BY")),
+                (Some(item_idx), Some(false)) => {
+                    item(item_idx).ok_or_else(|| Refusal::new(RefusalCode::NotGrouped, "* in GROUP BY"))
+                }
                 (Some(_), None) => Err(Refusal::new(
                     RefusalCode::UnknownColumns,
                     format!("whether \"{name}\" in GROUP BY is a column of a table is not known"),
@@ -149,14 +163,17 @@ fn order_by(many: &Many<'_>, plain: &Plain<'_>, finish: &mut Finish<'_>) -> Resu
     for (idx, (item, range)) in order_exprs(plain.query).iter().zip(&plain.layout.order_by).enumerate() {
         finish.text(if idx == 0 { " ORDER BY " } else { ", " });
         let expression = sort_expression(many.sql(), &many.tokens, range);
-        let output = match &item.expr {
+        if !matches!(item.options.sort, None | Some(OrderBySort::Asc | OrderBySort::Desc)) {
+            return Err(Refusal::new(RefusalCode::OrderBy, "ORDER BY … USING across shards is not supported"));
+        }
+        let output = match unnested(&item.expr) {
             Expr::Identifier(ident) => {
                 let name = folded(ident);
                 plain.select.projection.iter().position(|item| item_name(item).is_some_and(|other| other == name))
             }
             _ => None,
         };
-        match (&item.expr, output) {
+        match (unnested(&item.expr), output) {
             (_, Some(item_idx)) => finish.text(&(item_idx + 1).to_string()),
             (Expr::Value(_), None) => finish.text(text_of(many.sql(), &many.tokens, &expression)),
             _ => finish.expression(&expression)?,

@@ -19,8 +19,14 @@ pub(super) enum Test {
     In(Vec<Slot>),
     IsNull,
     /// `column > slot`, `column >= slot`.
-    Above { slot: Slot, is_included: bool },
-    Below { slot: Slot, is_included: bool },
+    Above {
+        slot: Slot,
+        is_included: bool,
+    },
+    Below {
+        slot: Slot,
+        is_included: bool,
+    },
 }
 
 /// Alternatives; a row satisfies one of them at least. Each has one predicate per key column.
@@ -144,7 +150,13 @@ pub(super) fn intersect(left: &KeyPredicate, right: &KeyPredicate) -> KeyPredica
         (Never, _) | (_, Never) => Never,
         (IsNull, IsNull) => IsNull,
         (IsNull, _) | (_, IsNull) => Never,
-        (Equal(value), other) | (other, Equal(value)) => if may_hold(other, value) { Equal(value.clone()) } else { Never },
+        (Equal(value), other) | (other, Equal(value)) => {
+            if may_hold(other, value) {
+                Equal(value.clone())
+            } else {
+                Never
+            }
+        }
         (AnyOf(values), other) | (other, AnyOf(values)) => {
             any_of(values.iter().filter(|value| may_hold(other, value)).cloned().collect())
         }
@@ -195,7 +207,13 @@ fn tighter(left: &Bound, right: &Bound, is_lower: bool) -> Bound {
         (None, None) => left.clone(),
         (None, Some(_)) => right.clone(),
         (Some(_), None) => left.clone(),
-        (Some(l), Some(r)) => if (l >= r) == is_lower { left.clone() } else { right.clone() },
+        (Some(l), Some(r)) => {
+            if (l >= r) == is_lower {
+                left.clone()
+            } else {
+                right.clone()
+            }
+        }
     }
 }
 

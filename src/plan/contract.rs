@@ -89,6 +89,7 @@ pub struct MergePlan {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "three clauses of ORDER BY, each with two values")]
 pub struct SortKey {
     pub column_idx: usize,
     pub is_descending: bool,

@@ -35,11 +35,18 @@ pub(super) fn analyze(
     }
 }
 
-/// The statement's first two words in capitals.
+/// The statement's first word in capitals, with what it creates, alters or drops.
 fn first_words(sql: &str, tokens: &[Token]) -> String {
     let word = |token: &Token| sql.get(token.start..token.end).map(str::to_ascii_uppercase);
     let is_word = |token: &&Token| token.kind == crate::sql::TokenKind::Word;
-    tokens.iter().take(2).take_while(is_word).filter_map(word).collect::<Vec<_>>().join(" ")
+    let n_words =
+        if tokens.first().is_some_and(|token| ["create", "drop", "alter"].iter().any(|verb| token.is_word(sql.as_bytes(), verb)))
+        {
+            2
+        } else {
+            1
+        };
+    tokens.iter().take(n_words).take_while(is_word).filter_map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn ddl(objects: &[(Option<String>, String)], context: &Context<'_>) -> Result<Plan, Refusal> {

@@ -53,7 +53,10 @@ fn reference(
     let name = written.first().map(|table_ref| table_name(&table_ref.name, context).to_string()).unwrap_or_default();
     let facts = &statement.collected.facts;
     if written.len() > 1 || facts.nested_write.is_yes() {
-        return Err(Refusal::new(RefusalCode::WritingCte, format!("a data-modifying WITH query on reference table \"{name}\" is not supported")));
+        return Err(Refusal::new(
+            RefusalCode::WritingCte,
+            format!("a data-modifying WITH query on reference table \"{name}\" is not supported"),
+        ));
     }
     if reads_shards {
         let message = format!("a write of reference table \"{name}\" that reads tables of certain shards is not supported");
@@ -67,7 +70,8 @@ fn reference(
         match call.nature(context) {
             Nature::Pure | Nature::SplitAggregate => {}
             Nature::Time | Nature::Server | Nature::Volatile | Nature::Writing | Nature::User | Nature::OtherAggregate => {
-                let message = format!("function {} may differ between the copies of reference table \"{name}\"", call.short_name());
+                let message =
+                    format!("function {} may differ between the copies of reference table \"{name}\"", call.short_name());
                 return Err(Refusal::new(RefusalCode::ReferenceDiverges, message));
             }
         }
@@ -77,7 +81,9 @@ fn reference(
 
 fn has_limit(statement: &Statement) -> bool {
     match statement {
-        Statement::Insert(insert) => insert.source.as_ref().is_some_and(|source| source.limit_clause.is_some() || source.fetch.is_some()),
+        Statement::Insert(insert) => {
+            insert.source.as_ref().is_some_and(|source| source.limit_clause.is_some() || source.fetch.is_some())
+        }
         _ => false,
     }
 }
@@ -131,12 +137,16 @@ pub(super) fn function_refusal(call: &FunctionCall, context: &Context<'_>) -> Re
         Nature::Volatile | Nature::Writing => {
             Refusal::new(RefusalCode::VolatileFunction, format!("volatile function {name} across shards is not supported"))
         }
-        Nature::User => {
-            Refusal::new(RefusalCode::UserFunction, format!("function {name}, which is not of the system, across shards is not supported"))
+        Nature::User => Refusal::new(
+            RefusalCode::UserFunction,
+            format!("function {name}, which is not of the system, across shards is not supported"),
+        ),
+        Nature::OtherAggregate => {
+            Refusal::new(RefusalCode::Aggregate, format!("aggregate {name} across shards is not supported"))
         }
-        Nature::OtherAggregate => Refusal::new(RefusalCode::Aggregate, format!("aggregate {name} across shards is not supported")),
-        Nature::Server | Nature::Pure | Nature::Time | Nature::SplitAggregate => {
-            Refusal::new(RefusalCode::ServerFunction, format!("function {name} depends on its server; across shards it is not supported"))
-        }
+        Nature::Server | Nature::Pure | Nature::Time | Nature::SplitAggregate => Refusal::new(
+            RefusalCode::ServerFunction,
+            format!("function {name} depends on its server; across shards it is not supported"),
+        ),
     }
 }

@@ -60,8 +60,9 @@ impl CombinePlan {
         if !(0..names.len()).any(is_c) {
             return rows;
         }
-        let columns: Vec<String> =
-            (0..names.len()).map(|idx| if is_c(idx) { format!("c{idx} COLLATE \"C\" AS c{idx}") } else { format!("c{idx}") }).collect();
+        let columns: Vec<String> = (0..names.len())
+            .map(|idx| if is_c(idx) { format!("c{idx} COLLATE \"C\" AS c{idx}") } else { format!("c{idx}") })
+            .collect();
         format!("(SELECT {} FROM {rows}) AS p", columns.join(", "))
     }
 }
@@ -87,7 +88,7 @@ fn is_ordered(oid: TypeOid) -> bool {
 fn average(sum_idx: usize, count_idx: usize, oid: TypeOid) -> Result<String, Refusal> {
     let (sum, count) = (format!("sum(p.c{sum_idx})"), format!("nullif(sum(p.c{count_idx}), 0)"));
     match oid {
-        0 => Ok(format!("avg({sum} / {count})")),
+        0 => Ok(format!("({sum} / {count})")),
         20 | 21 | 23 | 1700 => Ok(format!("({sum}::numeric / {count})")),
         701 | 1186 => Ok(format!("({sum} / {count}::double precision)")),
         700 => Err(Refusal::new(RefusalCode::PartialType, "avg over real across shards is not supported")
@@ -130,7 +131,10 @@ fn type_name(oid: TypeOid, schema: &Schema) -> Result<String, Refusal> {
     // Arrays of arrays would be flattened by unnest; bit's name means bit(1).
     match schema.type_names.get(&oid) {
         Some(name) if !name.ends_with("[]") && oid != 1560 => Ok(name.clone()),
-        _ => Err(Refusal::new(RefusalCode::PartialType, format!("values of type {oid} in a grouped SELECT across shards are not supported"))),
+        _ => Err(Refusal::new(
+            RefusalCode::PartialType,
+            format!("values of type {oid} in a grouped SELECT across shards are not supported"),
+        )),
     }
 }
 

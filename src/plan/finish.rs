@@ -111,7 +111,8 @@ impl<'a> Finish<'a> {
                 self.text(" ");
             }
             idx = self.step(&units, idx)?;
-            is_adjacent = units.get(idx.wrapping_sub(1)).and_then(|unit| self.many.tokens.get(unit.tokens.end - 1)).map(|token| token.end);
+            is_adjacent =
+                units.get(idx.wrapping_sub(1)).and_then(|unit| self.many.tokens.get(unit.tokens.end - 1)).map(|token| token.end);
         }
         Ok(())
     }
@@ -120,7 +121,9 @@ impl<'a> Finish<'a> {
     fn step(&mut self, units: &[Unit], idx: usize) -> Result<usize, Refusal> {
         let token = self.many.tokens[units[idx].tokens.start];
         let calls = &self.many.collected.functions;
-        if let Some(call) = calls.iter().find(|call| call.start == token.start && call.nature(self.many.context) == Nature::SplitAggregate) {
+        if let Some(call) =
+            calls.iter().find(|call| call.start == token.start && call.nature(self.many.context) == Nature::SplitAggregate)
+        {
             let end = self.aggregate(call, units[idx].tokens.start)?;
             return Ok(units.iter().position(|unit| unit.tokens.start >= end).unwrap_or(units.len()));
         }
@@ -170,7 +173,8 @@ impl<'a> Finish<'a> {
     /// Adds the aggregate at token `first` and returns the token after it.
     fn aggregate(&mut self, call: &FunctionCall, first: usize) -> Result<usize, Refusal> {
         let (tokens, sql) = (&self.many.tokens, self.many.sql());
-        let odd = || Refusal::new(RefusalCode::Aggregate, format!("this form of {} across shards is not supported", call.short_name()));
+        let odd =
+            || Refusal::new(RefusalCode::Aggregate, format!("this form of {} across shards is not supported", call.short_name()));
         let open = first + 2 * (call.name.len() - 1) + 1;
         let close = after_closing(tokens, open).filter(|_| tokens[open].is_punctuation(b'(')).ok_or_else(odd)?;
         let mut end = close;
@@ -181,7 +185,8 @@ impl<'a> Finish<'a> {
         let is_c = self.many.c_calls.contains(&call.start);
         let piece = match call.short_name() {
             "avg" => {
-                let (args, filter) = (text(open..close), if end > close { format!(" {}", text(close..end)) } else { String::new() });
+                let (args, filter) =
+                    (text(open..close), if end > close { format!(" {}", text(close..end)) } else { String::new() });
                 let sum_idx = self.partial.add(format!("sum{args}{filter}"), false);
                 let count_idx = self.partial.add(format!("count{args}{filter}"), false);
                 FinalPiece::Avg { sum_idx, count_idx }

@@ -66,11 +66,14 @@ fn read(words: &str, context: &Context<'_>) -> Result<Hint, Refusal> {
         "shard" => {
             let unknown = || {
                 let known: Vec<&str> = context.topology.shards.iter().map(|shard| shard.name.as_str()).collect();
-                bad(format!("routing hint names unknown shard \"{value}\"")).with_hint(format!("Shards are {}.", known.join(", ")))
+                bad(format!("routing hint names unknown shard \"{value}\""))
+                    .with_hint(format!("Shards are {}.", known.join(", ")))
             };
             context.topology.shard_named(value).map(Hint::Shard).ok_or_else(unknown)
         }
-        "key" if !value.is_empty() => Ok(Hint::Key(value.split(',').map(|part| part.trim().trim_matches('\'').to_owned()).collect())),
+        "key" if !value.is_empty() => {
+            Ok(Hint::Key(value.split(',').map(|part| part.trim().trim_matches('\'').to_owned()).collect()))
+        }
         other => Err(bad(format!("routing hint \"{other}\" is not known"))),
     }
 }
@@ -84,12 +87,17 @@ pub(super) fn shard_of(values: &[String], sql: &str, literals: &[Literal], conte
     for (table, key) in tables.iter().filter(|(_, key)| key.columns.len() == values.len()) {
         let shard = place(table, key, values, context)?;
         if found.is_some_and(|other| other != shard) {
-            return Err(Refusal::new(RefusalCode::BadHint, "the key of the routing hint means different shards for different tables")
-                .with_hint("Name the shard: /* trunkline: shard=NAME */."));
+            return Err(Refusal::new(
+                RefusalCode::BadHint,
+                "the key of the routing hint means different shards for different tables",
+            )
+            .with_hint("Name the shard: /* trunkline: shard=NAME */."));
         }
         found = Some(shard);
     }
-    found.ok_or_else(|| Refusal::new(RefusalCode::BadHint, "no sharded table of the statement has a key of as many columns as the hint"))
+    found.ok_or_else(|| {
+        Refusal::new(RefusalCode::BadHint, "no sharded table of the statement has a key of as many columns as the hint")
+    })
 }
 
 fn tables<'a>(collected: Option<&'a Collected>, context: &Context<'a>) -> Vec<(TableName, &'a Key)> {
@@ -114,9 +122,11 @@ fn place(table: &TableName, key: &Key, values: &[String], context: &Context<'_>)
         let key_type = relation.and_then(|relation| KeyType::of(relation.column(name)?.type_oid));
         let value = key_type.and_then(|key_type| canonical_text(value, key_type, &context.settings.time_zone).ok());
         row.push(value.ok_or_else(|| {
-            Refusal::new(RefusalCode::BadHint, format!("the key of the routing hint is no value of column \"{name}\" of \"{table}\""))
+            Refusal::new(
+                RefusalCode::BadHint,
+                format!("the key of the routing hint is no value of column \"{name}\" of \"{table}\""),
+            )
         })?);
     }
     key.shard_of(&row).map_err(|error| placement_refusal(&error, table))
 }
-

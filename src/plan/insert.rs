@@ -64,23 +64,24 @@ pub(super) fn analyze(
     };
     refuse_key_update(insert, key, &table)?;
     let Some(relation) = relation_of(&parts, context) else {
-        return Err(Refusal::new(RefusalCode::UnknownColumns, format!("the columns of table \"{table}\" are not known")).at(&table, None));
+        return Err(
+            Refusal::new(RefusalCode::UnknownColumns, format!("the columns of table \"{table}\" are not known")).at(&table, None)
+        );
     };
     let rows = match insert.source.as_ref().map(|source| &*source.body) {
         Some(SetExpr::Values(rows)) if insert.source.as_ref().is_some_and(|source| source.with.is_none()) => {
             rows.rows.iter().map(|row| row.content.as_slice()).collect()
         }
         Some(_) => {
-            return Err(Refusal::new(RefusalCode::InsertSelect, "INSERT … SELECT into a sharded table is not supported").at(&table, None));
+            return Err(
+                Refusal::new(RefusalCode::InsertSelect, "INSERT … SELECT into a sharded table is not supported").at(&table, None)
+            );
         }
         None => vec![&[] as &[Expr]],
     };
     let places = key_places(insert, key, &relation, &table)?;
     let mut collector = Collector::bare(parsed, literals, context);
-    let rows = rows
-        .iter()
-        .map(|row| key_slots(&mut collector, row, &places, &table))
-        .collect::<Result<Vec<_>, _>>()?;
+    let rows = rows.iter().map(|row| key_slots(&mut collector, row, &places, &table)).collect::<Result<Vec<_>, _>>()?;
     let columns = places.into_iter().map(|place| place.column).collect();
     Ok(Some(InsertTemplate { table, key: key.clone(), columns, rows, target_idx }))
 }
@@ -102,7 +103,8 @@ fn key_places(insert: &Insert, key: &Key, relation: &Relation, table: &TableName
         .iter()
         .map(|name| {
             let column = relation.column(name).ok_or_else(|| {
-                Refusal::new(RefusalCode::UnknownColumns, format!("table \"{table}\" has no key column \"{name}\"")).at(table, Some(name))
+                Refusal::new(RefusalCode::UnknownColumns, format!("table \"{table}\" has no key column \"{name}\""))
+                    .at(table, Some(name))
             })?;
             Ok(KeyPlace { column: column.clone(), value_idx: names.iter().position(|other| other == name) })
         })
@@ -125,7 +127,9 @@ fn key_slots(collector: &mut Collector<'_>, row: &[Expr], places: &[KeyPlace], t
 /// The value of a key column that a row leaves to its default.
 pub(super) fn default_slot(column: &Column, table: &TableName) -> Result<Slot, Refusal> {
     match &column.default {
-        ColumnDefault::Now => Ok(Slot { operand: Operand::Time(TimeOperand { is_date: false, offsets: Vec::new() }), cast: None }),
+        ColumnDefault::Now => {
+            Ok(Slot { operand: Operand::Time(TimeOperand { is_date: false, offsets: Vec::new() }), cast: None })
+        }
         ColumnDefault::None => Ok(Slot { operand: Operand::Null, cast: None }),
         ColumnDefault::Volatile(_) | ColumnDefault::Immutable(_) | ColumnDefault::Generated => {
             let message = format!("INSERT into \"{table}\" must set its shard key column \"{}\"", column.name);
@@ -148,8 +152,11 @@ fn refuse_key_update(insert: &Insert, key: &Key, table: &TableName) -> Result<()
     };
     for column in assigned(&update.assignments) {
         if key.columns.contains(&column) && !(in_target(&column) && sets_excluded(&update.assignments, &column)) {
-            return Err(Refusal::new(RefusalCode::UpdatesKey, format!("ON CONFLICT DO UPDATE may not set key column \"{column}\""))
-                .at(table, Some(&column)));
+            return Err(Refusal::new(
+                RefusalCode::UpdatesKey,
+                format!("ON CONFLICT DO UPDATE may not set key column \"{column}\""),
+            )
+            .at(table, Some(&column)));
         }
     }
     Ok(())
@@ -226,11 +233,16 @@ pub(super) fn bind(
     sets[template.target_idx] = targets;
     match (union(&sets).single(), targets.single()) {
         (Some(shard), _) => Ok(Plan::Route { shard, access: statement.access() }),
-        (None, Some(_)) => Err(Refusal::new(RefusalCode::InsertSelect, "INSERT that reads rows of another shard is not supported")),
+        (None, Some(_)) => {
+            Err(Refusal::new(RefusalCode::InsertSelect, "INSERT that reads rows of another shard is not supported"))
+        }
         (None, None) => {
             sets[template.target_idx] = ShardSet::EMPTY;
             if !union(&sets).is_empty() {
-                return Err(Refusal::new(RefusalCode::InsertSelect, "INSERT on several shards that reads sharded tables is not supported"));
+                return Err(Refusal::new(
+                    RefusalCode::InsertSelect,
+                    "INSERT on several shards that reads sharded tables is not supported",
+                ));
             }
             split(&shards, values, context)
         }
@@ -308,7 +320,9 @@ fn is_decimal(slot: &Slot, values: &Values<'_>) -> bool {
 /// Whether Postgres surely refuses the literal as a value of the column's type.
 fn is_surely_invalid(slot: &Slot, key_type: KeyType, values: &Values<'_>) -> bool {
     let Operand::Literal { literal_idx, .. } = slot.operand else { return false };
-    let Some(literal) = values.literals.get(literal_idx).filter(|literal| literal.kind == LiteralKind::PlainString) else { return false };
+    let Some(literal) = values.literals.get(literal_idx).filter(|literal| literal.kind == LiteralKind::PlainString) else {
+        return false;
+    };
     let Some(text) = string_content(values.sql.as_bytes(), *literal) else { return false };
     match key_type {
         KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => !text.bytes().any(|byte| byte.is_ascii_digit()),
@@ -325,7 +339,10 @@ fn split(shards: &[ShardId], values: &Values<'_>, context: &Context<'_>) -> Resu
         return Err(Refusal::new(RefusalCode::Unparsed, "the planner expects an INSERT"));
     };
     if insert.returning.is_some() {
-        return Err(Refusal::new(RefusalCode::ReturningOnManyShards, "RETURNING of an INSERT on several shards is not supported"));
+        return Err(Refusal::new(
+            RefusalCode::ReturningOnManyShards,
+            "RETURNING of an INSERT on several shards is not supported",
+        ));
     }
     let has_more = insert.source.as_ref().is_some_and(|source| source.order_by.is_some() || source.limit_clause.is_some());
     let tokens = tokens_of(sql, context.settings.has_standard_strings);

@@ -39,7 +39,10 @@ impl Joins<'_> {
         let mut left = self.factor(&tree.relation)?;
         for join in &tree.joins {
             let right = self.factor(&join.relation)?;
-            if matches!(constraint(&join.join_operator), Some(JoinConstraint::Natural)) && !right.groups.is_empty() && !left.groups.is_empty() {
+            if matches!(constraint(&join.join_operator), Some(JoinConstraint::Natural))
+                && !right.groups.is_empty()
+                && !left.groups.is_empty()
+            {
                 return Err(Refusal::new(RefusalCode::Join, "NATURAL JOIN of sharded tables is not supported")
                     .with_hint("Name the key columns with USING or ON."));
             }
@@ -82,7 +85,10 @@ impl Joins<'_> {
                     Target::Sharded(_) | Target::Fixed(_) => Ok(Part { groups: vec![vec![ref_idx]] }),
                     Target::System => Err(Refusal::new(
                         RefusalCode::SystemColumn,
-                        format!("system catalog \"{}\" joined with rows of several shards is not supported", table_ref.name.join(".")),
+                        format!(
+                            "system catalog \"{}\" joined with rows of several shards is not supported",
+                            table_ref.name.join(".")
+                        ),
                     )),
                     _ => Ok(Part { groups: Vec::new() }),
                 }
@@ -90,7 +96,9 @@ impl Joins<'_> {
             TableFactor::Table { sample: Some(_), .. } => {
                 Err(Refusal::new(RefusalCode::Clause, "TABLESAMPLE across shards is not supported"))
             }
-            TableFactor::Table { .. } | TableFactor::Function { .. } | TableFactor::UNNEST { .. } => Ok(Part { groups: Vec::new() }),
+            TableFactor::Table { .. } | TableFactor::Function { .. } | TableFactor::UNNEST { .. } => {
+                Ok(Part { groups: Vec::new() })
+            }
             TableFactor::NestedJoin { table_with_joins, .. } => self.tree(table_with_joins),
             TableFactor::Derived { subquery, .. } => self.derived(subquery),
             _ => Err(Refusal::new(RefusalCode::Join, "this form of FROM across shards is not supported")),
@@ -100,13 +108,15 @@ impl Joins<'_> {
     /// A subquery in FROM: it may read only tables that every shard has. (Subqueries over sharded tables are refused before.)
     fn derived(&self, _subquery: &Query) -> Result<Part, Refusal> {
         let is_sharded = |depth: usize| depth > 1;
-        let reads_shards = self
-            .collected
-            .refs
-            .iter()
-            .any(|table_ref| is_sharded(table_ref.depth) && matches!(table_ref.target, Target::Sharded(_) | Target::Fixed(_)));
+        let reads_shards =
+            self.collected.refs.iter().any(|table_ref| {
+                is_sharded(table_ref.depth) && matches!(table_ref.target, Target::Sharded(_) | Target::Fixed(_))
+            });
         if reads_shards {
-            return Err(Refusal::new(RefusalCode::Subquery, "a subquery over sharded tables in FROM across shards is not supported"));
+            return Err(Refusal::new(
+                RefusalCode::Subquery,
+                "a subquery over sharded tables in FROM across shards is not supported",
+            ));
         }
         Ok(Part { groups: Vec::new() })
     }
@@ -143,7 +153,7 @@ impl Joins<'_> {
             && types.clone().count() == left.columns.len()
             && types.into_iter().all(is_alike)
             && (0..left.columns.len()).all(|column_idx| {
-                self.collected.edges.iter().any(|edge| {
+                self.collected.edges.iter().chain(&self.collected.full_pairs).any(|edge| {
                     let ends = (edge.from.ref_idx, edge.to.ref_idx);
                     (ends == (a, b) || ends == (b, a)) && edge.from.column_idx == column_idx && edge.to.column_idx == column_idx
                 })
@@ -155,7 +165,10 @@ impl Joins<'_> {
             [] | [_] => Ok(()),
             [first, second, ..] => {
                 let name = |group: &Vec<usize>| {
-                    group.first().map(|idx| table_name(&self.collected.refs[*idx].name, self.context).to_string()).unwrap_or_default()
+                    group
+                        .first()
+                        .map(|idx| table_name(&self.collected.refs[*idx].name, self.context).to_string())
+                        .unwrap_or_default()
                 };
                 let message = format!(
                     "\"{}\" and \"{}\" are not joined by all their key columns; a join across shards is not supported",

@@ -118,10 +118,10 @@ mod tests {
         let layout = layout(sql, &tokens).unwrap();
         let texts = |ranges: &[Range<usize>]| ranges.iter().map(|range| text_of(sql, &tokens, range)).collect::<Vec<_>>();
         assert_eq!(texts(&layout.items), ["a IS DISTINCT FROM b AS from", "t.order", "(SELECT 1 FROM x LIMIT 1)"]);
-        assert_eq!(texts(&[layout.body.clone()]), ["FROM t WHERE c"]);
+        assert_eq!(texts(std::slice::from_ref(&layout.body)), ["FROM t WHERE c"]);
         assert_eq!(texts(&layout.group_by), ["1", "f(a, b)"]);
         assert_eq!(texts(&layout.order_by), ["a DESC NULLS LAST", "b"]);
         assert_eq!(text_of(sql, &tokens, &sort_expression(sql, &tokens, &layout.order_by[0])), "a");
-        assert_eq!(texts(&[layout.tail.clone()]), ["LIMIT 3 OFFSET 1"]);
+        assert_eq!(texts(std::slice::from_ref(&layout.tail)), ["LIMIT 3 OFFSET 1"]);
     }
 }

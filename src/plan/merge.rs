@@ -6,12 +6,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use sqlparser::ast::{Expr, OrderBySort, OrderByExpr, SelectItem, Value, Visit, Visitor};
+use sqlparser::ast::{Expr, OrderByExpr, OrderBySort, SelectItem, Value, Visit, Visitor};
 
 use super::contract::{Access, MergePlan, Plan, SortKey};
 use super::layout::sort_expression;
 use super::names::folded;
-use super::output::{OutputColumn, OutputSource, expression_name, item_name, output_columns};
+use super::output::{OutputSource, expression_name, item_name, output_columns};
+use super::predicate::unnested;
 use super::refusal::{Refusal, RefusalCode};
 use super::scope::Scope;
 use super::select::{Many, Plain, item_expr, order_exprs};
@@ -115,11 +116,16 @@ pub(super) fn compares_by_bytes(expr: &Expr, scope: &Scope) -> bool {
 }
 
 /// Resolves a sort item as Postgres does: a position, a bare name of an output column, else an expression over input columns.
-fn sorted<'a>(many: &Many<'_>, plain: &Plain<'a>, item: &'a OrderByExpr, range: &Range<usize>) -> Result<Option<Sorted<'a>>, Refusal> {
-    if item.with_fill.is_some() {
+fn sorted<'a>(
+    many: &Many<'_>,
+    plain: &Plain<'a>,
+    item: &'a OrderByExpr,
+    range: &Range<usize>,
+) -> Result<Option<Sorted<'a>>, Refusal> {
+    if item.with_fill.is_some() || !matches!(item.options.sort, None | Some(OrderBySort::Asc | OrderBySort::Desc)) {
         return Err(Refusal::new(RefusalCode::OrderBy, "this form of ORDER BY is not supported"));
     }
-    match &item.expr {
+    match unnested(&item.expr) {
         Expr::Value(value) if matches!(value.value, Value::Number(..)) => {
             let Value::Number(digits, _) = &value.value else { return Ok(None) };
             let Some(columns) = output_columns(plain, many.collected) else {
@@ -133,7 +139,7 @@ fn sorted<'a>(many: &Many<'_>, plain: &Plain<'a>, item: &'a OrderByExpr, range: 
             let name = folded(ident);
             let named = |select_item: &SelectItem| item_name(select_item).is_some_and(|other| other == name);
             match plain.select.projection.iter().position(named) {
-                Some(item_idx) => of_output(many, plain, &OutputColumn { name, source: OutputSource::Item(item_idx) }).map(Some),
+                Some(item_idx) => of_output(many, plain, &OutputSource::Item(item_idx)).map(Some),
                 None => Ok(Some(of_text(many, plain, &item.expr, range))),
             }
         }
@@ -146,8 +152,8 @@ fn of_text<'a>(many: &Many<'_>, plain: &Plain<'a>, expr: &'a Expr, range: &Range
     Sorted { text: plain.edits.apply(many.sql(), byte_range(&many.tokens, &range)), expr: Some(expr), star: None }
 }
 
-fn of_output<'a>(many: &Many<'_>, plain: &Plain<'a>, column: &OutputColumn) -> Result<Sorted<'a>, Refusal> {
-    match &column.source {
+fn of_output<'a>(many: &Many<'_>, plain: &Plain<'a>, column: &OutputSource) -> Result<Sorted<'a>, Refusal> {
+    match column {
         OutputSource::Star { item_idx, column } => {
             let alias = many.collected.top.as_ref().and_then(|scope| scope.items.get(*item_idx)).map_or("", |item| &item.alias);
             let text = format!("{}.{}", quoted(alias), quoted(column));
@@ -192,7 +198,8 @@ fn text(many: &Many<'_>, plain: &Plain<'_>, hidden: &str) -> String {
     let end = tokens.last().map_or(sql.len(), |token| token.end);
     if !layout.tail.is_empty() {
         let tail = byte_range(tokens, &layout.tail);
-        let pushed = plain.limit.limit.and_then(|limit| limit.checked_add(plain.limit.offset)).filter(|n| i64::try_from(*n).is_ok());
+        let pushed =
+            plain.limit.limit.and_then(|limit| limit.checked_add(plain.limit.offset)).filter(|n| i64::try_from(*n).is_ok());
         edits.replace(tail.start..end, pushed.map(|n| format!("LIMIT {n}")).unwrap_or_default());
     }
     let text = edits.apply(sql, 0..end);

@@ -42,7 +42,8 @@ mod text;
 mod tests;
 
 pub use contract::{
-    Access, CombinePlan, Context, CopyPlan, FinalPiece, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement, SortKey, Values,
+    Access, CombinePlan, Context, CopyPlan, FinalPiece, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement,
+    SortKey, Values,
 };
 pub use copy::{CopySplit, CopySplitter, MAX_COPY_ROW_BYTES};
 pub use explain::{explain, explain_offline};

@@ -84,13 +84,7 @@ fn type_name(data_type: &DataType) -> String {
     .to_owned()
 }
 
-/// One output column of a plain SELECT.
-#[derive(Debug, Clone)]
-pub(super) struct OutputColumn {
-    pub(super) name: String,
-    pub(super) source: OutputSource,
-}
-
+/// Where one output column of a plain SELECT comes from.
 #[derive(Debug, Clone)]
 pub(super) enum OutputSource {
     /// The select item with this index.
@@ -100,7 +94,7 @@ pub(super) enum OutputSource {
 }
 
 /// The output columns, with `*` replaced by what the snapshot knows; `None` where that is not known.
-pub(super) fn output_columns(plain: &Plain<'_>, collected: &Collected) -> Option<Vec<OutputColumn>> {
+pub(super) fn output_columns(plain: &Plain<'_>, collected: &Collected) -> Option<Vec<OutputSource>> {
     let mut columns = Vec::new();
     for (idx, item) in plain.select.projection.iter().enumerate() {
         match item {
@@ -116,14 +110,14 @@ pub(super) fn output_columns(plain: &Plain<'_>, collected: &Collected) -> Option
                 let item_idx = scope.items.iter().position(|item| item.alias == alias)?;
                 columns.extend(star(&scope.items, item_idx)?);
             }
-            item => columns.push(OutputColumn { name: item_name(item)?, source: OutputSource::Item(idx) }),
+            _ => columns.push(OutputSource::Item(idx)),
         }
     }
     Some(columns)
 }
 
-fn star(items: &[Item], item_idx: usize) -> Option<Vec<OutputColumn>> {
+fn star(items: &[Item], item_idx: usize) -> Option<Vec<OutputSource>> {
     let relation = items[item_idx].relation.as_ref()?;
-    let column = |name: &String| OutputColumn { name: name.clone(), source: OutputSource::Star { item_idx, column: name.clone() } };
+    let column = |name: &String| OutputSource::Star { item_idx, column: name.clone() };
     Some(relation.columns.iter().map(|of| column(&of.name)).collect())
 }

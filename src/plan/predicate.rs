@@ -1,8 +1,8 @@
 //! From WHERE and ON terms to conditions on key columns, and to equalities between keys of joined tables.
 
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, FromTable, Ident, JoinConstraint, Statement, TableFactor, TableObject, TableWithJoins, TimezoneInfo,
-    UnaryOperator, UpdateTableFromKind, Value,
+    BinaryOperator, DataType, Expr, FromTable, Ident, JoinConstraint, Statement, TableFactor, TableObject, TableWithJoins,
+    TimezoneInfo, UnaryOperator, UpdateTableFromKind, Value,
 };
 
 use super::collect::{Collector, Edge, KeyColumn, Seen};
@@ -26,7 +26,8 @@ pub(super) fn conjuncts(expr: &Expr) -> Vec<&Expr> {
     }
 }
 
-fn unnested(expr: &Expr) -> &Expr {
+/// An expression without the parentheses around it.
+pub(super) fn unnested(expr: &Expr) -> &Expr {
     match expr {
         Expr::Nested(inner) => unnested(inner),
         other => other,
@@ -234,7 +235,8 @@ fn time_operand(collector: &mut Collector<'_>, expr: &Expr) -> Option<TimeOperan
         Expr::BinaryOp { left, op: op @ (BinaryOperator::Minus | BinaryOperator::Plus), right } => {
             let mut time = time_operand(collector, left)?;
             let is_minus = *op == BinaryOperator::Minus;
-            let offset = offset(collector, right, is_minus, time.is_date && time.offsets.is_empty())?;
+            let bare_unit = (time.is_date && time.offsets.is_empty()).then_some(Unit::Day);
+            let offset = offset(collector, right, is_minus, bare_unit)?;
             time.offsets.push(offset);
             Some(time)
         }
@@ -242,9 +244,10 @@ fn time_operand(collector: &mut Collector<'_>, expr: &Expr) -> Option<TimeOperan
     }
 }
 
-fn offset(collector: &mut Collector<'_>, expr: &Expr, is_minus: bool, is_days: bool) -> Option<Offset> {
+/// An interval; a bare number too where `bare_unit` says what it counts.
+fn offset(collector: &mut Collector<'_>, expr: &Expr, is_minus: bool, bare_unit: Option<Unit>) -> Option<Offset> {
     let (value, unit) = match expr {
-        Expr::Nested(inner) => return offset(collector, inner, is_minus, is_days),
+        Expr::Nested(inner) => return offset(collector, inner, is_minus, bare_unit),
         Expr::Interval(interval) if interval.last_field.is_none() && interval.leading_precision.is_none() => {
             let unit = match &interval.leading_field {
                 Some(field) => Some(Unit::named(&field.to_string())?),
@@ -253,7 +256,7 @@ fn offset(collector: &mut Collector<'_>, expr: &Expr, is_minus: bool, is_days: b
             (unnested(&interval.value), unit)
         }
         Expr::Cast { expr, data_type: DataType::Interval { .. }, .. } => (unnested(expr), None),
-        Expr::Value(value) if is_days && matches!(value.value, Value::Number(..)) => (expr, Some(Unit::Day)),
+        Expr::Value(value) if bare_unit.is_some() && matches!(value.value, Value::Number(..)) => (expr, bare_unit),
         _ => return None,
     };
     let Expr::Value(value) = value else { return None };
@@ -283,20 +286,47 @@ fn tree_terms(collector: &mut Collector<'_>, tree: &TableWithJoins, item_idx: &m
             Side::Right => start..right,
             Side::Full | Side::Other => 0..0,
         };
+        let is_full = side(&join.join_operator) == Side::Full;
+        let n_edges = collector.found.edges.len();
         match constraint(&join.join_operator) {
+            Some(JoinConstraint::On(on)) if is_full => {
+                let sides = (refs_in(collector, start..right), refs_in(collector, right..*item_idx));
+                for term in conjuncts(on) {
+                    add_edges(collector, term, |_| true);
+                }
+                keep_pairs(collector, n_edges, &sides);
+            }
             Some(JoinConstraint::On(on)) => {
                 for term in conjuncts(on) {
                     restrict(collector, term, restricted.clone());
                 }
             }
             Some(JoinConstraint::Using(columns)) => {
+                let reach = if is_full { start..*item_idx } else { restricted };
                 for column in columns {
-                    using_edges(collector, &last_part(column), start..right, right..*item_idx, &restricted);
+                    using_edges(collector, &last_part(column), start..right, right..*item_idx, &reach);
+                }
+                if is_full {
+                    let sides = (refs_in(collector, start..right), refs_in(collector, right..*item_idx));
+                    keep_pairs(collector, n_edges, &sides);
                 }
             }
             _ => {}
         }
     }
+}
+
+/// The table references of items of the innermost scope.
+fn refs_in(collector: &Collector<'_>, items: std::ops::Range<usize>) -> Vec<usize> {
+    let scope = collector.scopes.last();
+    scope.and_then(|scope| scope.items.get(items)).unwrap_or_default().iter().filter_map(|item| item.ref_idx).collect()
+}
+
+/// Makes the edges from `n_edges` on pairs of a FULL JOIN: those between its two sides.
+fn keep_pairs(collector: &mut Collector<'_>, n_edges: usize, sides: &(Vec<usize>, Vec<usize>)) {
+    let pairs = collector.found.edges.split_off(n_edges);
+    let spans = |edge: &Edge| sides.0.contains(&edge.from.ref_idx) && sides.1.contains(&edge.to.ref_idx);
+    collector.found.full_pairs.extend(pairs.into_iter().filter(spans));
 }
 
 fn factor_terms(collector: &mut Collector<'_>, factor: &TableFactor, item_idx: &mut usize) {
@@ -358,7 +388,7 @@ fn using_edges(
     let Some(scope) = collector.scopes.last() else { return };
     let keys = |range: std::ops::Range<usize>| -> Vec<(usize, KeyColumn)> {
         range
-            .filter(|idx| !(scope.items[*idx].is_nullable && !restricted.contains(idx)))
+            .filter(|idx| !scope.items[*idx].is_nullable || restricted.contains(idx))
             .filter_map(|idx| Some((idx, scope.items[idx].key_column(column)?)))
             .collect()
     };

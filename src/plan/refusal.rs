@@ -48,6 +48,9 @@ refusal_codes! {
     /// Watermarks have not been loaded yet.
     NoWatermarks = "TL005", CANNOT_CONNECT_NOW,
         "The placement of age tiers is read at start; try again once the first shard's primary is up.";
+    /// A table that is in no shard's catalog as it was last read.
+    UndefinedTable = "TL006", UNDEFINED_TABLE,
+        "Check the name and the search_path.";
     /// An INSERT or COPY that does not set the key.
     MissingKey = "TL010", NOT_NULL_VIOLATION,
         "Give the key column a value in every row.";

@@ -60,8 +60,13 @@ impl Scope {
         let position = |alias: &str| self.items.iter().position(|item| item.alias == alias);
         match idents {
             [column] => {
-                let all: Vec<usize> =
-                    self.items.iter().enumerate().filter(|(_, item)| item.has(column) == Some(true)).map(|(idx, _)| idx).collect();
+                let all: Vec<usize> = self
+                    .items
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, item)| item.has(column) == Some(true))
+                    .map(|(idx, _)| idx)
+                    .collect();
                 if all.len() > 1 && !self.usings.contains(column) { Vec::new() } else { all }
             }
             [.., table, _column] => position(table).into_iter().collect(),
@@ -118,7 +123,9 @@ fn add_tree(collector: &mut Collector<'_>, tree: &TableWithJoins, items: &mut Ve
         for item in items.get_mut(nullable).unwrap_or_default() {
             item.is_nullable = true;
         }
-        if let (Some(JoinConstraint::Using(columns)), true) = (constraint(&join.join_operator), side(&join.join_operator) != Side::Full) {
+        if let (Some(JoinConstraint::Using(columns)), true) =
+            (constraint(&join.join_operator), side(&join.join_operator) != Side::Full)
+        {
             usings.extend(columns.iter().map(last_part));
         }
     }

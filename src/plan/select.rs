@@ -1,6 +1,6 @@
 //! SELECT on several shards: which rung takes it, and the parts that the rungs share.
 
-use sqlparser::ast::{Expr, GroupByExpr, LimitClause, Query, Select, SelectItem, Statement, Value};
+use sqlparser::ast::{Expr, GroupByExpr, LimitClause, Query, Select, SelectItem, Statement, UnaryOperator, Value};
 
 use super::collect::Collected;
 use super::columns::{ColumnUse, column_uses};
@@ -72,7 +72,8 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
         // A negative or malformed number: Postgres says so, on any shard.
         return Ok(Plan::AnyOne { access: Access::Read });
     };
-    let layout = layout(many.sql(), &many.tokens).filter(|layout| agrees(layout, query, select) && tail_agrees(layout, query, many));
+    let layout =
+        layout(many.sql(), &many.tokens).filter(|layout| agrees(layout, query, select) && tail_agrees(layout, query, many));
     let Some(layout) = layout else {
         return Err(Refusal::new(RefusalCode::Clause, "this arrangement of clauses across shards is not supported"));
     };
@@ -96,7 +97,10 @@ fn tail_agrees(layout: &Layout, query: &Query, many: &Many<'_>) -> bool {
     let has_tail = query.limit_clause.is_some() || query.fetch.is_some();
     // The parser keeps nothing of LIMIT ALL.
     has_tail != layout.tail.is_empty()
-        || super::text::text_of(many.sql(), &many.tokens, &layout.tail).split_whitespace().map(str::to_ascii_lowercase).eq(["limit", "all"])
+        || super::text::text_of(many.sql(), &many.tokens, &layout.tail)
+            .split_whitespace()
+            .map(str::to_ascii_lowercase)
+            .eq(["limit", "all"])
 }
 
 /// The sort items; none for ORDER BY ALL, which is not Postgres's.
@@ -172,6 +176,8 @@ fn count_of(expr: &Expr, many: &Many<'_>) -> Result<Option<Count>, Refusal> {
     let refuse = || Refusal::new(RefusalCode::Limit, "LIMIT or OFFSET by an expression across shards is not supported");
     match expr {
         Expr::Nested(inner) => count_of(inner, many),
+        // Postgres refuses negative counts.
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(&**expr, Expr::Value(_)) => Ok(None),
         Expr::Value(value) => match &value.value {
             Value::Null => Ok(Some(Count::All)),
             Value::Number(text, _) => match text.parse::<i64>() {

@@ -5,7 +5,7 @@ use sqlparser::ast::{Query, Select, SetExpr};
 use super::collect::Collected;
 use super::contract::Context;
 use super::dml::function_refusal;
-use super::functions::{Nature, time_cast};
+use super::functions::{CallForm, Nature, time_cast};
 use super::joins;
 use super::names::Target;
 use super::refusal::{Refusal, RefusalCode};
@@ -56,13 +56,19 @@ fn subqueries(collected: &Collected) -> Result<(), Refusal> {
     let is_far = |target: &Target| matches!(target, Target::Sharded(_) | Target::Fixed(_));
     let nested = || collected.refs.iter().filter(|table_ref| table_ref.depth > 1);
     if nested().any(|table_ref| is_far(&table_ref.target)) {
-        return Err(Refusal::new(RefusalCode::Subquery, "a subquery over sharded or pinned tables across shards is not supported"));
+        return Err(Refusal::new(
+            RefusalCode::Subquery,
+            "a subquery over sharded or pinned tables across shards is not supported",
+        ));
     }
     if nested().any(|table_ref| table_ref.target == Target::System) {
         return Err(Refusal::new(RefusalCode::SystemColumn, "a subquery over system catalogs across shards is not supported"));
     }
     if collected.facts.nested_limit.is_yes() {
-        return Err(Refusal::new(RefusalCode::Subquery, "LIMIT in a subquery may choose other rows on each shard; it is not supported"));
+        return Err(Refusal::new(
+            RefusalCode::Subquery,
+            "LIMIT in a subquery may choose other rows on each shard; it is not supported",
+        ));
     }
     Ok(())
 }
@@ -70,13 +76,16 @@ fn subqueries(collected: &Collected) -> Result<(), Refusal> {
 fn functions(collected: &Collected, context: &Context<'_>) -> Result<(), Refusal> {
     for call in &collected.functions {
         let name = call.short_name();
-        if call.is_window {
+        if call.form == CallForm::Window {
             return Err(Refusal::new(RefusalCode::Window, format!("window function {name} across shards is not supported")));
         }
         match call.nature(context) {
             Nature::Pure | Nature::Time => {}
-            Nature::SplitAggregate if call.is_distinct && !matches!(name, "min" | "max") => {
-                return Err(Refusal::new(RefusalCode::DistinctAggregate, format!("{name}(DISTINCT …) across shards is not supported")));
+            Nature::SplitAggregate if call.form == CallForm::Distinct && !matches!(name, "min" | "max") => {
+                return Err(Refusal::new(
+                    RefusalCode::DistinctAggregate,
+                    format!("{name}(DISTINCT …) across shards is not supported"),
+                ));
             }
             Nature::SplitAggregate => {}
             Nature::OtherAggregate | Nature::Server | Nature::Volatile | Nature::Writing | Nature::User => {
@@ -91,7 +100,9 @@ fn functions(collected: &Collected, context: &Context<'_>) -> Result<(), Refusal
 fn clock_literals(many: &Many<'_>) -> Result<(), Refusal> {
     let (sql, tokens) = (many.sql(), &many.tokens);
     for (idx, token) in tokens.iter().enumerate() {
-        let (TokenKind::String(StringKind::Plain | StringKind::Escape), Some(text)) = (token.kind, sql.get(token.start..token.end)) else {
+        let (TokenKind::String(StringKind::Plain | StringKind::Escape), Some(text)) =
+            (token.kind, sql.get(token.start..token.end))
+        else {
             continue;
         };
         let word = text.trim_matches(|c: char| c == '\'' || c == 'E' || c == 'e' || c.is_ascii_whitespace()).to_ascii_lowercase();
@@ -101,9 +112,14 @@ fn clock_literals(many: &Many<'_>) -> Result<(), Refusal> {
         let is_type = |token: &Token| {
             ["date", "time", "timetz", "timestamp", "timestamptz", "zone"].iter().any(|word| token.is_word(sql.as_bytes(), word))
         };
-        let is_cast = tokens.get(idx + 1).is_some_and(|next| sql.get(next.start..next.end) == Some("::") || next.is_word(sql.as_bytes(), "as"));
+        let is_cast = tokens
+            .get(idx + 1)
+            .is_some_and(|next| sql.get(next.start..next.end) == Some("::") || next.is_word(sql.as_bytes(), "as"));
         if is_cast || idx.checked_sub(1).is_some_and(|before| is_type(&tokens[before])) {
-            return Err(Refusal::new(RefusalCode::ClockLiteral, format!("the date/time string '{word}' across shards is not supported")));
+            return Err(Refusal::new(
+                RefusalCode::ClockLiteral,
+                format!("the date/time string '{word}' across shards is not supported"),
+            ));
         }
     }
     Ok(())
@@ -118,8 +134,11 @@ pub(super) fn time_edits(
 ) -> Result<Edits, Refusal> {
     let mut edits = Edits::default();
     for call in collected.functions.iter().filter(|call| call.nature(context) == Nature::Time) {
-        let refuse = || Refusal::new(RefusalCode::TimeFunction, format!("{} in this form across shards is not supported", call.short_name()));
-        let cast = time_cast(call.short_name()).filter(|_| call.n_args == 0 && !call.is_window).ok_or_else(refuse)?;
+        let refuse = || {
+            Refusal::new(RefusalCode::TimeFunction, format!("{} in this form across shards is not supported", call.short_name()))
+        };
+        let cast =
+            time_cast(call.short_name()).filter(|_| call.n_args == 0 && call.form == CallForm::Plain).ok_or_else(refuse)?;
         let first = tokens.iter().position(|token| token.start == call.start).ok_or_else(refuse)?;
         let mut last = first + 2 * (call.name.len() - 1);
         if tokens.get(last + 1).is_some_and(|token| token.is_punctuation(b'(')) {

@@ -19,7 +19,10 @@ pub(super) enum Cast {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Operand {
     /// The literal with this index, with a minus sign before it or not.
-    Literal { literal_idx: usize, is_negated: bool },
+    Literal {
+        literal_idx: usize,
+        is_negated: bool,
+    },
     /// `$n`, from 1.
     Param(usize),
     Null,
@@ -78,7 +81,9 @@ impl Slot {
         let sql = binding.values.sql.as_bytes();
         if self.cast.is_some() {
             let text = match literal.kind {
-                LiteralKind::Integer | LiteralKind::Decimal => binding.values.sql.get(literal.start..literal.end).map(str::to_owned),
+                LiteralKind::Integer | LiteralKind::Decimal => {
+                    binding.values.sql.get(literal.start..literal.end).map(str::to_owned)
+                }
                 LiteralKind::PlainString | LiteralKind::OtherString => string_content(sql, literal),
             };
             if !text.is_some_and(|text| self.cast_keeps(&text, key_type)) {
@@ -119,7 +124,9 @@ impl Slot {
                 !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
             }
             (Cast::Text, KeyType::Text) | (Cast::Uuid, KeyType::Uuid) | (Cast::Timestamptz, KeyType::Timestamptz) => true,
-            (Cast::Date, KeyType::Date | KeyType::Timestamp | KeyType::Timestamptz) => is_plain_timestamp(text) && text.len() == 10,
+            (Cast::Date, KeyType::Date | KeyType::Timestamp | KeyType::Timestamptz) => {
+                is_plain_timestamp(text) && text.len() == 10
+            }
             (Cast::Timestamp, KeyType::Timestamp | KeyType::Timestamptz) => is_plain_timestamp(text),
             _ => false,
         }
@@ -177,16 +184,16 @@ fn param_fits(type_oid: TypeOid, key_type: KeyType) -> bool {
 fn is_plain_timestamp(text: &str) -> bool {
     let shape = |text: &str, pattern: &str| {
         text.len() == pattern.len()
-            && text.bytes().zip(pattern.bytes()).all(|(byte, wanted)| if wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted })
+            && text
+                .bytes()
+                .zip(pattern.bytes())
+                .all(|(byte, wanted)| if wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted })
     };
     let Some((date, time)) = text.split_at_checked(10) else { return false };
     if !shape(date, "0000-00-00") {
         return false;
     }
-    let time = match time.strip_prefix([' ', 'T']) {
-        Some(time) => time,
-        None => return time.is_empty(),
-    };
+    let Some(time) = time.strip_prefix([' ', 'T']) else { return time.is_empty() };
     let (whole, fraction) = time.split_once('.').unwrap_or((time, ""));
     fraction.bytes().all(|byte| byte.is_ascii_digit()) && (shape(whole, "00:00") || shape(whole, "00:00:00"))
 }

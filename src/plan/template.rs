@@ -48,10 +48,14 @@ fn body(sql: &str, literals: &[Literal], class: &Classified, context: &Context<'
     }
     match class {
         Classified::Query => bind::analyze_query(sql, literals, context),
-        Classified::Explain { statement_start } => inner(sql, literals, *statement_start..sql.len(), RefusalCode::Explain, context),
+        Classified::Explain { statement_start } => {
+            inner(sql, literals, *statement_start..sql.len(), RefusalCode::Explain, context)
+        }
         Classified::Copy(direction) => copy::analyze(sql, literals, *direction, context),
         Classified::Utility { kind, objects } => ddl::analyze(sql, *kind, objects, context).map(Body::Fixed),
-        Classified::Command(_) | Classified::Empty | Classified::Unknown => Ok(Body::Fixed(Plan::AnyOne { access: Access::Write })),
+        Classified::Command(_) | Classified::Empty | Classified::Unknown => {
+            Ok(Body::Fixed(Plan::AnyOne { access: Access::Write }))
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A statement's text: from the parser's lines and columns to bytes, its tokens, and edits at byte positions.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use sqlparser::ast::Statement;
@@ -53,7 +54,10 @@ pub(super) struct Parsed {
 /// `Unparsed`, with the parser's words and position.
 pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Refusal> {
     if !has_standard_strings && sql.contains('\\') {
-        return Err(Refusal::new(RefusalCode::Unparsed, "backslashes under standard_conforming_strings = off across shards are not supported"));
+        return Err(Refusal::new(
+            RefusalCode::Unparsed,
+            "backslashes under standard_conforming_strings = off across shards are not supported",
+        ));
     }
     let unparsed = |error: ParserError| {
         let words = match error {
@@ -63,11 +67,41 @@ pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Ref
         let position = error_position(sql, &words);
         Refusal::new(RefusalCode::Unparsed, format!("the planner cannot read this statement: {words}")).with_position(position)
     };
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).map_err(unparsed)?;
+    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, &readable(sql, has_standard_strings)).map_err(unparsed)?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(Parsed { sql: sql.to_owned(), statement }),
         _ => Err(Refusal::new(RefusalCode::Unparsed, "the planner expects one statement")),
     }
+}
+
+/// The text with what the parser does not know blanked out, so that positions stay: `OVERRIDING SYSTEM VALUE`, and ONLY before a
+/// table's name. Neither changes which rows' keys a statement speaks of. The blanked text is never sent anywhere.
+fn readable(sql: &str, has_standard_strings: bool) -> Cow<'_, str> {
+    let bytes = sql.as_bytes();
+    let contains = |word: &[u8]| bytes.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    if !contains(b"overriding") && !contains(b"only") {
+        return Cow::Borrowed(sql);
+    }
+    let tokens = tokens_of(sql, has_standard_strings);
+    let is = |token: &Token, words: &[&str]| words.iter().any(|word| token.is_word(bytes, word));
+    let mut text = sql.to_owned();
+    for (idx, token) in tokens.iter().enumerate() {
+        let next = |n: usize, words: &[&str]| tokens.get(idx + n).is_some_and(|token| is(token, words));
+        let last = if is(token, &["overriding"]) && next(1, &["system", "user"]) && next(2, &["value"]) {
+            idx + 2
+        } else if is(token, &["only"])
+            && idx > 0
+            && !is(&tokens[idx - 1], &["row", "rows", "as"])
+            && !tokens[idx - 1].is_punctuation(b'.')
+        {
+            idx
+        } else {
+            continue;
+        };
+        let range = token.start..tokens[last].end;
+        text.replace_range(range.clone(), &" ".repeat(range.len()));
+    }
+    Cow::Owned(text)
 }
 
 /// The one-based character position in the parser's "… at Line: 1, Column: 8".

@@ -59,10 +59,12 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
         (CopyRelation::Query { start, end }, CopyDirection::Out) => {
             inner(sql, literals, *start..*end, RefusalCode::CopyOut, context)
         }
-        (CopyRelation::Query { .. }, _) => Err(Refusal::new(RefusalCode::CopyServer, "COPY of a query to the server's files is not supported")),
+        (CopyRelation::Query { .. }, _) => {
+            Err(Refusal::new(RefusalCode::CopyServer, "COPY of a query to the server's files is not supported"))
+        }
         (CopyRelation::Table(parts), direction) => {
             let target = resolve(parts, context);
-            refuse_unplaced(&target, context)?;
+            refuse_unplaced(&target, parts, context)?;
             table(&statement, &table_name(parts, context), &target, direction, context).map(Body::Fixed)
         }
     }
@@ -79,7 +81,9 @@ fn table(
     match (target, direction) {
         (Target::Fixed(shard), _) => Ok(Plan::Route { shard: *shard, access }),
         (Target::System | Target::Missing | Target::Cte, _) => Ok(Plan::AnyOne { access: Access::Write }),
-        (_, CopyDirection::Server) => Err(Refusal::new(RefusalCode::CopyServer, "COPY of the server's files across shards is not supported").at(name, None)),
+        (_, CopyDirection::Server) => {
+            Err(Refusal::new(RefusalCode::CopyServer, "COPY of the server's files across shards is not supported").at(name, None))
+        }
         (Target::Reference(_), CopyDirection::Out) => Ok(Plan::AnyOne { access }),
         (Target::Reference(_), CopyDirection::In) => {
             refuse_diverging(statement, name, context)?;
@@ -93,9 +97,13 @@ fn table(
         },
         (Target::Sharded(table), CopyDirection::In) => match &table.placement {
             Placement::Sharded(key) => split(statement, name, key, context),
-            Placement::Reference | Placement::Pinned(_) => Err(Refusal::new(RefusalCode::CopyOption, "COPY of this table is not supported")),
+            Placement::Reference | Placement::Pinned(_) => {
+                Err(Refusal::new(RefusalCode::CopyOption, "COPY of this table is not supported"))
+            }
         },
-        (Target::View(_) | Target::Unconfigured(_), _) => Err(Refusal::new(RefusalCode::UnconfiguredTable, "table is not in the configuration")),
+        (Target::View(_) | Target::Unconfigured(_), _) => {
+            Err(Refusal::new(RefusalCode::UnconfiguredTable, "table is not in the configuration"))
+        }
     }
 }
 
@@ -118,13 +126,23 @@ fn split(statement: &CopyStatement, name: &TableName, key: &Key, context: &Conte
         return Ok(Plan::Route { shard, access: Access::Write });
     }
     let Some(format) = statement.format.clone() else {
-        return Err(Refusal::new(RefusalCode::CopyOption, "COPY in binary format into a sharded table is not supported").at(name, None));
+        return Err(
+            Refusal::new(RefusalCode::CopyOption, "COPY in binary format into a sharded table is not supported").at(name, None)
+        );
     };
-    if statement.encoding.as_ref().is_some_and(|encoding| !encoding.eq_ignore_ascii_case("utf8") && !encoding.eq_ignore_ascii_case("utf-8")) {
-        return Err(Refusal::new(RefusalCode::CopyOption, "COPY with an ENCODING into a sharded table is not supported").at(name, None));
+    if statement
+        .encoding
+        .as_ref()
+        .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("utf8") && !encoding.eq_ignore_ascii_case("utf-8"))
+    {
+        return Err(
+            Refusal::new(RefusalCode::CopyOption, "COPY with an ENCODING into a sharded table is not supported").at(name, None)
+        );
     }
     let Some(relation) = relation_of(&[name.schema.clone(), name.name.clone()], context) else {
-        return Err(Refusal::new(RefusalCode::UnknownColumns, format!("the columns of table \"{name}\" are not known")).at(name, None));
+        return Err(
+            Refusal::new(RefusalCode::UnknownColumns, format!("the columns of table \"{name}\" are not known")).at(name, None)
+        );
     };
     // Without a column list COPY reads the columns in table order; generated ones are not read.
     let names: Vec<String> = if statement.columns.is_empty() {

@@ -1,9 +1,9 @@
 //! The words of a COPY statement, in the form of today and that of before 9.0 and 7.3.
 
-use super::Format;
 use super::super::refusal::{Refusal, RefusalCode};
 use super::super::slot::string_content;
 use super::super::text::{after_closing, tokens_of};
+use super::Format;
 use crate::sql::{Literal, LiteralKind, StringKind, Token, TokenKind, fold_identifier};
 
 /// A COPY statement.
@@ -20,7 +20,10 @@ pub(super) struct CopyStatement {
 pub(super) enum Relation {
     Table(Vec<String>),
     /// Byte range of the query inside of the parentheses.
-    Query { start: usize, end: usize },
+    Query {
+        start: usize,
+        end: usize,
+    },
 }
 
 /// Reads a COPY statement.
@@ -32,9 +35,10 @@ pub(super) fn read(sql: &str, has_standard_strings: bool) -> Result<CopyStatemen
     let columns = if reader.peek_punctuation(b'(') { reader.names()? } else { Vec::new() };
     // FROM STDIN, TO STDOUT, a file or a program: the class says which.
     reader.at += 1;
-    if reader.take("program") {}
+    reader.take("program");
     reader.at += 1;
-    let mut raw = Raw { is_binary: is_old_binary, ..Raw::default() };
+    let kind = if is_old_binary { RawKind::Binary } else { RawKind::Text };
+    let mut raw = Raw { kind, ..Raw::default() };
     if reader.take("delimiters") || reader.take("using") {
         return Err(odd("USING DELIMITERS"));
     }
@@ -52,11 +56,18 @@ fn odd(what: &str) -> Refusal {
     Refusal::new(RefusalCode::CopyOption, format!("COPY option {what} is not understood"))
 }
 
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum RawKind {
+    #[default]
+    Text,
+    Csv,
+    Binary,
+}
+
 /// Options as they were said.
 #[derive(Debug, Default)]
 struct Raw {
-    is_binary: bool,
-    is_csv: bool,
+    kind: RawKind,
     has_header: bool,
     delimiter: Option<String>,
     null: Option<String>,
@@ -69,9 +80,10 @@ struct Raw {
 
 impl Raw {
     fn format(self) -> Result<Option<Format>, Refusal> {
-        if self.is_binary {
+        if self.kind == RawKind::Binary {
             return Ok(None);
         }
+        let is_csv = self.kind == RawKind::Csv;
         let one = |text: Option<String>, default: u8, name: &str| match text {
             None => Ok(default),
             Some(text) => match text.as_bytes() {
@@ -81,15 +93,33 @@ impl Raw {
         };
         let quote = one(self.quote, b'"', "QUOTE")?;
         Ok(Some(Format {
-            is_csv: self.is_csv,
+            is_csv,
             has_header: self.has_header,
-            delimiter: one(self.delimiter, if self.is_csv { b',' } else { b'\t' }, "DELIMITER")?,
-            null: self.null.unwrap_or_else(|| if self.is_csv { String::new() } else { "\\N".to_owned() }).into_bytes(),
+            delimiter: one(self.delimiter, if is_csv { b',' } else { b'\t' }, "DELIMITER")?,
+            null: self.null.unwrap_or_else(|| if is_csv { String::new() } else { "\\N".to_owned() }).into_bytes(),
             quote,
             escape: one(self.escape, quote, "ESCAPE")?,
             force_null: self.force_null,
             force_not_null: self.force_not_null,
         }))
+    }
+}
+
+/// The content of `E'\t'` and its like: one escape or plain characters.
+fn escaped(text: &str) -> Option<String> {
+    let inner = text.strip_prefix(['E', 'e'])?.strip_prefix('\'')?.strip_suffix('\'')?;
+    match inner.as_bytes() {
+        [b'\\', b't'] => Some("\t".to_owned()),
+        [b'\\', b'n'] => Some("\n".to_owned()),
+        [b'\\', b'b'] => Some("\u{8}".to_owned()),
+        [b'\\', b'v'] => Some("\u{b}".to_owned()),
+        [b'\\', byte @ (b'\\' | b'\'' | b'"' | b'|')] => Some(char::from(*byte).to_string()),
+        [b'\\', b'x', digits @ ..] => {
+            let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().filter(u8::is_ascii)?;
+            Some(char::from(byte).to_string())
+        }
+        bytes if !bytes.contains(&b'\\') => Some(inner.replace("''", "'")),
+        _ => None,
     }
 }
 
@@ -172,7 +202,8 @@ impl Reader<'_> {
             TokenKind::String(kind) => {
                 let kind = if kind == StringKind::Plain { LiteralKind::PlainString } else { LiteralKind::OtherString };
                 let literal = Literal { kind, start: token.start, end: token.end };
-                string_content(self.sql.as_bytes(), literal).ok_or_else(|| odd("string"))
+                let content = string_content(self.sql.as_bytes(), literal);
+                content.or_else(|| escaped(self.sql.get(token.start..token.end)?)).ok_or_else(|| odd("string"))
             }
             TokenKind::Word | TokenKind::QuotedIdentifier | TokenKind::Number => {
                 Ok(fold_identifier(self.sql.get(token.start..token.end).unwrap_or_default()).into_owned())
@@ -199,9 +230,9 @@ impl Reader<'_> {
             let name = self.name()?;
             match name.as_str() {
                 "format" => match self.text()?.as_str() {
-                    "csv" => raw.is_csv = true,
+                    "csv" => raw.kind = RawKind::Csv,
                     "text" => {}
-                    "binary" => raw.is_binary = true,
+                    "binary" => raw.kind = RawKind::Binary,
                     _ => return Err(odd("FORMAT")),
                 },
                 "header" => raw.has_header = self.flag()?,
@@ -233,8 +264,8 @@ impl Reader<'_> {
             }
             let name = self.name()?;
             match name.as_str() {
-                "binary" => raw.is_binary = true,
-                "csv" => raw.is_csv = true,
+                "binary" => raw.kind = RawKind::Binary,
+                "csv" => raw.kind = RawKind::Csv,
                 "header" => raw.has_header = true,
                 "freeze" => {}
                 "delimiter" | "null" | "quote" | "escape" | "encoding" => {

@@ -33,7 +33,8 @@ mod tests {
         let text: Vec<u8> = (0..400u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         for from in 0..text.len() + 2 {
             for pair in [[b'\n', b'\\'], [0, 255], [b'a', b'b']] {
-                let plain = text.get(from..).and_then(|rest| rest.iter().position(|byte| pair.contains(byte))).map(|idx| from + idx);
+                let plain =
+                    text.get(from..).and_then(|rest| rest.iter().position(|byte| pair.contains(byte))).map(|idx| from + idx);
                 assert_eq!(find_any(&text, from, pair), plain, "{from} {pair:?}");
             }
         }

@@ -107,8 +107,8 @@ impl CopySplitter {
             start = end;
             from = end;
         }
-        // What is left becomes the begin of the next scan's bytes.
-        self.scanned -= start;
+        // The scan goes on in what is kept: from the unfinished row's start.
+        self.scanned = self.scanned.saturating_sub(start);
         Ok(start)
     }
 
@@ -156,7 +156,9 @@ impl CopySplitter {
         }
         if !self.split.format.is_csv && content.contains(&b'\r') {
             let message = format!("a carriage return inside of a COPY row is not understood, line {}", self.line);
-            return Err(Refusal::new(RefusalCode::CopyData, message).with_hint("End lines with a newline; write \\r for the character.").into());
+            return Err(Refusal::new(RefusalCode::CopyData, message)
+                .with_hint("End lines with a newline; write \\r for the character.")
+                .into());
         }
         let shard = self.shard_of(content)?;
         append(out, shard, row);
@@ -201,7 +203,8 @@ impl CopySplitter {
             Field::Value => {}
         }
         let opaque = || {
-            let message = format!("the value of key column \"{}\" of table \"{}\" cannot be placed", field.column.name, self.split.table);
+            let message =
+                format!("the value of key column \"{}\" of table \"{}\" cannot be placed", field.column.name, self.split.table);
             Some(Refusal::new(RefusalCode::OpaqueKey, message).at(&self.split.table, Some(&field.column.name)))
         };
         let text = std::str::from_utf8(&self.field).map_err(|_| opaque())?;

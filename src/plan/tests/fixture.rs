@@ -1,0 +1,154 @@
+//! The demo's tables over three shards, with a hand-built catalog.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::plan::{Context, PlanSettings};
+use crate::topology::{
+    AgeMap, AgePolicy, Collation, Column, ColumnDefault, Engine, FunctionVolatility, HashFunction, HashMapLevel, Key, KeyMap,
+    KeyValue, ListMap, Placement, Relation, RelationKind, Schema, Shard, ShardId, Table, TableName, Topology, TypeOid,
+};
+
+/// 2026-06-15 12:00:00 UTC in microseconds since 2000-01-01.
+pub(super) const NOW: i64 = 834_840_000 * 1_000_000;
+
+pub(super) struct Fixture {
+    pub(super) topology: Topology,
+    pub(super) schema: Schema,
+    pub(super) settings: PlanSettings,
+}
+
+impl Fixture {
+    pub(super) fn context(&self) -> Context<'_> {
+        Context { topology: &self.topology, schema: &self.schema, settings: &self.settings }
+    }
+}
+
+pub(super) fn fixture() -> Fixture {
+    let names = ["americas", "europe", "asia"];
+    let shards =
+        names.iter().map(|name| Shard { name: (*name).to_owned(), dbname: "shop".to_owned(), nodes: Vec::new() }).collect();
+    let settings =
+        PlanSettings { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() };
+    let topology =
+        Topology { database: "shop".to_owned(), shards, tables: tables(), default_shard: None, engine: Engine::Any, epoch: 1 };
+    Fixture { topology, schema: schema(), settings }
+}
+
+fn hash_level(column_idx: usize, branches: Vec<KeyMap>) -> KeyMap {
+    let n = branches.len();
+    let buckets: Vec<u16> = (0..4096).map(|bucket| (bucket * n / 4096) as u16).collect();
+    KeyMap::Hash(HashMapLevel { column_idx, function: HashFunction::Postgres, buckets: buckets.into(), branches })
+}
+
+fn on(shard: u8) -> KeyMap {
+    KeyMap::Shard(ShardId(shard))
+}
+
+fn list_level(column_idx: usize, branches: Vec<KeyMap>, default: Option<usize>) -> KeyMap {
+    let lists = [["us", "ca", "mx", "br"], ["uk", "de", "fr", "es"], ["jp", "sg", "au", "in"]];
+    let values = lists
+        .iter()
+        .enumerate()
+        .flat_map(|(idx, list)| list.iter().map(move |value| (KeyValue::Text((*value).to_owned()), idx)))
+        .collect();
+    KeyMap::List(ListMap { column_idx, values, branches, default })
+}
+
+fn age_level() -> KeyMap {
+    let day = 24 * 3600;
+    let policy = AgePolicy { younger_than: vec![Duration::from_secs(7 * day), Duration::from_secs(30 * day)] };
+    let watermarks = policy.initial_watermarks(NOW);
+    KeyMap::Age(AgeMap { column_idx: 0, policy, watermarks, branches: vec![on(0), on(1), on(2)] })
+}
+
+fn key(columns: &[&str], map: KeyMap) -> Placement {
+    Placement::Sharded(Key { columns: columns.iter().map(|column| (*column).to_owned()).collect(), map })
+}
+
+fn tables() -> HashMap<TableName, Arc<Table>> {
+    let by_user = || key(&["user_id"], hash_level(0, vec![on(0), on(1), on(2)]));
+    let in_group = |a, b| hash_level(1, vec![on(a), on(b)]);
+    let all = [
+        ("users", by_user()),
+        ("orders", by_user()),
+        ("order_items", by_user()),
+        ("regional_metrics", key(&["region"], list_level(0, vec![on(0), on(1), on(2)], None))),
+        ("metrics", key(&["recorded_at"], age_level())),
+        ("events", key(&["region", "user_id"], list_level(0, vec![in_group(0, 1), in_group(1, 2), in_group(2, 0)], Some(0)))),
+        ("countries", Placement::Reference),
+        ("audit", Placement::Pinned(ShardId(1))),
+    ];
+    let table = |(name, placement): (&str, Placement)| {
+        let name = TableName::new("public", name);
+        (name.clone(), Arc::new(Table { name, placement }))
+    };
+    all.into_iter().map(table).collect()
+}
+
+/// Kind, name and columns of the relations: name, type (`time` for timestamptz), `C` for collation C, `now` and `seq` for defaults.
+const RELATIONS: &str = "
+table users: user_id bigint, email text, name text, country text C, score integer, balance numeric, created_at time now
+table orders: order_id bigint, user_id bigint, status text C, total numeric, qty integer, note text, created_at time now
+table order_items: item_id bigint, order_id bigint, user_id bigint, sku text C, quantity integer, price numeric
+table regional_metrics: region text, name text, value double, recorded_at time now
+table metrics: recorded_at time now, name text, value double, ratio real
+table events: event_id bigint, region text, user_id bigint, kind text C, payload jsonb
+table countries: code text C, name text, population bigint, seen_at time
+table audit: audit_id bigint seq, actor text, at time now
+view recent_orders: order_id bigint, user_id bigint
+table stray: id bigint seq, user_id bigint
+sequence numbers: last_value bigint";
+
+fn column(words: &str) -> Column {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let (type_oid, type_name): (TypeOid, &str) = match words[1] {
+        "bigint" => (20, "bigint"),
+        "integer" => (23, "integer"),
+        "text" => (25, "text"),
+        "real" => (700, "real"),
+        "double" => (701, "double precision"),
+        "time" => (1184, "timestamp with time zone"),
+        "numeric" => (1700, "numeric"),
+        "jsonb" => (3802, "jsonb"),
+        other => panic!("type {other}"),
+    };
+    let how = words.get(2).copied();
+    let collation = match (type_name, how) {
+        ("text", Some("C")) => Collation::C,
+        ("text", _) => Collation::Other,
+        _ => Collation::None,
+    };
+    let default = match how {
+        Some("now") => ColumnDefault::Now,
+        Some("seq") => ColumnDefault::Volatile("nextval('s'::regclass)".to_owned()),
+        _ => ColumnDefault::None,
+    };
+    Column { name: words[0].to_owned(), type_oid, type_name: type_name.to_owned(), collation, is_not_null: false, default }
+}
+
+fn relation(line: &str) -> (TableName, Arc<Relation>) {
+    let (head, columns) = line.split_once(": ").unwrap();
+    let (kind, name) = head.split_once(' ').unwrap();
+    let kind = match kind {
+        "table" => RelationKind::Table,
+        "view" => RelationKind::View,
+        _ => RelationKind::Sequence,
+    };
+    (TableName::new("public", name), Arc::new(Relation { kind, columns: columns.split(", ").map(column).collect() }))
+}
+
+fn schema() -> Schema {
+    let functions = [
+        ("order_total", FunctionVolatility::Stable),
+        ("slug", FunctionVolatility::Immutable),
+        ("touch", FunctionVolatility::Volatile),
+    ];
+    Schema {
+        version: 1,
+        relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
+        user_functions: functions.into_iter().map(|(name, volatility)| (name.to_owned(), volatility)).collect(),
+        ..Schema::default()
+    }
+}
