@@ -158,8 +158,13 @@ async fn simple_queries_of_many_statements() {
 
 #[tokio::test]
 async fn ready_for_query_tells_the_transaction_status() {
-    let (_cluster, proxy) = start(2).await;
-    let mut raw = Raw::log_in(proxy.port).await;
+    for n_shards in [1, 2] {
+        let (_cluster, proxy) = start(n_shards).await;
+        check_statuses(&mut Raw::log_in(proxy.port).await).await;
+    }
+}
+
+async fn check_statuses(raw: &mut Raw) {
     for (sql, status) in [
         ("BEGIN", b'T'),
         ("SELECT count(*) FROM users", b'T'),
@@ -168,6 +173,11 @@ async fn ready_for_query_tells_the_transaction_status() {
         ("ROLLBACK", b'I'),
         ("SELECT * FROM nowhere", b'I'),
         ("COMMIT", b'I'),
+        ("BEGIN; SELECT 1", b'T'),
+        ("SELECT count(*) FROM users; ROLLBACK", b'I'),
+        ("SELECT 1; BEGIN; SELECT * FROM nowhere", b'E'),
+        ("ROLLBACK; BEGIN", b'T'),
+        ("COMMIT; SELECT count(*) FROM users", b'I'),
     ] {
         raw.send(&query(sql)).await;
         assert_eq!(raw.until(b'Z').await.last().unwrap().body, [status], "{sql}");
@@ -210,6 +220,8 @@ async fn wrong_messages_get_their_errors() {
     for bytes in [message(b'!', b"what"), message(b'B', b"\0"), message(b'Q', b"SELECT 1")] {
         let mut raw = Raw::log_in(proxy.port).await;
         raw.send(&bytes).await;
+        // What follows a malformed message of a pipeline need not be answered before the pipeline's end.
+        raw.try_send(&sync()).await;
         let report = raw.next().await.unwrap();
         assert_eq!((report.tag, report.field(b'C')), (b'E', "08P01".to_owned()), "{bytes:?}");
     }
@@ -237,6 +249,7 @@ async fn n_waiting_for_locks(shards: &[Client]) -> i32 {
 async fn a_cancel_request_ends_a_statement_on_one_shard_and_on_all() {
     let (cluster, proxy) = start(3).await;
     let client = proxy.connect().await;
+    let prepared = client.prepare("SELECT user_id FROM users").await.unwrap();
     // Those who look are not those who lock: within a transaction pg_stat_activity does not change.
     let (mut lockers, mut watchers) = (Vec::new(), Vec::new());
     for shard_idx in 0..3 {
@@ -245,17 +258,24 @@ async fn a_cancel_request_ends_a_statement_on_one_shard_and_on_all() {
         locker.batch_execute("BEGIN; LOCK TABLE users, audit").await.unwrap();
         lockers.push(locker);
     }
-    for (sql, n_waiting) in
-        [("SELECT count(*) FROM users", 3), ("SELECT name FROM users WHERE user_id = 1", 1), ("SELECT * FROM audit", 1)]
-    {
+    for sql in ["SELECT count(*) FROM users", "SELECT name FROM users WHERE user_id = 1", "SELECT * FROM audit"] {
         let cancel = async {
-            poll("the statement waits for its locks", async || n_waiting_for_locks(&watchers).await == n_waiting).await;
+            // On many shards the proxy may have one describe the statement before it asks all.
+            poll("a server waits for a lock", async || n_waiting_for_locks(&watchers).await > 0).await;
             client.cancel_token().cancel_query(NoTls).await.unwrap();
         };
         let ((sqlstate, message), ()) = tokio::join!(failure(&client, sql), cancel);
         assert_eq!(sqlstate, "57014", "{sql}: {message}");
         assert_eq!(value(&client, "SELECT 1").await, "1");
     }
+    // Nothing is left to describe: all three are asked, and all three are cancelled.
+    let cancel = async {
+        poll("all servers wait for a lock", async || n_waiting_for_locks(&watchers).await == 3).await;
+        client.cancel_token().cancel_query(NoTls).await.unwrap();
+    };
+    let (failed, ()) = tokio::join!(client.query(&prepared, &[]), cancel);
+    assert_eq!(failed.unwrap_err().code().unwrap().code(), "57014");
+    poll("no server waits any more", async || n_waiting_for_locks(&watchers).await == 0).await;
     // A token that names no session harms nobody.
     let mut raw = Raw::open(proxy.port).await;
     raw.send(&with_length(&[80_877_102_u32.to_be_bytes(), 77_u32.to_be_bytes(), 78_u32.to_be_bytes()].concat())).await;
@@ -315,11 +335,15 @@ async fn copy_faults_leave_the_session_usable() {
     let (_cluster, proxy) = start(3).await;
     let client = proxy.connect().await;
     let copy = "COPY users (user_id, name, email, country) FROM STDIN";
-    for (lines, sqlstate) in
-        [("1\tn\te\tus\n\\N\tn\te\tus\n", "23502"), ("1\tn\te\tus\nx\tn\te\tus\n", "22P02"), ("1\tn\te\tus\n2\tn\n", "22P04")]
-    {
+    // A key that is no number has no shard: the proxy's refusal may come before the server's error.
+    let cases: [(&str, &[&str]); 3] = [
+        ("1\tn\te\tus\n\\N\tn\te\tus\n", &["23502"]),
+        ("1\tn\te\tus\nx\tn\te\tus\n", &["22P02", "0A000"]),
+        ("1\tn\te\tus\n2\tn\n", &["22P04"]),
+    ];
+    for (lines, sqlstates) in cases {
         let error = copy_in(&client, copy, lines).await.unwrap_err();
-        assert_eq!(error.code().unwrap().code(), sqlstate, "{lines}");
+        assert!(sqlstates.contains(&error.code().unwrap().code()), "{lines}: {error:?}");
         assert_eq!(value(&client, "SELECT count(*) FROM users").await, "0");
     }
     // CopyFail.
