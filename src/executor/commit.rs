@@ -80,7 +80,17 @@ impl Conversation {
 
     /// Reads the catalog anew. A failure leaves the old snapshot, which the next "does not exist" error will replace.
     pub(super) async fn refresh_schema(&mut self) {
+        if self.view.topology.only_shard().is_some() {
+            return;
+        }
         if let Err(error) = self.database.refresh_schema().await {
+            tracing::warn!(database = self.database.name, %error, "the schema could not be read again");
+        }
+    }
+
+    /// The same unless it was read since `asked_at_micros`.
+    pub(super) async fn refresh_schema_since(&mut self, asked_at_micros: i64) {
+        if let Err(error) = self.database.refresh_schema_since(asked_at_micros).await {
             tracing::warn!(database = self.database.name, %error, "the schema could not be read again");
         }
     }

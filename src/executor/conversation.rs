@@ -126,20 +126,17 @@ impl Conversation {
     /// Tells the client which of the parameters that it was told have another value on the backend it holds.
     pub(super) fn tell_parameters(&mut self) {
         let Some(held) = self.enlisted.first() else { return };
-        if held.lease.parameters == *self.told_parameters {
-            return;
+        if held.lease.parameters != *self.told_parameters {
+            let parameters = Arc::new(held.lease.parameters.clone());
+            self.announce(&parameters);
         }
-        let news: Vec<_> = held
-            .lease
-            .parameters
-            .iter()
-            .filter(|(name, value)| self.told_parameters.get(*name) != Some(value))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        self.told_parameters = Arc::new(held.lease.parameters.clone());
-        for (name, value) in news {
-            wire::parameter_status(&mut self.client.output, &name, &value);
-            self.note_parameter(&name, &value);
+    }
+
+    fn announce(&mut self, parameters: &Arc<BTreeMap<String, String>>) {
+        let told = std::mem::replace(&mut self.told_parameters, Arc::clone(parameters));
+        for (name, value) in parameters.iter().filter(|(name, value)| told.get(*name) != Some(value)) {
+            wire::parameter_status(&mut self.client.output, name, value);
+            self.note_parameter(name, value);
         }
     }
 
@@ -154,9 +151,15 @@ impl Conversation {
     /// The server's own refusal of the user, the database or a setting; 08006 and 53300 when none can be had.
     pub async fn open(&mut self) -> Result<(), Failure> {
         self.begin_statement();
+        if let Some(parameters) = self.database.greetings.get(&self.user.credentials, &self.settings) {
+            // Another session began alike: a full pool or a server that is down does not keep a client out.
+            self.announce(&parameters);
+            return Ok(());
+        }
         let shard = self.any_shard();
         self.enlist(shard, Access::Read).await?;
         self.tell_parameters();
+        self.database.greetings.insert(&self.user.credentials, &self.settings, &self.told_parameters);
         self.release();
         Ok(())
     }
@@ -218,8 +221,8 @@ impl Conversation {
     /// The template of one statement. A table that the snapshot does not know may be new: the catalog is then read again.
     pub(super) async fn fresh_template(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
         match self.template(sql) {
-            Err(refusal) if refusal.code == RefusalCode::UndefinedTable && self.database.may_refresh() => {
-                self.refresh_schema().await;
+            Err(refusal) if refusal.code == RefusalCode::UndefinedTable => {
+                self.refresh_schema_since(now_micros()).await;
                 self.renew_view();
                 self.template(sql)
             }
@@ -234,6 +237,7 @@ impl Conversation {
             && let Some(successor) = self.database.successor()
         {
             self.user.pools = successor.pools.of_user(&self.user.credentials);
+            self.hinted_shard = None;
             self.database = successor;
         }
         if !self.database.is_current(&self.view) {

@@ -13,6 +13,7 @@ use crate::backend::catalog::load_schema;
 use crate::backend::control::{ControlClient, ControlError, ControlNode};
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::executor::describe::DescriptionCache;
+use crate::executor::greeting::GreetingCache;
 use crate::executor::templates::TemplateCache;
 use crate::health::Board;
 use crate::observe::{DatabaseCounters, Registry};
@@ -28,8 +29,8 @@ pub struct View {
     pub schema: Arc<Schema>,
 }
 
-/// Shortest time between two reads of the catalog that errors asked for.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two reads of the catalog that unknown names ask for. Who asks earlier waits.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Seconds between 1970 and 2000, where Postgres's timestamps begin.
 const POSTGRES_EPOCH_SECONDS: u64 = 946_684_800;
@@ -57,6 +58,7 @@ pub struct Database {
     pub counters: Arc<DatabaseCounters>,
     pub interner: Arc<Interner>,
     pub(super) descriptions: DescriptionCache,
+    pub(super) greetings: GreetingCache,
     /// One per worker.
     pub templates: Box<[TemplateCache]>,
     /// Control-plane connections, by shard and node.
@@ -87,6 +89,7 @@ impl Database {
             counters: predecessor.map(|predecessor| Arc::clone(&predecessor.counters)).unwrap_or_default(),
             interner: predecessor.map(|predecessor| Arc::clone(&predecessor.interner)).unwrap_or_default(),
             descriptions: DescriptionCache::default(),
+            greetings: GreetingCache::default(),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
             view: RwLock::new(Arc::new(View { generation, topology, schema: Arc::default() })),
@@ -140,6 +143,23 @@ impl Database {
     /// A shard that cannot be read keeps the snapshot as it is.
     pub async fn refresh_schema(&self) -> Result<(), ControlError> {
         let _guard = self.refreshing.lock().await;
+        self.read_schema().await
+    }
+
+    /// Reads the catalog anew unless that has been done since `asked_at_micros`: many may ask at once.
+    pub async fn refresh_schema_since(&self, asked_at_micros: i64) -> Result<(), ControlError> {
+        let _guard = self.refreshing.lock().await;
+        let refreshed_at = self.refreshed_at_micros.load(Ordering::Relaxed);
+        if refreshed_at > asked_at_micros {
+            return Ok(());
+        }
+        let age = Duration::from_micros(u64::try_from(now_micros() - refreshed_at).unwrap_or(0));
+        tokio::time::sleep(REFRESH_INTERVAL.saturating_sub(age)).await;
+        self.read_schema().await
+    }
+
+    async fn read_schema(&self) -> Result<(), ControlError> {
+        let started_at = now_micros();
         let mut schema = Schema::default();
         for shard in self.view().topology.shard_ids() {
             let Some(client) = self.control_client(shard).await? else { continue };
@@ -155,7 +175,7 @@ impl Database {
                 schema.user_functions.entry(name).and_modify(|v| *v = (*v).max(volatility)).or_insert(volatility);
             }
         }
-        self.refreshed_at_micros.store(now_micros(), Ordering::Relaxed);
+        self.refreshed_at_micros.store(started_at, Ordering::Relaxed);
         let version = self.view().schema.version;
         schema.version = version;
         if schema != *self.view().schema {
@@ -187,12 +207,6 @@ impl Database {
 
     pub fn set_prepared(&self) {
         self.is_prepared.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether enough time has passed since the last read for an error to ask for another.
-    pub fn may_refresh(&self) -> bool {
-        let interval = i64::try_from(REFRESH_INTERVAL.as_micros()).unwrap_or(i64::MAX);
-        now_micros() - self.refreshed_at_micros.load(Ordering::Relaxed) > interval
     }
 }
 

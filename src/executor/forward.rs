@@ -56,8 +56,8 @@ impl Conversation {
                 if std::mem::take(&mut self.block.has_changed_schema) && relayed.error.is_none() {
                     self.refresh_schema().await;
                 }
-                if relayed.error == Some(ServerError::UndefinedObject) && self.database.may_refresh() {
-                    self.refresh_schema().await;
+                if relayed.error == Some(ServerError::UndefinedObject) && self.view.topology.only_shard().is_none() {
+                    self.refresh_schema_since(super::now_micros()).await;
                 }
             }
             Phase::Implicit if relayed.error.is_some() => return Err(Failure::Reported),

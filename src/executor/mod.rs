@@ -18,6 +18,7 @@ mod enlist;
 mod failure;
 mod fan_out;
 mod forward;
+mod greeting;
 mod merge;
 mod relay;
 mod settings;

@@ -98,7 +98,7 @@ pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartErro
     let mut client_addresses = Vec::new();
     for listener in listeners {
         client_addresses.extend(listener.address());
-        let acceptor = Acceptor { listener, inboxes: workers.iter().map(Worker::inbox).collect(), stop: stop.clone() };
+        let acceptor = Acceptor { listener, inboxes: workers.iter().map(Worker::inbox).collect(), stop: gate.draining.clone() };
         tasks.spawn(acceptor.run());
     }
     Ok(Running {

@@ -27,6 +27,14 @@ impl PartialEq for Settings {
     }
 }
 
+impl Eq for Settings {}
+
+impl std::hash::Hash for Settings {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.hash.hash(state);
+    }
+}
+
 impl Settings {
     pub fn new(values: BTreeMap<String, SettingValue>) -> Self {
         let mut text = String::new();
