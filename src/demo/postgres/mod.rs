@@ -34,6 +34,8 @@ pub const THROWAWAY_SETTINGS: &[(&str, &str)] = &[
     ("max_wal_senders", "4"),
     ("wal_keep_size", "64MB"),
     ("shared_buffers", "32MB"),
+    // In the data directory: a killed server leaves nothing in /dev/shm.
+    ("dynamic_shared_memory_type", "mmap"),
     ("autovacuum_naptime", "30s"),
     ("log_min_messages", "warning"),
 ];

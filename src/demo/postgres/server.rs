@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +15,8 @@ use super::{Installation, PostgresError};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// A fast shutdown beyond this is cut short by SIGKILL.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+const QUIT_LIMIT: Duration = Duration::from_secs(5);
+const QUIT_POLL_INTERVAL: Duration = Duration::from_millis(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Of the server's log in an error.
 const TAIL_LINES: usize = 12;
@@ -29,7 +31,7 @@ pub struct ServerSpec {
     pub scratch_dir: Option<PathBuf>,
 }
 
-/// A server that is our child process. Dropping it kills it.
+/// A server that is our child process. Dropping it ends it at once, as SIGQUIT does.
 #[derive(Debug)]
 pub struct Server {
     spec: ServerSpec,
@@ -115,6 +117,19 @@ impl Server {
         if let Err(error) = self.child.wait() {
             tracing::warn!(%error, port = self.spec.port, "cannot wait for the server's end");
         }
+        self.remove_shared_memory();
+    }
+
+    /// Removes the System V segment that a killed postmaster leaves: the seventh line of postmaster.pid ends with its id. The
+    /// kernel has only so many.
+    fn remove_shared_memory(&self) {
+        let text = std::fs::read_to_string(self.spec.data_dir.join("postmaster.pid")).unwrap_or_default();
+        if let Some(id) = text.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+            // Where it is gone already, or there is no ipcrm, nothing depends on it.
+            drop(
+                Command::new("ipcrm").args(["-m", id]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status(),
+            );
+        }
     }
 
     /// Fast shutdown (SIGINT): rolls back, writes a checkpoint, ends. After 15 s by SIGKILL.
@@ -179,8 +194,19 @@ impl Server {
     }
 }
 
+/// Immediate shutdown (SIGQUIT): the postmaster ends its children and gives its shared memory back. Beyond five seconds by
+/// SIGKILL.
 impl Drop for Server {
     fn drop(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        self.resume();
+        self.signal(Signal::QUIT);
+        let deadline = Instant::now() + QUIT_LIMIT;
+        while self.is_running() && Instant::now() < deadline {
+            std::thread::sleep(QUIT_POLL_INTERVAL);
+        }
         if self.is_running() {
             self.kill();
         }
