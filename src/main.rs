@@ -55,7 +55,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    trunkline::observe::init_tracing();
+    // The demo's terminal is for its questions and answers.
+    trunkline::observe::init_tracing(if matches!(arguments.command, Command::Demo(_)) { "warn" } else { "info" });
     match arguments.command {
         Command::Run { config } => with_config(&config, |loaded| run(loaded, config.clone())),
         Command::Check { config } => with_config(&config, |loaded| {

@@ -114,7 +114,7 @@ impl Pools {
     pub fn new(topology: &Topology, config: &PoolConfig, registry: Arc<Registry>) -> Self {
         Self {
             database: topology.database.clone(),
-            shards: topology.shards.clone(),
+            shards: topology.shards.iter().cloned().chain(topology.dedicated_engine().map(|(_, engine)| engine)).collect(),
             config: config.clone(),
             registry,
             by_user: RwLock::default(),

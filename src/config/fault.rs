@@ -87,12 +87,6 @@ impl Source {
         self.keys.borrow().get(path).is_some_and(Option::is_some)
     }
 
-    /// Every dotted key that was looked for.
-    #[cfg(test)]
-    pub(super) fn keys(&self) -> Vec<String> {
-        self.keys.borrow().keys().cloned().collect()
-    }
-
     /// The faults in the order of their lines, each once: a level of a nested key is judged once for each branch.
     pub(super) fn into_faults(self) -> Vec<Fault> {
         let mut faults = self.faults.into_inner();

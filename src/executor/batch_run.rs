@@ -169,7 +169,11 @@ impl Conversation {
         action: Action,
         home: Option<ShardId>,
     ) -> Result<(), Failure> {
-        let (shard, access) = self.shard_of(&action, run.as_ref().map(|run| run.shard), home);
+        let (wanted, access) = wanted_shard(&action);
+        let shard = match wanted.or(run.as_ref().map(|run| run.shard)).or(home) {
+            Some(shard) => shard,
+            None => self.any_live_shard(access).await?,
+        };
         if run.as_ref().is_some_and(|run| run.shard != shard) {
             self.end_run(run.take(), Ready::Swallow).await?;
         }
@@ -186,23 +190,6 @@ impl Conversation {
         self.write_action(idx, run, batch, action);
         run.is_empty = false;
         Ok(())
-    }
-
-    fn shard_of(&mut self, action: &Action, current: Option<ShardId>, home: Option<ShardId>) -> (ShardId, Access) {
-        let (wanted, access) = match action {
-            Action::Bind { bound: Portal { target: Target::One { shard, access, .. }, .. }, .. } => (*shard, *access),
-            Action::DescribePortal { portal: Portal { target: Target::One { shard, access, .. }, .. }, .. }
-            | Action::Execute { portal: Portal { target: Target::One { shard, access, .. }, .. }, .. }
-            | Action::ClosePortal { portal: Some(Portal { target: Target::One { shard, access, .. }, .. }), .. } => {
-                (*shard, *access)
-            }
-            Action::Parse { statement, .. } | Action::DescribeStatement { statement, .. } => {
-                (statement.cached.template.describe_shard(), Access::Read)
-            }
-            _ => (None, Access::Read),
-        };
-        let shard = wanted.or(current).or(home).unwrap_or_else(|| self.any_shard());
-        (shard, access)
     }
 
     /// Writes what an action asks of a backend to its output.
@@ -389,6 +376,23 @@ impl Run {
     fn push_all(&mut self, mark: Mark, n: usize) {
         self.marks.extend(std::iter::repeat_n(mark, n));
         self.n_marks += n;
+    }
+}
+
+/// The shard that an action must go to, if it must, and what it may do there.
+fn wanted_shard(action: &Action) -> (Option<ShardId>, Access) {
+    match action {
+        Action::Bind { bound: portal, .. }
+        | Action::DescribePortal { portal, .. }
+        | Action::Execute { portal, .. }
+        | Action::ClosePortal { portal: Some(portal), .. } => match portal.target {
+            Target::One { shard, access, .. } => (shard, access),
+            Target::Own { .. } => (None, Access::Read),
+        },
+        Action::Parse { statement, .. } | Action::DescribeStatement { statement, .. } => {
+            (statement.cached.template.describe_shard(), Access::Read)
+        }
+        Action::CloseStatement | Action::ClosePortal { portal: None, .. } | Action::Fail(_) => (None, Access::Read),
     }
 }
 

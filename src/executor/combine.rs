@@ -114,7 +114,7 @@ impl Conversation {
             let n_columns = columns(&body).map_or(0, |columns| columns.len());
             write_prefix(&mut self.client.output, &body, n_columns, &values.result_formats);
         }
-        let engine = self.engine(first);
+        let engine = self.engine();
         let bound = BoundValues { param_types: Vec::new(), encoded: rows.bound(), result_formats: values.result_formats.clone() };
         let idxs = self.fan_out(&[(engine, &final_sql)], Access::Read, &bound, &values.result_formats).await?;
         let all = MergePlan {
@@ -131,14 +131,14 @@ impl Conversation {
     }
 
     /// A shard that the transaction holds already, so that nobody waits while holding; else the configured engine.
-    fn engine(&mut self, first: ShardId) -> ShardId {
+    fn engine(&mut self) -> ShardId {
         if let Some(held) = self.enlisted.first() {
             return held.lease.shard;
         }
-        match self.view.topology.engine {
-            Engine::Shard(shard) => shard,
-            Engine::Any => self.any_shard(),
-            Engine::Dedicated { .. } => first,
+        match (&self.view.topology.engine, self.view.topology.dedicated_engine()) {
+            (Engine::Shard(shard), _) => *shard,
+            (Engine::Dedicated { .. }, Some((engine, _))) => engine,
+            (Engine::Any | Engine::Dedicated { .. }, _) => self.any_shard(),
         }
     }
 

@@ -156,8 +156,7 @@ impl Conversation {
             self.announce(&parameters);
             return Ok(());
         }
-        let shard = self.any_shard();
-        self.enlist(shard, Access::Read).await?;
+        self.any_live_shard(Access::Read).await?;
         self.tell_parameters();
         self.database.greetings.insert(&self.user.credentials, &self.settings, &self.told_parameters);
         self.release();

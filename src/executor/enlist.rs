@@ -83,6 +83,22 @@ impl Conversation {
         Ok(idx)
     }
 
+    /// Enlists some shard for a statement that any can answer; one that cannot be reached is passed over for the next.
+    pub(super) async fn any_live_shard(&mut self, access: Access) -> Result<ShardId, Failure> {
+        let n_shards = self.view.topology.shards.len();
+        let mut n_tried = 0;
+        loop {
+            let shard = self.any_shard();
+            n_tried += 1;
+            match self.enlist(shard, access).await {
+                Ok(_) => return Ok(shard),
+                Err(Failure::Statement { kind: ErrorKind::Connection, .. }) if n_tried < n_shards && self.enlisted.is_empty() => {
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
     async fn check_out(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
         let database = &self.database;
         let now = Instant::now();
@@ -170,7 +186,7 @@ impl Conversation {
 
     /// The name of the shard of an enlisted backend.
     pub(super) fn shard_name(&self, idx: usize) -> &str {
-        &self.view.topology.shard(self.enlisted[idx].lease.shard).name
+        self.view.topology.shard_name(self.enlisted[idx].lease.shard)
     }
 
     /// Turns a failed wait for a backend into the client's error, and deals with the connection: one that was lost is closed,
@@ -253,32 +269,30 @@ async fn lease(
     (shard, access): (ShardId, Access),
     deadline: Deadline,
 ) -> Result<Lease, CheckoutError> {
-    let no_node = || CheckoutError::NoNode { shard: database.config.topology.shard(shard).name.clone() };
-    let n_attempts = database.config.topology.shard(shard).nodes.len();
-    let mut attempt = 0;
-    loop {
-        let node_idx = match access {
-            Access::Read => database.board.reader_of(shard),
-            Access::Write => database.board.primary_of(shard),
-        };
-        let node_idx = match node_idx {
-            Some(node_idx) => node_idx,
-            None => database.board.wait_for_primary(shard, deadline).await.map_err(|_| no_node())?,
-        };
-        attempt += 1;
-        match pools.checkout(shard, node_idx, deadline).await {
-            Ok(lease) => return Ok(lease),
-            Err(CheckoutError::Connect { error, shard: name, node }) => {
-                if error.is_evidence_against_node() {
-                    database.board.report_connect_failure(shard, node_idx);
-                    let is_other = database.board.reader_of(shard).is_some_and(|other| other != node_idx);
-                    if access == Access::Read && is_other && attempt <= n_attempts {
-                        continue;
-                    }
-                }
-                return Err(CheckoutError::Connect { error, shard: name, node });
-            }
-            Err(error) => return Err(error),
-        }
+    let topology = &database.config.topology;
+    let no_node = || CheckoutError::NoNode { shard: topology.shard_name(shard).to_owned() };
+    if topology.shards.get(shard.index()).is_none() {
+        // The dedicated engine is one server and is not probed: its own error is the answer.
+        return pools.checkout(shard, 0, deadline).await;
+    }
+    let node_idx = match access {
+        Access::Read => database.board.reader_of(shard),
+        Access::Write => database.board.primary_of(shard),
+    };
+    let node_idx = match node_idx {
+        Some(node_idx) => node_idx,
+        None => database.board.wait_for_primary(shard, deadline).await.map_err(|_| no_node())?,
+    };
+    let failure = match pools.checkout(shard, node_idx, deadline).await {
+        Ok(lease) => return Ok(lease),
+        Err(failure) => failure,
+    };
+    if !matches!(&failure, CheckoutError::Connect { error, .. } if error.is_evidence_against_node()) {
+        return Err(failure);
+    }
+    database.board.report_connect_failure(shard, node_idx);
+    match database.board.replica_besides(shard, node_idx).filter(|_| access == Access::Read) {
+        Some(replica) => pools.checkout(shard, replica, deadline).await.map_err(|_| failure),
+        None => Err(failure),
     }
 }

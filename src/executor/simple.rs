@@ -152,7 +152,7 @@ impl Conversation {
         match plan {
             Plan::Route { shard, access } => self.forward((shard, access), sql.as_bytes(), leftover, ready).await,
             Plan::AnyOne { access } => {
-                let shard = self.any_shard();
+                let shard = self.any_live_shard(access).await?;
                 self.forward((shard, access), sql.as_bytes(), leftover, ready).await
             }
             Plan::Command(command) => self.run_command(&command, sql, ready).await,

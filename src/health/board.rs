@@ -82,6 +82,11 @@ impl Board {
         node_at(&self.shards[shard.index()].reader)
     }
 
+    /// An up replica for a read whose node `failed` could not be reached, though it is not held to be down yet.
+    pub fn replica_besides(&self, shard: ShardId, failed: usize) -> Option<usize> {
+        locked(&self.shards.get(shard.index())?.states).replica_besides(Some(failed))
+    }
+
     /// Whether the shard's primary allows prepared transactions. True before the first probe: the server then refuses.
     pub fn allows_two_phase(&self, shard: ShardId) -> bool {
         self.shards[shard.index()].allows_two_phase.load(Ordering::Relaxed)
@@ -179,7 +184,8 @@ impl Board {
     }
 
     fn wake(&self, shard: ShardId, node_idx: usize) {
-        if let Some(waker) = self.shards[shard.index()].wakers.get(node_idx) {
+        // A dedicated engine is not on the board.
+        if let Some(waker) = self.shards.get(shard.index()).and_then(|shard| shard.wakers.get(node_idx)) {
             waker.notify_one();
         }
     }

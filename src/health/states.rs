@@ -119,10 +119,13 @@ impl ShardStates {
 
     /// The node for reads: the primary, else the replica that has replayed most.
     pub(super) fn reader(&self) -> Option<usize> {
-        self.primary().or_else(|| {
-            let replicas = (0..self.nodes.len()).filter(|&idx| self.is_readable_replica(idx));
-            replicas.max_by_key(|&idx| (self.nodes[idx].report.map(|report| report.lsn), std::cmp::Reverse(idx)))
-        })
+        self.primary().or_else(|| self.replica_besides(None))
+    }
+
+    /// The up replica that has replayed most, other than `failed`.
+    pub(super) fn replica_besides(&self, failed: Option<usize>) -> Option<usize> {
+        let replicas = (0..self.nodes.len()).filter(|&idx| Some(idx) != failed && self.is_readable_replica(idx));
+        replicas.max_by_key(|&idx| (self.nodes[idx].report.map(|report| report.lsn), std::cmp::Reverse(idx)))
     }
 
     pub(super) fn role(&self, node_idx: usize) -> NodeRole {

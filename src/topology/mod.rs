@@ -117,6 +117,18 @@ impl Topology {
         ShardSet::first(self.shards.len())
     }
 
+    /// A dedicated engine as a shard beside the others: no row is placed there, and nothing but final queries goes there.
+    pub fn dedicated_engine(&self) -> Option<(ShardId, Shard)> {
+        let Engine::Dedicated { node, dbname } = &self.engine else { return None };
+        let shard = Shard { name: "engine".to_owned(), dbname: dbname.clone(), nodes: vec![node.clone()] };
+        Some((ShardId(u8::try_from(self.shards.len()).ok()?), shard))
+    }
+
+    /// The name of a shard, or of the dedicated engine.
+    pub fn shard_name(&self, id: ShardId) -> &str {
+        self.shards.get(id.index()).map_or("engine", |shard| shard.name.as_str())
+    }
+
     pub fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..self.shards.len()).map(|idx| ShardId(idx as u8))
     }
