@@ -21,7 +21,7 @@ use crate::observe::{ClientEntry, ErrorKind, Route};
 use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze};
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
-use crate::session::unpooled::{Leftover, leftover};
+use crate::session::unpooled::{Leftover, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
 use crate::sql::{Fingerprint, fingerprint};
 use crate::sqlstate::{Report, SqlState};
@@ -256,7 +256,8 @@ impl Conversation {
         self.database.counters.n_template_misses.increment();
         let template = analyze(sql, &print.literals, &self.context())?;
         let leftover = leftover(sql.as_bytes(), self.plan_settings.has_standard_strings);
-        let cached = Arc::new(CachedTemplate { template, leftover });
+        let reads_catalog = reads_catalog(sql.as_bytes(), self.plan_settings.has_standard_strings);
+        let cached = Arc::new(CachedTemplate { template, leftover, reads_catalog });
         cache.insert(sql, print, self.context_hash, &cached);
         Ok(cached)
     }
@@ -271,6 +272,7 @@ impl Conversation {
         let plan = cached.template.bind(&values, &self.context())?;
         Ok(match (self.hinted_shard, plan) {
             (Some(shard), Plan::Route { access, .. } | Plan::AnyOne { access }) => Plan::Route { shard, access },
+            (None, Plan::AnyOne { access }) if cached.reads_catalog => Plan::Route { shard: self.first_live_shard(), access },
             (_, plan) => plan,
         })
     }
@@ -284,6 +286,12 @@ impl Conversation {
             )),
             Leftover::AdvisoryLock(_) | Leftover::Settings | Leftover::Nothing => Ok(()),
         }
+    }
+
+    /// The shard whose catalog all sessions see: the first, or while it is down the next.
+    fn first_live_shard(&self) -> ShardId {
+        let mut shards = self.view.topology.shard_ids();
+        shards.find(|&shard| self.database.board.reader_of(shard).is_some()).unwrap_or(ShardId(0))
     }
 
     /// The shard for a statement that any shard can answer: one that is held already, else each in turn.

@@ -18,6 +18,7 @@ const MAX_TEXT_LEN: usize = 64 * 1024;
 pub struct CachedTemplate {
     pub template: Template,
     pub leftover: Leftover,
+    pub reads_catalog: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -171,7 +171,14 @@ fn qualify(parts: &[String], context: &Context<'_>) -> Qualified {
             return Qualified::Known(name);
         }
     }
-    Qualified::Nowhere(TableName::new(path.first().map_or("public", |schema| schema), name))
+    Qualified::Nowhere(TableName::new(creation_schema(context), name))
+}
+
+/// The schema in which a new table would be made: the first of the search path that exists, as far as the snapshot tells.
+fn creation_schema<'a>(context: &Context<'a>) -> &'a str {
+    let holds_something = |schema: &str| context.schema.relations.keys().any(|name| name.schema == schema);
+    let path = &context.settings.search_path;
+    path.iter().find(|schema| *schema == "public" || holds_something(schema)).map_or("public", |schema| schema)
 }
 
 fn is_known(name: &TableName, context: &Context<'_>) -> bool {

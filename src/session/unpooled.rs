@@ -13,6 +13,15 @@ pub enum Leftover {
     AdvisoryLock(&'static str),
 }
 
+/// Whether a statement looks into a server's own catalog, whose OIDs mean something on that server only: such statements of
+/// all sessions belong on one server.
+pub fn reads_catalog(sql: &[u8], has_standard_strings: bool) -> bool {
+    tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word).any(|token| {
+        let word = token.text(sql).to_ascii_lowercase();
+        word.starts_with(b"pg_") || word.starts_with(b"reg") || word == b"information_schema" || word == b"oid"
+    })
+}
+
 const SESSION_LOCKS: [&str; 4] =
     ["pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared"];
 
@@ -28,4 +37,23 @@ pub fn leftover(sql: &[u8], has_standard_strings: bool) -> Leftover {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catalogs_are_told_by_their_names() {
+        assert!(reads_catalog(b"SELECT c.relname FROM pg_catalog.pg_class c", true));
+        assert!(reads_catalog(b"SELECT 'users'::regclass", true));
+        assert!(!reads_catalog(b"SELECT 'pg_class', name FROM countries", true));
+    }
+
+    #[test]
+    fn session_locks_and_settings_by_function_are_seen() {
+        assert_eq!(leftover(b"SELECT pg_advisory_lock(1)", true), Leftover::AdvisoryLock("pg_advisory_lock"));
+        assert_eq!(leftover(b"SELECT SET_CONFIG('a.b', 'c', false)", true), Leftover::Settings);
+        assert_eq!(leftover(b"SELECT 'set_config', pg_advisory_xact_lock(1)", true), Leftover::Nothing);
+    }
 }
