@@ -95,7 +95,7 @@ impl Layout {
     pub(super) fn config(&self) -> String {
         let mut text = format!(
             "# Written by `trunkline demo` at each start.\n\n[server]\nlisten = \"127.0.0.1:{}\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\
-             users = [\"admin\"]\n\n[auth]\nmethod = \"trust\"\n\n[databases.{DATABASE}]\nbuckets = 4096\ncontrol = {{ user = \"postgres\" }}\n",
+             users = [\"admin\"]\n\n[auth]\nmethod = \"trust\"\n\n[databases.{DATABASE}]\nbuckets = 4096\ndefault_shard = \"americas\"\ncontrol = {{ user = \"postgres\" }}\n",
             self.proxy_port(),
             self.admin_port()
         );

@@ -129,18 +129,22 @@ impl Database {
     }
 
     /// A control-plane connection to a shard's node that answers: the primary, else a replica.
-    pub async fn control_client(&self, shard: ShardId) -> Result<Option<ControlClient>, ControlError> {
+    ///
+    /// # Errors
+    /// The node's, or `Mismatch` for a shard without nodes.
+    pub async fn control_client(&self, shard: ShardId) -> Result<ControlClient, ControlError> {
         let node_idx = self.board.reader_of(shard).unwrap_or(0);
         match self.control.get(shard.index()).and_then(|nodes| nodes.get(node_idx)) {
-            Some(node) => node.client().await.map(Some),
-            None => Ok(None),
+            Some(node) => node.client().await,
+            None => Err(ControlError::Mismatch("no such node".to_owned())),
         }
     }
 
-    /// Reads the catalog of every shard anew; tables of one name are taken from the first shard that has them.
+    /// Reads the catalog of every shard anew; tables of one name are taken from the first shard that has them. What a shard that
+    /// cannot be read had before is kept.
     ///
     /// # Errors
-    /// A shard that cannot be read keeps the snapshot as it is.
+    /// When no shard can be read; the snapshot then stays as it is.
     pub async fn refresh_schema(&self) -> Result<(), ControlError> {
         let _guard = self.refreshing.lock().await;
         self.read_schema().await
@@ -161,28 +165,35 @@ impl Database {
     async fn read_schema(&self) -> Result<(), ControlError> {
         let started_at = now_micros();
         let mut schema = Schema::default();
+        let (mut n_read, mut unread) = (0, None);
         for shard in self.view().topology.shard_ids() {
-            let Some(client) = self.control_client(shard).await? else { continue };
-            let read = load_schema(&client, 0).await?;
-            if schema.relations.is_empty() && schema.system_functions.is_empty() {
-                schema = read;
-                continue;
-            }
-            for (name, relation) in read.relations {
-                schema.relations.entry(name).or_insert(relation);
-            }
-            for (name, volatility) in read.user_functions {
-                schema.user_functions.entry(name).and_modify(|v| *v = (*v).max(volatility)).or_insert(volatility);
+            match self.read_shard_schema(shard).await {
+                Ok(read) => {
+                    add_shard_schema(&mut schema, read);
+                    n_read += 1;
+                }
+                Err(error) => unread = Some(error),
             }
         }
+        let known = Arc::clone(&self.view().schema);
+        match unread {
+            Some(error) if n_read == 0 => return Err(error),
+            // What only the unread shard has is still taken to be there.
+            Some(_) => schema.relations = known.relations.clone().into_iter().chain(schema.relations).collect(),
+            None => {}
+        }
         self.refreshed_at_micros.store(started_at, Ordering::Relaxed);
-        let version = self.view().schema.version;
-        schema.version = version;
-        if schema != *self.view().schema {
-            schema.version = version + 1;
+        schema.version = known.version;
+        if schema != *known {
+            schema.version += 1;
             self.replace_view(None, Some(Arc::new(schema)));
         }
         Ok(())
+    }
+
+    async fn read_shard_schema(&self, shard: ShardId) -> Result<Schema, ControlError> {
+        let client = self.control_client(shard).await?;
+        load_schema(&client, 0).await
     }
 
     /// Has sessions move to `successor` as soon as they are between two transactions.
@@ -207,6 +218,20 @@ impl Database {
 
     pub fn set_prepared(&self) {
         self.is_prepared.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Adds what one shard's catalog has to what the shards before it had.
+fn add_shard_schema(schema: &mut Schema, read: Schema) {
+    if schema.system_functions.is_empty() {
+        (schema.system_functions, schema.system_relations) = (read.system_functions, read.system_relations);
+        schema.type_names = read.type_names;
+    }
+    for (name, relation) in read.relations {
+        schema.relations.entry(name).or_insert(relation);
+    }
+    for (name, volatility) in read.user_functions {
+        schema.user_functions.entry(name).and_modify(|known| *known = (*known).max(volatility)).or_insert(volatility);
     }
 }
 

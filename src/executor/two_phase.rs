@@ -119,7 +119,7 @@ impl Conversation {
     /// Whether the decision is there, asked over another connection after the coordinator's was lost in its COMMIT.
     async fn was_decided(&mut self, coordinator: ShardId, gid: &str) -> Option<bool> {
         for _ in 0..N_RETRIES {
-            if let Ok(Some(client)) = self.database.control_client(coordinator).await
+            if let Ok(client) = self.database.control_client(coordinator).await
                 && let Ok(row) = client.connection().query_opt("SELECT FROM trunkline.commits WHERE gid = $1", &[&gid]).await
             {
                 return Some(row.is_some());
@@ -153,7 +153,7 @@ impl Conversation {
             return true;
         }
         for _ in 0..N_RETRIES {
-            if let Ok(Some(client)) = self.database.control_client(shard).await {
+            if let Ok(client) = self.database.control_client(shard).await {
                 match client.connection().batch_execute(&sql).await {
                     Ok(()) => return true,
                     // Undefined object: it was never prepared, or is already ended.
