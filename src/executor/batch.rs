@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::Conversation;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
-use super::simple::{ends_transaction, is_ddl};
+use super::simple::{ends_transaction, is_ddl, is_utility};
 use super::templates::CachedTemplate;
 use crate::plan::{Access, Params, Plan};
 use crate::session::prepared::Prepared;
@@ -257,6 +257,9 @@ impl Conversation {
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind(cached, text, params)?;
         self.block.has_changed_schema |= is_ddl(cached.template.class());
+        if is_utility(cached.template.class()) {
+            self.timer.exempt();
+        }
         Ok(match plan {
             Plan::Route { shard, access } => {
                 if let Classified::Command(Command::Declare { name, .. }) = cached.template.class() {

@@ -356,6 +356,9 @@ impl Conversation {
 
     /// Gives up whatever the client holds, closing what is not clean.
     pub async fn close(&mut self) {
+        // What still runs for a client that has left is cancelled.
+        let all: Vec<usize> = (0..self.enlisted.len()).collect();
+        self.cancel_and_drain(&all).await;
         if self.transaction.is_open() {
             // The client is gone: a connection that cannot be rolled back is closed by its lease.
             drop(self.roll_back().await);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Buf;
 
@@ -9,6 +10,7 @@ use super::Conversation;
 use super::failure::Failure;
 use super::relay::Relayed;
 use crate::backend::OUTPUT_HIGH_WATER;
+use crate::deadline::Deadline;
 use crate::session::wire;
 use crate::sqlstate::SqlState;
 
@@ -83,6 +85,7 @@ impl Conversation {
                 break;
             }
         }
+        self.restart_deadline();
         // The server has ignored the Sync that came before the data.
         if is_extended {
             wire::bare(&mut self.enlisted[idx].lease.socket.output, b'S');
@@ -111,22 +114,29 @@ impl Conversation {
         self.enlisted[idx].lease.socket.flush().await
     }
 
+    /// Begins the deadline anew: of a COPY it bounds the wait for the next data, not the whole.
+    pub(super) fn restart_deadline(&mut self) {
+        self.timer.set(Deadline::after(Instant::now(), self.database.query.timeout));
+    }
+
     /// Waits for more of the client's data. True when the backend has said something instead: an error.
     async fn wait_for_copy(&mut self, idx: usize) -> Result<bool, Failure> {
+        self.restart_deadline();
         let Self { client, enlisted, timer, .. } = self;
         let server = &mut enlisted[idx].lease.socket;
         enum Event {
             Client(std::io::Result<usize>),
             Server,
+            Late,
         }
         let event = poll_fn(|cx| {
             if let Poll::Ready(outcome) = client.poll_fill(cx) {
                 return Poll::Ready(Event::Client(outcome));
             }
-            if server.poll_fill(cx).is_ready() || timer.poll(cx).is_ready() {
+            if server.poll_fill(cx).is_ready() {
                 return Poll::Ready(Event::Server);
             }
-            Poll::Pending
+            timer.poll(cx).map(|()| Event::Late)
         })
         .await;
         match event {
@@ -135,6 +145,10 @@ impl Conversation {
             }
             Event::Client(outcome) => outcome.map(|_| false).map_err(Failure::from),
             Event::Server => Ok(true),
+            Event::Late => {
+                wire::copy_fail(&mut self.enlisted[idx].lease.socket.output, "no data came in time");
+                Ok(true)
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! COPY … FROM STDIN over several shards: rows are split by key, or go to every copy of a reference table.
 
-use std::task::{Context, Waker};
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 
@@ -40,6 +41,7 @@ impl Conversation {
             // A broken connection is found by the read that follows.
             drop(self.flush_backend(idx).await);
         }
+        self.restart_deadline();
         let counts = self.read_counts(&idxs).await;
         outcome?;
         let counts = counts?;
@@ -157,15 +159,31 @@ impl Conversation {
                     return Err(copy_failed(&message));
                 }
                 CopyInput::Ignored(n) => self.client.input.advance(n),
-                CopyInput::Incomplete => {
-                    if self.client.fill().await? == 0 {
-                        let error = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY");
-                        return Err(error.into());
-                    }
-                }
+                CopyInput::Incomplete => self.fill_copy_data().await?,
             }
             if !self.flush_full(idxs, rows).await? {
                 return Ok(Ended::ShardRefused);
+            }
+        }
+    }
+
+    /// Waits for more of the client's data, while the shards hold their transactions: for `query.timeout` at most.
+    async fn fill_copy_data(&mut self) -> Result<(), Failure> {
+        self.restart_deadline();
+        let Self { client, timer, .. } = self;
+        let n_read = poll_fn(|cx| match client.poll_fill(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => timer.poll(cx).map(|()| None),
+        })
+        .await;
+        match n_read {
+            Some(Ok(0)) => Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY").into()),
+            Some(outcome) => outcome.map(drop).map_err(Failure::from),
+            None => {
+                let message = "canceling COPY from stdin: no data came in time";
+                Err(Failure::client(
+                    Report::new(SqlState::QUERY_CANCELED, message).with_hint("See query.timeout in the configuration."),
+                ))
             }
         }
     }

@@ -64,7 +64,7 @@ impl Conversation {
         result_formats: &[i16],
     ) -> Result<Vec<usize>, Failure> {
         let shard_deadline = Deadline::after(Instant::now(), self.database.query.shard_timeout);
-        self.timer.set(self.timer.deadline().min(shard_deadline));
+        self.timer.limit(shard_deadline);
         let mut idxs = Vec::with_capacity(statements.len());
         for (shard, _) in statements {
             idxs.push(self.enlist(*shard, access).await?);

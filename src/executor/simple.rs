@@ -140,6 +140,9 @@ impl Conversation {
         self.check_leftover(cached.leftover)?;
         let plan = self.bind(&cached, sql, Params::default())?;
         self.block.has_changed_schema |= is_ddl(cached.template.class());
+        if is_utility(cached.template.class()) {
+            self.timer.exempt();
+        }
         if let (Classified::Command(Command::Declare { name, .. }), Plan::Route { shard, .. }) = (cached.template.class(), &plan)
         {
             self.block.cursors.insert(name.clone(), *shard);
@@ -223,6 +226,11 @@ fn join_routes(a: &Plan, b: &Plan) -> Option<Plan> {
 /// Whether a statement may change the schema.
 pub(super) fn is_ddl(class: &Classified) -> bool {
     matches!(class, Classified::Utility { kind: UtilityKind::Ddl | UtilityKind::NonTransactional | UtilityKind::Procedure, .. })
+}
+
+/// Whether a statement may take any time: `query.timeout` is for queries.
+pub(super) fn is_utility(class: &Classified) -> bool {
+    matches!(class, Classified::Utility { .. })
 }
 
 /// Whether a statement is allowed in a failed transaction.

@@ -17,6 +17,8 @@ pub(super) struct Timer {
     deadline: Deadline,
     /// Armed for some deadline, perhaps that of an earlier statement; moved on when it fires too early.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Utility statements have no deadline: an index takes as long as it takes.
+    is_exempt: bool,
 }
 
 /// Why a wait for a server ended without a message.
@@ -40,10 +42,29 @@ impl From<std::io::Error> for WaitError {
 
 impl Timer {
     pub(super) fn new() -> Self {
-        Self { deadline: Deadline::NEVER, sleep: None }
+        Self { deadline: Deadline::NEVER, sleep: None, is_exempt: false }
     }
 
+    /// Sets the deadline of the statement that begins.
     pub(super) fn set(&mut self, deadline: Deadline) {
+        self.is_exempt = false;
+        self.replace(deadline);
+    }
+
+    /// Lets the statement run without a deadline.
+    pub(super) fn exempt(&mut self) {
+        self.deadline = Deadline::NEVER;
+        self.is_exempt = true;
+    }
+
+    /// Moves the deadline closer, unless the statement has none by its nature.
+    pub(super) fn limit(&mut self, deadline: Deadline) {
+        if !self.is_exempt {
+            self.replace(self.deadline.min(deadline));
+        }
+    }
+
+    fn replace(&mut self, deadline: Deadline) {
         self.deadline = deadline;
         let Some(at) = deadline.instant() else { return };
         // An earlier deadline than the armed one must move the sleep; a later one is found when it fires.
