@@ -9,7 +9,9 @@ mod fixture;
 mod literal;
 mod random;
 mod selects;
+mod stored;
 mod wire;
+mod writes;
 
 use std::collections::BTreeMap;
 
@@ -19,12 +21,17 @@ use fixture::{Sharded, oracle};
 use random::Random;
 use selects::Query;
 use wire::{Answer, Client, Mode};
+use writes::Step;
 
 /// The stream of an ordinary run.
 const SEED: u64 = 20_240_229;
 /// Statements of an ordinary run, and the differences after which it ends.
 const N_STATEMENTS: usize = 600;
 const MAX_DIFFERENCES: usize = 40;
+
+/// Writes of an ordinary run on each number of shards, and after how many of them the shards are looked at.
+const N_WRITES: usize = 250;
+const WRITES_PER_LOOK: usize = 50;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
@@ -102,9 +109,13 @@ impl Reads {
         for sharded in &mut self.sharded {
             let given = sharded.client.run(&query.statement, mode);
             let verdict = compare(&wanted, ranked.as_ref(), &given, query.offset);
+            if let (Verdict::Refused(code), true) = (&verdict, std::env::var("SHOW_REFUSED").is_ok() && sharded.n == 5) { eprintln!("{code} {} -- {}", query.statement.written(false).sql, brief(&given)); }
             if let Some(what) = self.report.count(sharded.n, query.kind, verdict, &wanted) {
                 let sql = query.statement.written(false).sql;
-                self.report.differences.push(format!("seed {} statement {number}, {} shards, {mode:?}: {sql}\n    {what}", self.seed, sharded.n));
+                let place = format!("seed {} statement {number}, {} shards, {mode:?}", self.seed, sharded.n);
+                self.report.differences.push(format!("{place}: {sql}\n    {what}"));
+                // Over more shards it is most likely the same.
+                return;
             }
         }
     }
@@ -154,5 +165,105 @@ async fn random_selects_are_answered_right_or_refused() {
             _ => 0,
         };
         assert!(tally.share() >= floor, "{n_shards} shards, {kind}: {} % answered, at least {floor} %", tally.share());
+    }
+}
+
+/// Whether the proxy says itself that it does not run this.
+fn is_refusal(answer: &Answer) -> bool {
+    matches!(answer, Answer::Error { detail, .. } if detail.starts_with("Reason code TL"))
+}
+
+struct Writes {
+    oracle: Client,
+    sharded: Sharded,
+    report: Report,
+    /// The last statements, for the reader of a failure.
+    trail: Vec<String>,
+}
+
+impl Writes {
+    fn step(&mut self, step: &Step, mode: Mode) {
+        let run = |client: &mut Client| match step {
+            Step::Run(statement) if statement.0.contains("; ") => client.simple(&statement.written(false).sql),
+            Step::Run(statement) => client.run(statement, mode),
+            Step::Copy(sql, lines) => client.copy(sql, lines),
+        };
+        let shown = match step {
+            Step::Run(statement) => format!("{mode:?} {}", statement.written(false).sql),
+            Step::Copy(sql, lines) => format!("{sql} {lines:?}"),
+        };
+        // The proxy first: what it refuses, the oracle never sees.
+        let given = run(&mut self.sharded.client);
+        let n = self.sharded.n;
+        self.trail.push(format!("{shown} -- {}", brief(&given)));
+        if is_refusal(&given) {
+            let tally = self.report.tallies.entry((n, "write")).or_default();
+            *tally.refused.entry(given.refusal().unwrap_or("other").to_owned()).or_default() += 1;
+            if self.oracle.status != b'I' {
+                // The proxy's transaction has failed with the statement.
+                self.oracle.simple("ROLLBACK");
+                self.sharded.client.simple("ROLLBACK");
+            }
+            return;
+        }
+        let wanted = run(&mut self.oracle);
+        let verdict = compare(&wanted, None, &given, 0);
+        if let Some(what) = self.report.count(n, "write", verdict, &wanted) {
+            self.report.differences.push(format!("{n} shards: {shown}\n    {what}"));
+        }
+        if self.oracle.status != self.sharded.client.status {
+            let states = (char::from(self.sharded.client.status), char::from(self.oracle.status));
+            self.report.differences.push(format!("{n} shards: transaction status {states:?} after {shown}"));
+        }
+    }
+
+    fn look(&mut self) {
+        for client in [&mut self.sharded.client, &mut self.oracle] {
+            if client.status != b'I' {
+                client.simple("ROLLBACK");
+            }
+        }
+        let faults = stored::faults(&self.sharded, &mut self.oracle);
+        if !faults.is_empty() {
+            let trail = self.trail.join("\n      ");
+            self.report.differences.push(format!("{} shards: {}\n      {trail}", self.sharded.n, faults.join("\n    ")));
+        }
+        self.trail.clear();
+    }
+}
+
+#[tokio::test]
+async fn random_writes_land_where_their_keys_say() {
+    let (seed, n_writes) = (setting("TRUNKLINE_SEED", SEED), setting("TRUNKLINE_STATEMENTS", N_WRITES as u64) as usize);
+    let mut texts = Vec::new();
+    for n in [1, 2, 3, 5] {
+        let mut random = Random::new(seed.wrapping_add(n as u64));
+        let rows = fixture::rows(&mut random);
+        let ((_single, mut oracle), mut sharded) = (oracle().await, Sharded::start(n).await);
+        for shard in &sharded.cluster.shards {
+            assert!(matches!(Client::open(shard.port()).simple(stored::HASHES), Answer::Rows(_)));
+        }
+        for sql in &rows {
+            assert!(matches!(oracle.simple(sql), Answer::Rows(_)) && matches!(sharded.client.simple(sql), Answer::Rows(_)));
+        }
+        let mut writes = Writes { oracle, sharded, report: Report::default(), trail: Vec::new() };
+        let mut maker = Maker::new(random);
+        for number in 1..=n_writes {
+            let step = maker.step(writes.oracle.status != b'I');
+            let mode = [Mode::Simple, Mode::Text, Mode::Binary][maker.random.below(3)];
+            writes.step(&step, mode);
+            if number % WRITES_PER_LOOK == 0 || number == n_writes {
+                writes.look();
+            }
+            if !writes.report.differences.is_empty() {
+                break;
+            }
+        }
+        let report = writes.report;
+        texts.push(report.text());
+        eprintln!("seed {seed}\n{}", report.text());
+        assert!(report.differences.is_empty(), "seed {seed}: {}", report.differences.join("\n"));
+        let tally = &report.tallies[&(n, "write")];
+        assert!(tally.share() >= if n == 1 { 90 } else { 40 }, "{} % answered\n{}", tally.share(), texts.join("\n"));
     }
 }

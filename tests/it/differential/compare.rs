@@ -12,7 +12,7 @@ pub(super) enum Verdict {
     Differs(String),
 }
 
-/// Compares. `ranked` is the whole answer without LIMIT as the oracle gives it, with the rank by ORDER BY as its first column.
+/// Compares. `ranked` is the whole answer without LIMIT as the oracle gives it, with the rank by ORDER BY as its last column.
 pub(super) fn compare(oracle: &Answer, ranked: Option<&Rows>, given: &Answer, offset: usize) -> Verdict {
     if let Some(code) = given.refusal() {
         return Verdict::Refused(code.to_owned());
@@ -50,12 +50,13 @@ fn blocks(ranked: &Rows) -> Vec<Vec<Row>> {
     let mut by_rank: Vec<(i64, Vec<Row>)> = Vec::new();
     let mut places: HashMap<i64, usize> = HashMap::new();
     for row in &ranked.rows {
-        let rank = rank(row[0].as_deref().unwrap(), ranked.columns[0].format);
+        let (Some((last, row)), Some(column)) = (row.split_last(), ranked.columns.last()) else { continue };
+        let rank = rank(last.as_deref().unwrap(), column.format);
         let place = *places.entry(rank).or_insert_with(|| {
             by_rank.push((rank, Vec::new()));
             by_rank.len() - 1
         });
-        by_rank[place].1.push(row[1..].to_vec());
+        by_rank[place].1.push(row.to_vec());
     }
     by_rank.sort_by_key(|(rank, _)| *rank);
     by_rank.into_iter().map(|(_, rows)| rows).collect()

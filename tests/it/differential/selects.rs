@@ -8,7 +8,7 @@ use super::literal::{Statement, number};
 pub(super) struct Query {
     pub(super) kind: &'static str,
     pub(super) statement: Statement,
-    /// The same rows without LIMIT, with the rank by ORDER BY before them; `None`: the statement says no order and no limit.
+    /// The same rows without LIMIT, with the rank by ORDER BY after them; `None`: the statement says no order and no limit.
     pub(super) ranked: Option<Statement>,
     pub(super) offset: usize,
 }
@@ -50,7 +50,11 @@ impl Maker {
             4 if self.random.chance(20) => {}
             _ => {
                 for n in 0..self.random.between(1, 4) {
-                    let source = self.any_expression(2);
+                    let source = match self.random.below(12) {
+                        0 => number(self.random.between(0, 3)),
+                        1 => "'k' || 'x'".to_owned(),
+                        _ => self.any_expression(2),
+                    };
                     let alias = match self.random.below(5) {
                         0 => format!(" AS x{n}"),
                         1 => " AS id".to_owned(),
@@ -74,7 +78,7 @@ impl Maker {
         let statement = Statement(format!("SELECT {items}{body}{}{tail}", by(&written)));
         let comma = if items.is_empty() { "" } else { ", " };
         let rank = if order.is_empty() { "0::bigint".to_owned() } else { format!("dense_rank() OVER ({})", by(&means).trim()) };
-        let ranked = Statement(format!("SELECT {rank}{comma}{items}{body}"));
+        let ranked = Statement(format!("SELECT {items}{comma}{rank}{body}"));
         Query { kind, statement, ranked: Some(ranked), offset }
     }
 
@@ -261,7 +265,11 @@ impl Maker {
         let condition = self.where_clause();
         let alias = self.some_alias();
         let column = self.any_column();
-        let text = match self.random.below(16) {
+        let text = match self.random.below(20) {
+            16 => format!("SELECT (SELECT max({column}::text)){from}{condition}"),
+            17 => format!("SELECT 1{from}, (SELECT max(rank) AS m FROM code) s"),
+            18 => format!("SELECT (SELECT count(*) FILTER (WHERE {column} IS NULL) FROM code){from}{condition}"),
+            19 => format!("SELECT (SELECT count(*) FROM code WHERE {column} IS NOT NULL) AS n{from}{condition}"),
             0 => format!("SELECT row_number() OVER (ORDER BY {column}){from}{condition}"),
             1 => format!("SELECT count(*) OVER (){from}{condition}"),
             2 => format!("SELECT {alias}.ctid IS NULL{from}{condition}"),
