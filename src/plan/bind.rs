@@ -143,7 +143,7 @@ fn is_writer(call: &FunctionCall, context: &Context<'_>) -> bool {
 /// Whether a function of this name, told without a syntax tree, may write.
 pub(super) fn may_write(name: &str, context: &Context<'_>) -> bool {
     let name = crate::sql::fold_identifier(name).into_owned();
-    let call = FunctionCall { name: vec![name], n_args: 0, form: CallForm::Plain, start: 0 };
+    let call = FunctionCall { name: vec![name], n_args: 0, form: CallForm::Plain, start: 0, depth: 0 };
     match call.nature(context) {
         Nature::Writing => true,
         Nature::User => context.schema.user_functions.get(call.short_name()).is_some_and(|v| *v != FunctionVolatility::Immutable),

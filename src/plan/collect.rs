@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, FunctionArguments, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor, With,
+    Expr, Function, FunctionArguments, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor, With,
 };
 
 use super::Context;
 use super::condition::Condition;
-use super::functions::{CallForm, FunctionCall};
+use super::functions::{CallForm, FunctionCall, Nature};
 use super::names::{Target, folded, folded_parts, resolve};
 use super::predicate;
 use super::scope::{Item, Scope, items_of};
@@ -86,6 +86,8 @@ pub(super) struct Facts {
     /// A literal was not where the lexer sees one: routing cannot rely on positions.
     pub(super) misplaced: Seen,
     pub(super) select_into: Seen,
+    /// A subquery holds an aggregate that may be one of the query around it.
+    pub(super) outer_aggregate: Seen,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -258,6 +260,7 @@ impl Collector<'_> {
                     (None, false) => CallForm::Plain,
                 };
                 self.push_function(&function.name, n_args, form);
+                self.note_outer_aggregate(function);
             }
             Expr::Identifier(ident) => self.note_column(&folded(ident)),
             Expr::CompoundIdentifier(idents) => {
@@ -266,6 +269,20 @@ impl Collector<'_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// An aggregate belongs to the innermost query whose columns it names: src/backend/parser/parse_agg.c,
+    /// `check_agg_arguments`.
+    fn note_outer_aggregate(&mut self, function: &Function) {
+        let is_nested = self.query_depth > 1;
+        let is_aggregate = self.found.functions.last().is_some_and(|call| {
+            matches!(call.nature(self.context), Nature::SplitAggregate | Nature::OtherAggregate | Nature::User)
+        });
+        let (Some(scope), true) = (self.scopes.last(), is_nested && is_aggregate) else { return };
+        let names = names_in(function);
+        if !names.is_empty() && names.iter().all(|name| scope.find(name).is_empty()) {
+            self.found.facts.outer_aggregate = Seen::Yes;
         }
     }
 
@@ -278,7 +295,7 @@ impl Collector<'_> {
             self.found.facts.misplaced = Seen::Yes;
             return;
         };
-        self.found.functions.push(FunctionCall { name: folded_parts(name), n_args, form, start });
+        self.found.functions.push(FunctionCall { name: folded_parts(name), n_args, form, start, depth: self.query_depth });
     }
 
     fn note_column(&mut self, name: &str) {
@@ -295,6 +312,27 @@ impl Collector<'_> {
         }
         self.scopes.push(scope);
     }
+}
+
+/// The column names in a call's arguments and clauses.
+fn names_in(function: &Function) -> Vec<Vec<String>> {
+    struct Names(Vec<Vec<String>>);
+    impl Visitor for Names {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(ident) => self.0.push(vec![folded(ident)]),
+                Expr::CompoundIdentifier(idents) => self.0.push(idents.iter().map(folded).collect()),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut names = Names(Vec::new());
+    let flow = function.visit(&mut names);
+    debug_assert!(flow.is_continue());
+    names.0
 }
 
 impl Visitor for Collector<'_> {

@@ -12,6 +12,8 @@ pub(super) struct FunctionCall {
     pub(super) form: CallForm,
     /// Byte offset of the name.
     pub(super) start: usize,
+    /// How many queries it is inside of; 1 is the statement's own.
+    pub(super) depth: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +238,8 @@ const STABLE_AND_ALIKE: &[&str] = &[
     "json_strip_nulls",
     "jsonb_build_array",
     "jsonb_build_object",
+    // Of bytea and an encoding's name; the others are immutable.
+    "length",
     "make_interval",
     "make_timestamp",
     "make_timestamptz",

@@ -1,6 +1,6 @@
 //! SELECT on several shards: which rung takes it, and the parts that the rungs share.
 
-use sqlparser::ast::{Expr, GroupByExpr, LimitClause, Query, Select, SelectItem, Statement, UnaryOperator, Value};
+use sqlparser::ast::{DataType, Expr, GroupByExpr, LimitClause, Query, Select, SelectItem, Statement, UnaryOperator, Value};
 
 use super::collect::Collected;
 use super::columns::{ColumnUse, column_uses};
@@ -116,7 +116,7 @@ fn is_grouped(select: &Select, many: &Many<'_>) -> bool {
         GroupByExpr::Expressions(exprs, modifiers) => !exprs.is_empty() || !modifiers.is_empty(),
         GroupByExpr::All(_) => true,
     };
-    let is_aggregate = |call: &super::functions::FunctionCall| call.nature(many.context) == Nature::SplitAggregate;
+    let is_aggregate = |call: &super::functions::FunctionCall| call.depth == 1 && call.nature(many.context) == Nature::SplitAggregate;
     has_group || select.having.is_some() || many.collected.functions.iter().any(is_aggregate)
 }
 
@@ -176,8 +176,12 @@ fn count_of(expr: &Expr, many: &Many<'_>) -> Result<Option<Count>, Refusal> {
     let refuse = || Refusal::new(RefusalCode::Limit, "LIMIT or OFFSET by an expression across shards is not supported");
     match expr {
         Expr::Nested(inner) => count_of(inner, many),
-        // Postgres refuses negative counts.
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(&**expr, Expr::Value(_)) => Ok(None),
+        // Postgres refuses negative counts, and takes -0.
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match count_of(expr, many)? {
+            Some(Count::Some(0)) => Ok(Some(Count::Some(0))),
+            Some(Count::Some(_)) => Ok(None),
+            Some(Count::All) | None => Err(refuse()),
+        },
         Expr::Value(value) => match &value.value {
             Value::Null => Ok(Some(Count::All)),
             Value::Number(text, _) => match text.parse::<i64>() {
@@ -190,7 +194,10 @@ fn count_of(expr: &Expr, many: &Many<'_>) -> Result<Option<Count>, Refusal> {
             }
             _ => Err(refuse()),
         },
-        Expr::Cast { expr, .. } if matches!(&**expr, Expr::Value(_)) => count_of(expr, many),
+        // A cast may round, fail, or give what is no number at all.
+        Expr::Cast { expr, data_type: DataType::BigInt(None) | DataType::Int8(None), .. } if matches!(&**expr, Expr::Value(_)) => {
+            count_of(expr, many)
+        }
         _ => Err(refuse()),
     }
 }

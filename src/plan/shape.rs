@@ -64,6 +64,12 @@ fn subqueries(collected: &Collected) -> Result<(), Refusal> {
     if nested().any(|table_ref| table_ref.target == Target::System) {
         return Err(Refusal::new(RefusalCode::SystemColumn, "a subquery over system catalogs across shards is not supported"));
     }
+    if collected.facts.outer_aggregate.is_yes() {
+        return Err(Refusal::new(
+            RefusalCode::Subquery,
+            "an aggregate in a subquery over columns of the query around it is not supported across shards",
+        ));
+    }
     if collected.facts.nested_limit.is_yes() {
         return Err(Refusal::new(
             RefusalCode::Subquery,

@@ -6,6 +6,7 @@ mod config;
 mod control;
 mod demo;
 mod deploy;
+mod differential;
 mod faults;
 mod harness;
 mod merged;

@@ -1,0 +1,269 @@
+//! The same random statements through the proxy over 1, 2, 3 and 5 shards and on one Postgres that holds all rows: an answer is
+//! that server's, or the statement is refused with a reason code.
+//!
+//! `TRUNKLINE_SEED` and `TRUNKLINE_STATEMENTS` choose another stream and its length.
+
+mod compare;
+mod expressions;
+mod fixture;
+mod literal;
+mod random;
+mod selects;
+mod stored;
+mod wire;
+mod writes;
+
+use std::collections::BTreeMap;
+
+use compare::{Verdict, brief, compare};
+use expressions::Maker;
+use fixture::{Sharded, oracle};
+use random::Random;
+use selects::Query;
+use wire::{Answer, Client, Mode};
+use writes::Step;
+
+/// The stream of an ordinary run.
+const SEED: u64 = 20_240_229;
+/// Statements of an ordinary run, and the differences after which it ends.
+const N_STATEMENTS: usize = 600;
+const MAX_DIFFERENCES: usize = 40;
+
+/// Writes of an ordinary run on each number of shards, and after how many of them the shards are looked at.
+const N_WRITES: usize = 250;
+const WRITES_PER_LOOK: usize = 50;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// What became of the statements of one kind on one number of shards.
+#[derive(Default)]
+struct Tally {
+    n_answered: usize,
+    n_failed: usize,
+    refused: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    fn n_refused(&self) -> usize {
+        self.refused.values().sum()
+    }
+
+    /// The share that was answered of what one server answers, in percent.
+    fn share(&self) -> usize {
+        100 * self.n_answered / (self.n_answered + self.n_refused()).max(1)
+    }
+}
+
+#[derive(Default)]
+struct Report {
+    tallies: BTreeMap<(usize, &'static str), Tally>,
+    differences: Vec<String>,
+}
+
+impl Report {
+    fn count(&mut self, n_shards: usize, kind: &'static str, verdict: Verdict, oracle: &Answer) -> Option<String> {
+        let tally = self.tallies.entry((n_shards, kind)).or_default();
+        match verdict {
+            // A statement that every server refuses says nothing of what is answered.
+            Verdict::Same | Verdict::Refused(_) if matches!(oracle, Answer::Error { .. }) => tally.n_failed += 1,
+            Verdict::Same => tally.n_answered += 1,
+            Verdict::Refused(code) => *tally.refused.entry(code).or_default() += 1,
+            Verdict::Differs(what) => return Some(what),
+        }
+        None
+    }
+
+    fn text(&self) -> String {
+        let line = |((n, kind), tally): (&(usize, &str), &Tally)| {
+            let (answered, refused, failed) = (tally.n_answered, tally.n_refused(), tally.n_failed);
+            let by_code: Vec<String> = tally.refused.iter().map(|(code, n)| format!("{code} {n}")).collect();
+            format!("{n} shards, {kind}: {answered} answered, {refused} refused, {failed} errors; {}", by_code.join(", "))
+        };
+        self.tallies.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+struct Reads {
+    oracle: Client,
+    sharded: Vec<Sharded>,
+    report: Report,
+    seed: u64,
+}
+
+impl Reads {
+    fn check(&mut self, number: usize, query: &Query, mode: Mode) {
+        let wanted = self.oracle.run(&query.statement, mode);
+        let ranked = match (&wanted, &query.ranked) {
+            (Answer::Rows(_), Some(statement)) => match self.oracle.run(statement, mode) {
+                Answer::Rows(rows) => Some(rows),
+                error => {
+                    // What no rank can be given for cannot be compared.
+                    eprintln!("not ranked: {} {}", statement.written(mode != Mode::Simple).sql, brief(&error));
+                    return;
+                }
+            },
+            _ => None,
+        };
+        for sharded in &mut self.sharded {
+            let given = sharded.client.run(&query.statement, mode);
+            let verdict = compare(&wanted, ranked.as_ref(), &given, query.offset);
+            if let (Verdict::Refused(code), true) = (&verdict, std::env::var("SHOW_REFUSED").is_ok() && sharded.n == 5) { eprintln!("{code} {} -- {}", query.statement.written(false).sql, brief(&given)); }
+            if let Some(what) = self.report.count(sharded.n, query.kind, verdict, &wanted) {
+                let sql = query.statement.written(false).sql;
+                let place = format!("seed {} statement {number}, {} shards, {mode:?}", self.seed, sharded.n);
+                self.report.differences.push(format!("{place}: {sql}\n    {what}"));
+                // Over more shards it is most likely the same.
+                return;
+            }
+        }
+    }
+}
+
+async fn loaded(random: &mut Random) -> (Vec<Sharded>, crate::harness::Single, Client) {
+    let (single, mut oracle) = oracle().await;
+    let rows = fixture::rows(random);
+    let mut all = Vec::new();
+    for n in [1, 2, 3, 5] {
+        all.push(Sharded::start(n).await);
+    }
+    for sql in &rows {
+        assert!(matches!(oracle.simple(sql), Answer::Rows(_)), "{sql}: {:?}", oracle.simple(sql));
+        for sharded in &mut all {
+            let answer = sharded.client.simple(sql);
+            assert!(matches!(answer, Answer::Rows(_)), "{sql:.200}: {answer:?}");
+        }
+    }
+    (all, single, oracle)
+}
+
+#[tokio::test]
+async fn random_selects_are_answered_right_or_refused() {
+    let (seed, n_statements) = (setting("TRUNKLINE_SEED", SEED), setting("TRUNKLINE_STATEMENTS", N_STATEMENTS as u64) as usize);
+    let mut random = Random::new(seed);
+    let (sharded, _single, oracle) = loaded(&mut random).await;
+    let mut reads = Reads { oracle, sharded, report: Report::default(), seed };
+    let mut maker = Maker::new(random);
+    for number in 0..n_statements {
+        let query = maker.query();
+        let mode = [Mode::Simple, Mode::Text, Mode::Binary][maker.random.below(3)];
+        reads.check(number, &query, mode);
+        if reads.report.differences.len() > MAX_DIFFERENCES {
+            break;
+        }
+    }
+    let report = reads.report;
+    eprintln!("seed {seed}\n{}", report.text());
+    assert!(report.differences.is_empty(), "{} differences\n{}", report.differences.len(), report.differences.join("\n"));
+    for ((n_shards, kind), tally) in &report.tallies {
+        let floor = match (*n_shards, *kind) {
+            (1, _) => 95,
+            (_, "plain") => 60,
+            (_, "grouped") => 40,
+            (_, "join") => 20,
+            _ => 0,
+        };
+        assert!(tally.share() >= floor, "{n_shards} shards, {kind}: {} % answered, at least {floor} %", tally.share());
+    }
+}
+
+/// Whether the proxy says itself that it does not run this.
+fn is_refusal(answer: &Answer) -> bool {
+    matches!(answer, Answer::Error { detail, .. } if detail.starts_with("Reason code TL"))
+}
+
+struct Writes {
+    oracle: Client,
+    sharded: Sharded,
+    report: Report,
+    /// The last statements, for the reader of a failure.
+    trail: Vec<String>,
+}
+
+impl Writes {
+    fn step(&mut self, step: &Step, mode: Mode) {
+        let run = |client: &mut Client| match step {
+            Step::Run(statement) if statement.0.contains("; ") => client.simple(&statement.written(false).sql),
+            Step::Run(statement) => client.run(statement, mode),
+            Step::Copy(sql, lines) => client.copy(sql, lines),
+        };
+        let shown = match step {
+            Step::Run(statement) => format!("{mode:?} {}", statement.written(false).sql),
+            Step::Copy(sql, lines) => format!("{sql} {lines:?}"),
+        };
+        // The proxy first: what it refuses, the oracle never sees.
+        let given = run(&mut self.sharded.client);
+        let n = self.sharded.n;
+        self.trail.push(format!("{shown} -- {}", brief(&given)));
+        if is_refusal(&given) {
+            let tally = self.report.tallies.entry((n, "write")).or_default();
+            *tally.refused.entry(given.refusal().unwrap_or("other").to_owned()).or_default() += 1;
+            if self.oracle.status != b'I' {
+                // The proxy's transaction has failed with the statement.
+                self.oracle.simple("ROLLBACK");
+                self.sharded.client.simple("ROLLBACK");
+            }
+            return;
+        }
+        let wanted = run(&mut self.oracle);
+        let verdict = compare(&wanted, None, &given, 0);
+        if let Some(what) = self.report.count(n, "write", verdict, &wanted) {
+            self.report.differences.push(format!("{n} shards: {shown}\n    {what}"));
+        }
+        if self.oracle.status != self.sharded.client.status {
+            let states = (char::from(self.sharded.client.status), char::from(self.oracle.status));
+            self.report.differences.push(format!("{n} shards: transaction status {states:?} after {shown}"));
+        }
+    }
+
+    fn look(&mut self) {
+        for client in [&mut self.sharded.client, &mut self.oracle] {
+            if client.status != b'I' {
+                client.simple("ROLLBACK");
+            }
+        }
+        let faults = stored::faults(&self.sharded, &mut self.oracle);
+        if !faults.is_empty() {
+            let trail = self.trail.join("\n      ");
+            self.report.differences.push(format!("{} shards: {}\n      {trail}", self.sharded.n, faults.join("\n    ")));
+        }
+        self.trail.clear();
+    }
+}
+
+#[tokio::test]
+async fn random_writes_land_where_their_keys_say() {
+    let (seed, n_writes) = (setting("TRUNKLINE_SEED", SEED), setting("TRUNKLINE_STATEMENTS", N_WRITES as u64) as usize);
+    let mut texts = Vec::new();
+    for n in [1, 2, 3, 5] {
+        let mut random = Random::new(seed.wrapping_add(n as u64));
+        let rows = fixture::rows(&mut random);
+        let ((_single, mut oracle), mut sharded) = (oracle().await, Sharded::start(n).await);
+        for shard in &sharded.cluster.shards {
+            assert!(matches!(Client::open(shard.port()).simple(stored::HASHES), Answer::Rows(_)));
+        }
+        for sql in &rows {
+            assert!(matches!(oracle.simple(sql), Answer::Rows(_)) && matches!(sharded.client.simple(sql), Answer::Rows(_)));
+        }
+        let mut writes = Writes { oracle, sharded, report: Report::default(), trail: Vec::new() };
+        let mut maker = Maker::new(random);
+        for number in 1..=n_writes {
+            let step = maker.step(writes.oracle.status != b'I');
+            let mode = [Mode::Simple, Mode::Text, Mode::Binary][maker.random.below(3)];
+            writes.step(&step, mode);
+            if number % WRITES_PER_LOOK == 0 || number == n_writes {
+                writes.look();
+            }
+            if !writes.report.differences.is_empty() {
+                break;
+            }
+        }
+        let report = writes.report;
+        texts.push(report.text());
+        eprintln!("seed {seed}\n{}", report.text());
+        assert!(report.differences.is_empty(), "seed {seed}: {}", report.differences.join("\n"));
+        let tally = &report.tallies[&(n, "write")];
+        assert!(tally.share() >= if n == 1 { 90 } else { 40 }, "{} % answered\n{}", tally.share(), texts.join("\n"));
+    }
+}
