@@ -4,6 +4,7 @@
 mod admin;
 mod config;
 mod control;
+mod conversations;
 mod demo;
 mod deploy;
 mod differential;

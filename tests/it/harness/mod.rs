@@ -19,7 +19,7 @@ pub(crate) use cluster::{Cluster, ClusterOptions, Single, load_both};
 pub(crate) use postgres::Postgres;
 pub(crate) use programs::{pgbench, psql};
 pub(crate) use proxy::{Proxy, ProxyOptions, QUICK_HEALTH};
-pub(crate) use raw::{Raw, message, startup, text, with_length};
+pub(crate) use raw::{Message, Raw, message, startup, text, with_length};
 
 /// The proxy under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_trunkline");

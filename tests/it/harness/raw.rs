@@ -55,6 +55,11 @@ impl Raw {
         tokio::time::timeout(PATIENCE, self.read_message()).await.expect("no message came")
     }
 
+    /// The next message if one comes in time: `Err` when none does, `None` at the end of the stream.
+    pub(crate) async fn next_within(&mut self, patience: Duration) -> Result<Option<Message>, tokio::time::error::Elapsed> {
+        tokio::time::timeout(patience, self.read_message()).await
+    }
+
     async fn read_message(&mut self) -> Option<Message> {
         let tag = self.stream.read_u8().await.ok()?;
         let length = self.stream.read_i32().await.ok()?;
