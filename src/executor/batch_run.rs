@@ -75,7 +75,7 @@ impl Conversation {
         if self.transaction.phase == Phase::Idle {
             self.release();
         }
-        wire::ready_for_query(&mut self.client.output, self.transaction.status());
+        self.say_ready();
         Ok(())
     }
 
@@ -148,7 +148,7 @@ impl Conversation {
             };
             self.add_to_run(&mut run, batch, step, home).await?;
         }
-        let relays_ready = batch.has_sync && matches!(self.transaction.phase, Phase::Idle | Phase::Explicit | Phase::Failed);
+        let relays_ready = batch.has_sync && self.transaction.phase != Phase::Implicit && !self.has_untold_parameters();
         let has_run = run.is_some();
         let is_synced = self.end_run(run, if relays_ready { Ready::Relay } else { Ready::Swallow }).await?;
         Ok(has_run && relays_ready && is_synced)

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::relay::Ready;
 use crate::config::PoolMode;
 use crate::plan::Access;
-use crate::session::settings::SettingValue;
+use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, Severity};
@@ -47,6 +47,11 @@ impl Conversation {
             }
             Command::Fetch { name } | Command::Close { name: Some(name) } => {
                 return self.forward_to_cursor(name, sql, ready).await;
+            }
+            Command::Declare { name, is_with_hold: false } if self.view.topology.only_shard().is_some() => {
+                let shard = self.any_shard();
+                self.block.cursors.insert(name.clone(), shard);
+                return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::Nothing, ready).await;
             }
             Command::Close { name: None } => {
                 self.block.cursors.clear();
@@ -112,7 +117,10 @@ impl Conversation {
                 self.check_modes(modes, sql).await?;
                 self.transaction.begin(Phase::Explicit, modes, &self.settings);
             }
-            Phase::Implicit => self.transaction.phase = Phase::Explicit,
+            Phase::Implicit => {
+                self.set_modes(modes, sql).await?;
+                self.transaction.phase = Phase::Explicit;
+            }
             Phase::Explicit | Phase::Failed => {
                 self.warn(SqlState::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
             }
@@ -121,11 +129,35 @@ impl Conversation {
         Ok(())
     }
 
+    /// The modes of a BEGIN within a string, whose transaction is open already.
+    async fn set_modes(&mut self, modes: &str, sql: &str) -> Result<(), Failure> {
+        if without_noise(modes).is_empty() {
+            return Ok(());
+        }
+        if self.enlisted.is_empty() {
+            self.check_modes(modes, sql).await?;
+            self.transaction.modes = modes.to_owned();
+            return Ok(());
+        }
+        let set = format!("SET TRANSACTION {}", without_noise(modes));
+        self.tell_transaction(&set).await?;
+        self.transaction.local_sets.push(set);
+        Ok(())
+    }
+
     /// Has a server look at transaction modes, so that BEGIN itself reports what is wrong with them.
     async fn check_modes(&mut self, modes: &str, sql: &str) -> Result<(), Failure> {
         if are_known_modes(modes) {
             return Ok(());
         }
+        // The look is not part of the transaction that is to begin.
+        let transaction = std::mem::take(&mut self.transaction);
+        let answer = self.look_at_modes(sql).await;
+        self.transaction = transaction;
+        answer
+    }
+
+    async fn look_at_modes(&mut self, sql: &str) -> Result<(), Failure> {
         let shard = self.any_shard();
         let idx = self.enlist(shard, Access::Read).await?;
         let answer = self.tell(idx, sql).await;
@@ -142,9 +174,9 @@ impl Conversation {
     async fn end_block(&mut self, end: BlockEnd, and_chain: bool) -> Result<(), Failure> {
         let is_commit = end == BlockEnd::Commit;
         let tag = if is_commit { "COMMIT" } else { "ROLLBACK" };
-        let modes = self.transaction.modes.clone();
+        let chained = and_chain.then(|| self.transaction.characteristics());
         match self.transaction.phase {
-            Phase::Idle if and_chain => {
+            Phase::Idle | Phase::Implicit if and_chain => {
                 let message = format!("{tag} AND CHAIN can only be used in transaction blocks");
                 return Err(Failure::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message)));
             }
@@ -158,18 +190,20 @@ impl Conversation {
             Phase::Failed => {
                 self.roll_back().await?;
                 self.complete("ROLLBACK");
-                return self.chain(and_chain, &modes);
+                self.chain(chained);
+                return Ok(());
             }
         }
         self.complete(tag);
-        self.chain(and_chain, &modes)
+        self.chain(chained);
+        Ok(())
     }
 
-    fn chain(&mut self, and_chain: bool, modes: &str) -> Result<(), Failure> {
-        if and_chain {
-            self.transaction.begin(Phase::Explicit, modes, &self.settings);
+    fn chain(&mut self, chained: Option<(String, Vec<String>)>) {
+        if let Some((modes, sets)) = chained {
+            self.transaction.begin(Phase::Explicit, &modes, &self.settings);
+            self.transaction.local_sets = sets;
         }
-        Ok(())
     }
 
     async fn savepoint(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
@@ -191,7 +225,9 @@ impl Conversation {
                 }
                 self.tell_transaction(sql).await?;
                 self.transaction.rollback_to(name, &mut self.settings);
+                self.block.failed_on = None;
                 self.derive_plan_settings();
+                self.tell_parameters();
                 self.complete("ROLLBACK");
             }
             Command::Release { name } => {
@@ -278,18 +314,24 @@ impl Conversation {
     async fn set(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
         use crate::sql::SetScope::{Session, Transaction};
         match command {
+            // Settings of the transaction, by another name.
+            Command::Set { name, .. } if name.starts_with("transaction_") => return self.set_local(sql).await,
             Command::Set { scope: Session, name, value } => {
                 self.set_on_backend(sql).await?;
+                if name == "session_authorization" {
+                    self.settings = self.settings.with_reset("role", &Settings::default());
+                }
                 self.settings = self.settings.with(name, SettingValue::Sql(value.clone()));
             }
             Command::SetCharacteristics { modes } => {
                 self.set_on_backend(sql).await?;
-                self.settings = self.settings.with("session characteristics", SettingValue::Sql(modes.clone()));
+                self.settings = self.settings.with_characteristics(modes);
             }
             Command::Set { scope: Transaction, .. } | Command::SetTransaction { .. } => return self.set_local(sql).await,
             _ => {}
         }
-        for enlisted in &mut self.enlisted {
+        // A backend whose settings are not known is not known by one more.
+        for enlisted in self.enlisted.iter_mut().filter(|enlisted| enlisted.lease.settings.is_some()) {
             enlisted.lease.settings = Some(self.settings.clone());
         }
         self.derive_plan_settings();
@@ -312,7 +354,16 @@ impl Conversation {
             self.transaction.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
             self.tell_parameters();
         } else {
-            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "SET LOCAL can only be used in transaction blocks");
+            let words = match second_word(sql).as_str() {
+                "TRANSACTION" => Some("SET TRANSACTION"),
+                "LOCAL" => Some("SET LOCAL"),
+                _ => None,
+            };
+            if let Some(words) = words {
+                self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, &format!("{words} can only be used in transaction blocks"));
+            }
+            self.set_on_backend(sql).await?;
+            self.release();
         }
         self.complete("SET");
         Ok(())
@@ -336,12 +387,15 @@ impl Conversation {
     async fn reset(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
         self.set_on_backend(sql).await?;
         self.settings = match command {
+            Command::Reset { name } if name == "session_authorization" => {
+                self.settings.with_reset("role", &Settings::default()).with_reset(name, &self.startup_settings)
+            }
             Command::Reset { name } => self.settings.with_reset(name, &self.startup_settings),
-            _ => self.startup_settings.clone(),
+            _ => self.settings.with_all_reset(&self.startup_settings),
         };
         self.derive_plan_settings();
         self.announce_settings().await?;
-        self.complete("RESET");
+        self.complete(if sql_word(sql) == "SET" { "SET" } else { "RESET" });
         Ok(())
     }
 
@@ -376,6 +430,23 @@ fn unknown_setting(name: &str) -> Failure {
 fn sql_word(sql: &str) -> String {
     let start = sql.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
     sql[start..].chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
+}
+
+/// A statement's second word in capitals.
+fn second_word(sql: &str) -> String {
+    let start = sql.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
+    let end = sql[start..].find(|c: char| !c.is_ascii_alphabetic()).map_or(sql.len(), |n| start + n);
+    sql_word(&sql[end..])
+}
+
+/// Transaction modes without WORK and TRANSACTION before them.
+fn without_noise(modes: &str) -> &str {
+    let modes = modes.trim();
+    let noise = ["WORK", "TRANSACTION"].into_iter().find(|word| {
+        modes.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+            && !modes[word.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+    });
+    modes[noise.map_or(0, str::len)..].trim()
 }
 
 fn savepoint_words(command: &Command) -> &'static str {

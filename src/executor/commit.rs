@@ -61,6 +61,7 @@ impl Conversation {
     }
 
     async fn end_transaction(&mut self, is_committed: bool) {
+        let had_local_sets = !self.transaction.local_sets.is_empty();
         let has_new_settings = {
             let before = self.settings.clone();
             self.transaction.end(is_committed, &mut self.settings);
@@ -69,6 +70,9 @@ impl Conversation {
         self.settle_backend_settings(is_committed);
         if has_new_settings {
             self.derive_plan_settings();
+        }
+        if had_local_sets || has_new_settings {
+            self.tell_parameters();
         }
         self.portals.clear();
         self.release();

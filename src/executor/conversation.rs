@@ -41,6 +41,8 @@ pub(super) struct Block {
     pub is_lost: bool,
     /// The schema has changed: it is read again after the commit.
     pub has_changed_schema: bool,
+    /// The shard whose server has said that the transaction failed, and would say so again.
+    pub failed_on: Option<ShardId>,
     /// Shards of open cursors, by name.
     pub cursors: HashMap<String, ShardId>,
 }
@@ -64,6 +66,8 @@ pub struct Conversation {
     pub(super) is_utf8: bool,
     /// ParameterStatus values that the client has.
     told_parameters: Arc<BTreeMap<String, String>>,
+    /// ParameterStatus values that it is told before the next ReadyForQuery, as Postgres does.
+    untold_parameters: Option<Arc<BTreeMap<String, String>>>,
     /// `SET trunkline.shard`.
     pub(super) hinted_shard: Option<ShardId>,
     pub(super) transaction: Transaction,
@@ -105,6 +109,7 @@ impl Conversation {
             context_hash: 0,
             is_utf8: true,
             told_parameters: Arc::default(),
+            untold_parameters: None,
             hinted_shard: None,
             transaction: Transaction::default(),
             enlisted: Vec::new(),
@@ -123,13 +128,24 @@ impl Conversation {
         conversation
     }
 
-    /// Tells the client which of the parameters that it was told have another value on the backend it holds.
+    /// Takes the parameters of the backend that is held into account; what is new to the client it is told before the next
+    /// ReadyForQuery.
     pub(super) fn tell_parameters(&mut self) {
         let Some(held) = self.enlisted.first() else { return };
-        if held.lease.parameters != *self.told_parameters {
-            let parameters = Arc::new(held.lease.parameters.clone());
-            self.announce(&parameters);
+        let known = self.untold_parameters.as_ref().unwrap_or(&self.told_parameters);
+        if held.lease.parameters == **known {
+            return;
         }
+        let (known, parameters) = (Arc::clone(known), Arc::new(held.lease.parameters.clone()));
+        for (name, value) in parameters.iter().filter(|(name, value)| known.get(*name) != Some(value)) {
+            self.note_parameter(name, value);
+        }
+        self.untold_parameters = Some(parameters);
+    }
+
+    /// Whether ParameterStatus messages are due.
+    pub(super) fn has_untold_parameters(&self) -> bool {
+        self.untold_parameters.is_some()
     }
 
     fn announce(&mut self, parameters: &Arc<BTreeMap<String, String>>) {
@@ -138,6 +154,14 @@ impl Conversation {
             wire::parameter_status(&mut self.client.output, name, value);
             self.note_parameter(name, value);
         }
+    }
+
+    /// Writes ReadyForQuery, and before it what the client does not know of its parameters.
+    pub(super) fn say_ready(&mut self) {
+        if let Some(parameters) = self.untold_parameters.take() {
+            self.announce(&parameters);
+        }
+        wire::ready_for_query(&mut self.client.output, self.transaction.status());
     }
 
     /// Remembers a ParameterStatus that was relayed.
@@ -156,8 +180,10 @@ impl Conversation {
             self.announce(&parameters);
             return Ok(());
         }
-        self.any_live_shard(Access::Read).await?;
-        self.tell_parameters();
+        let shard = self.any_live_shard(Access::Read).await?;
+        let idx = self.enlist(shard, Access::Read).await?;
+        let parameters = Arc::new(self.enlisted[idx].lease.parameters.clone());
+        self.announce(&parameters);
         self.database.greetings.insert(&self.user.credentials, &self.settings, &self.told_parameters);
         self.release();
         Ok(())
@@ -327,7 +353,8 @@ impl Conversation {
                 self.database.counters.count_error(ErrorKind::Shard);
                 self.client.output.extend_from_slice(&message);
             }
-            Failure::Reported => self.database.counters.count_error(ErrorKind::Shard),
+            // Counted when it was relayed.
+            Failure::Reported => {}
             Failure::Client(_) | Failure::Fatal(_) => return Err(failure),
         }
         match self.transaction.phase {

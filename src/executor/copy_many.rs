@@ -32,6 +32,9 @@ impl Conversation {
         self.client.flush().await?;
         self.is_sync_spent = true;
         let outcome = self.split_copy(plan, &idxs).await;
+        // A connection that was lost is held no more, and the others have moved.
+        let idxs: Vec<usize> =
+            (0..self.enlisted.len()).filter(|&idx| plan.shards.contains(self.enlisted[idx].lease.shard)).collect();
         for &idx in &idxs {
             let output = &mut self.enlisted[idx].lease.socket.output;
             match &outcome {
@@ -79,10 +82,8 @@ impl Conversation {
     /// Tells shards that wait for data that none will come.
     async fn give_up_copies(&mut self) {
         for idx in (0..self.enlisted.len()).rev() {
-            let held = &mut self.enlisted[idx];
-            if held.is_ready {
-                continue;
-            }
+            // Each that is lost takes others with it.
+            let Some(held) = self.enlisted.get_mut(idx).filter(|held| !held.is_ready) else { continue };
             wire::copy_fail(&mut held.lease.socket.output, "another shard refused the COPY");
             drop(self.flush_backend(idx).await);
             // The error that comes for it is of our own making.

@@ -114,8 +114,9 @@ impl Conversation {
         self.entry.enter(ClientState::Active);
         let mut lease = outcome?;
         lease.entry().lease(self.entry.id);
-        self.cancel.add(lease.cancel.clone());
         self.sync_settings(&mut lease).await?;
+        // From here on `release` takes it back: a cancel must not reach a connection that another client has by then.
+        self.cancel.add(lease.cancel.clone());
         let settings_at_begin = lease.settings.clone();
         self.enlisted.push(Enlisted { lease, is_ready: true, part: Part::Outside, n_skipped_cycles: 0, settings_at_begin });
         Ok(self.enlisted.len() - 1)
@@ -208,9 +209,12 @@ impl Conversation {
         }
     }
 
-    /// Cancels what runs on these backends (ascending indexes) and reads their answers away, for at most a second; who does not answer is closed.
+    /// Cancels what runs on these backends and reads their answers away, for at most a second; who does not answer is closed.
     pub(super) async fn cancel_and_drain(&mut self, idxs: &[usize]) {
-        let running: Vec<usize> = idxs.iter().copied().filter(|&idx| !self.enlisted[idx].is_ready).collect();
+        let mut running: Vec<usize> = idxs.iter().copied().filter(|&idx| !self.enlisted[idx].is_ready).collect();
+        // From the last to the first: dropping one moves those behind it.
+        running.sort_unstable();
+        running.dedup();
         let announced = running.iter().map(|&idx| self.enlisted[idx].lease.cancel.announce());
         let mut cancels: Vec<_> = announced.map(|cancel| Box::pin(cancel.send())).collect();
         self.database.counters.n_cancels.add(cancels.len() as u64);

@@ -156,10 +156,7 @@ impl Conversation {
     /// Ends a fan-out because of one shard's error: the others are cancelled, all are read to their end.
     pub(super) async fn shard_failed(&mut self, idxs: &[usize], idx: usize, message: &[u8]) -> Failure {
         let failure = self.shard_error(idx, message);
-        let mut others: Vec<usize> = idxs.to_vec();
-        others.sort_unstable();
-        others.dedup();
-        self.cancel_and_drain(&others).await;
+        self.cancel_and_drain(idxs).await;
         failure
     }
 

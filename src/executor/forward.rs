@@ -34,6 +34,10 @@ impl Conversation {
         };
         let relayed = self.relay(idx, &mut VecDeque::new(), ready, false).await?;
         self.after_relay(idx, &relayed, leftover).await?;
+        if relayed.error.is_some() && ready == Ready::Swallow {
+            // What follows in the string is not run.
+            return Err(Failure::Reported);
+        }
         Ok(ready == Ready::Relay)
     }
 
@@ -61,7 +65,10 @@ impl Conversation {
                 }
             }
             Phase::Implicit if relayed.error.is_some() => return Err(Failure::Reported),
-            Phase::Explicit if relayed.status == b'E' => self.transaction.phase = Phase::Failed,
+            Phase::Explicit if relayed.status == b'E' => {
+                self.transaction.phase = Phase::Failed;
+                self.block.failed_on = self.enlisted.get(idx).map(|enlisted| enlisted.lease.shard);
+            }
             Phase::Implicit | Phase::Explicit | Phase::Failed => {}
         }
         Ok(())

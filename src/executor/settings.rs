@@ -36,18 +36,19 @@ impl Conversation {
         };
         connection.socket.flush().await.map_err(|error| lost(error.into()))?;
         let mut rejection = None;
-        loop {
+        let status = loop {
             let header = self.timer.next_header(connection).await.map_err(lost)?;
             let message = connection.socket.input.split_to(header.len);
             let body = &message[wire::HEADER_LEN..];
             match header.tag {
                 b'E' if rejection.is_none() => rejection = Some(crate::backend::server_report(body)),
                 b'S' => connection.note_parameter(body),
-                b'Z' => break,
+                b'Z' => break body.first().copied(),
                 _ => {}
             }
-        }
-        connection.is_clean = true;
+        };
+        // Within a block it is not clean, and its rejection not undone.
+        connection.is_clean = status == Some(b'I');
         // The string was one transaction: after an error nothing of it holds.
         match rejection {
             None => {

@@ -23,7 +23,12 @@ impl Conversation {
     /// Only what ends the session.
     pub async fn simple_query(&mut self, sql: &[u8]) -> Result<(), Failure> {
         self.begin_statement();
-        let outcome = self.run_string(sql).await;
+        self.forget_unnamed();
+        let outcome = match self.run_string(sql).await {
+            // What was begun by a pipeline without its Sync ends here.
+            Ok(_) if self.transaction.phase == Phase::Implicit => self.commit().await.map(|()| false),
+            outcome => outcome,
+        };
         let is_ready = match outcome {
             Ok(is_ready) => is_ready,
             Err(failure) => {
@@ -32,9 +37,19 @@ impl Conversation {
             }
         };
         if !is_ready {
-            wire::ready_for_query(&mut self.client.output, self.transaction.status());
+            self.say_ready();
         }
         Ok(())
+    }
+
+    /// A simple query takes the place of the unnamed statement and the unnamed portal.
+    fn forget_unnamed(&mut self) {
+        if !self.statements.is_empty() {
+            self.statements.remove(&b""[..]);
+        }
+        if !self.portals.is_empty() {
+            self.portals.remove(&b""[..]);
+        }
     }
 
     /// Answers a FunctionCall.
@@ -84,10 +99,11 @@ impl Conversation {
         if let Some((plan, leftover)) = self.common_route(text, statements)? {
             return self.run_plan(text, plan, leftover, Ready::Relay).await;
         }
-        if self.transaction.phase == Phase::Idle {
-            self.transaction.begin(Phase::Implicit, "", &self.settings);
-        }
         for range in statements {
+            // COMMIT and ROLLBACK in the string end a transaction: what follows has one of its own.
+            if self.transaction.phase == Phase::Idle {
+                self.transaction.begin(Phase::Implicit, "", &self.settings);
+            }
             self.run_one(&text[range.clone()], Ready::Swallow).await?;
         }
         if self.transaction.phase == Phase::Implicit {
@@ -128,14 +144,14 @@ impl Conversation {
     async fn run_one(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
         let cached = match self.fresh_template(sql).await {
             Ok(cached) => cached,
+            Err(_) if self.transaction.phase == Phase::Failed => return self.refuse_failed(sql, ready).await,
             Err(refusal) => {
-                self.check_not_failed()?;
                 let _timer = StatementTimer::start(self.database.counters.clone(), Route::Refused);
                 return Err(refusal.into());
             }
         };
-        if !ends_transaction(cached.template.class()) {
-            self.check_not_failed()?;
+        if self.transaction.phase == Phase::Failed && !ends_transaction(cached.template.class()) {
+            return self.refuse_failed(sql, ready).await;
         }
         self.check_leftover(cached.leftover)?;
         let plan = self.bind(&cached, sql, Params::default())?;
@@ -148,6 +164,16 @@ impl Conversation {
             self.block.cursors.insert(name.clone(), *shard);
         }
         self.run_plan(sql, plan, cached.leftover, ready).await
+    }
+
+    /// Refuses a statement of a failed transaction: by the server that let it fail, which looks at the syntax first.
+    async fn refuse_failed(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
+        match self.block.failed_on {
+            Some(shard) if self.enlisted.iter().any(|enlisted| enlisted.lease.shard == shard) => {
+                self.forward((shard, Access::Read), sql.as_bytes(), Leftover::Nothing, ready).await
+            }
+            _ => self.check_not_failed().map(|()| false),
+        }
     }
 
     async fn run_plan(&mut self, sql: &str, plan: Plan, leftover: Leftover, ready: Ready) -> Result<bool, Failure> {

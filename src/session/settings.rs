@@ -74,6 +74,29 @@ impl Settings {
         Self::new(values)
     }
 
+    /// These settings after RESET ALL: those of `startup`, and the user and role, which RESET ALL leaves.
+    #[must_use]
+    pub fn with_all_reset(&self, startup: &Self) -> Self {
+        let mut values = (*startup.values).clone();
+        for name in ["session_authorization", "role"] {
+            match self.values.get(name) {
+                Some(value) => drop(values.insert(name.to_owned(), value.clone())),
+                None => drop(values.remove(name)),
+            }
+        }
+        Self::new(values)
+    }
+
+    /// The same with what SET SESSION CHARACTERISTICS AS TRANSACTION sets: the defaults of each mode.
+    #[must_use]
+    pub fn with_characteristics(&self, modes: &str) -> Self {
+        let mut values = (*self.values).clone();
+        for (name, value) in characteristics(modes) {
+            values.insert(name.to_owned(), SettingValue::Text(value.to_owned()));
+        }
+        Self::new(values)
+    }
+
     /// Statements that bring a backend from `applied` to these settings; empty when nothing is to do.
     ///
     /// What the other client had set is reset first, so that nothing leaks. Values from SET are replayed verbatim, values
@@ -92,21 +115,52 @@ impl Settings {
         if applied.values.keys().any(|name| !self.values.contains_key(name)) {
             sql.push_str("RESET ALL;");
         }
-        // session_authorization and role come first in effect: what they may not set must fail as it did for the client.
-        for (name, value) in self.values.iter() {
+        // The role comes last: what was set before it may need more rights than it has, and SET SESSION AUTHORIZATION undoes it.
+        let late = ["session_authorization", "role"];
+        for (name, value) in self.values.iter().filter(|(name, _)| !late.contains(&name.as_str())) {
             push_set(&mut sql, name, value);
+        }
+        for name in late {
+            if let Some(value) = self.values.get(name) {
+                push_set(&mut sql, name, value);
+            }
         }
         sql
     }
+}
+
+/// The settings behind a list of transaction modes that a server has accepted. Commas between modes may be left out.
+fn characteristics(modes: &str) -> Vec<(&'static str, &'static str)> {
+    const ISOLATION: &str = "default_transaction_isolation";
+    let upper = modes.to_ascii_uppercase().replace(',', " ");
+    let words: Vec<&str> = upper.split_whitespace().collect();
+    let mut found = Vec::new();
+    let mut rest = words.as_slice();
+    while !rest.is_empty() {
+        let (setting, n_words) = match rest {
+            ["ISOLATION", "LEVEL", "SERIALIZABLE", ..] => ((ISOLATION, "serializable"), 3),
+            ["ISOLATION", "LEVEL", "REPEATABLE", "READ", ..] => ((ISOLATION, "repeatable read"), 4),
+            ["ISOLATION", "LEVEL", "READ", "COMMITTED", ..] => ((ISOLATION, "read committed"), 4),
+            ["ISOLATION", "LEVEL", "READ", "UNCOMMITTED", ..] => ((ISOLATION, "read uncommitted"), 4),
+            ["READ", "ONLY", ..] => (("default_transaction_read_only", "on"), 2),
+            ["READ", "WRITE", ..] => (("default_transaction_read_only", "off"), 2),
+            ["NOT", "DEFERRABLE", ..] => (("default_transaction_deferrable", "off"), 2),
+            ["DEFERRABLE", ..] => (("default_transaction_deferrable", "on"), 1),
+            _ => {
+                rest = &rest[1..];
+                continue;
+            }
+        };
+        found.push(setting);
+        rest = &rest[n_words..];
+    }
+    found
 }
 
 fn push_set(sql: &mut String, name: &str, value: &SettingValue) {
     sql.push_str(&match (name, value) {
         ("session_authorization", SettingValue::Sql(value)) => format!("SET SESSION AUTHORIZATION {value};"),
         ("timezone", SettingValue::Sql(value)) => format!("SET TIME ZONE {value};"),
-        ("session characteristics", SettingValue::Sql(modes)) => {
-            format!("SET SESSION CHARACTERISTICS AS TRANSACTION {modes};")
-        }
         ("role", SettingValue::Sql(value)) => format!("SET ROLE {value};"),
         (name, SettingValue::Sql(value)) => format!("SET {} TO {value};", quoted_name(name)),
         (name, SettingValue::Text(value)) => {
@@ -159,6 +213,27 @@ mod tests {
         assert_eq!(
             mine.with("search_path", SettingValue::Sql("a, b".into())).statements_from(&mine),
             "SELECT pg_catalog.set_config('application_name', 'it''s', false);SET \"search_path\" TO a, b;"
+        );
+    }
+
+    #[test]
+    fn the_role_is_set_last_and_stays_over_reset_all() {
+        let sql = |text: &str| SettingValue::Sql(text.to_owned());
+        let mine = settings(&[("zone", "x")]).with("role", sql("low")).with("session_authorization", sql("bob"));
+        assert!(mine.statements_from(&Settings::default()).ends_with("false);SET SESSION AUTHORIZATION bob;SET ROLE low;"));
+        let startup = settings(&[("zone", "y")]);
+        let expected = startup.with("role", sql("low")).with("session_authorization", sql("bob"));
+        assert_eq!(mine.with_all_reset(&startup), expected);
+    }
+
+    #[test]
+    fn characteristics_are_defaults_of_transactions() {
+        let mine = Settings::default().with_characteristics("isolation level repeatable read READ ONLY");
+        let both = settings(&[("default_transaction_isolation", "repeatable read"), ("default_transaction_read_only", "on")]);
+        assert_eq!(mine, both);
+        assert_eq!(
+            mine.with_characteristics("READ WRITE, NOT DEFERRABLE").value("default_transaction_deferrable"),
+            Some(&SettingValue::Text("off".to_owned()))
         );
     }
 

@@ -53,6 +53,12 @@ impl Transaction {
         *self = Self { phase, modes: modes.to_owned(), settings_at_begin: settings.clone(), ..Self::default() };
     }
 
+    /// What AND CHAIN hands on: the modes, and what SET TRANSACTION made of them.
+    pub fn characteristics(&self) -> (String, Vec<String>) {
+        let sets = self.local_sets.iter().filter(|sql| is_set_transaction(sql)).cloned().collect();
+        (self.modes.clone(), sets)
+    }
+
     /// Ends the transaction; after a rollback the session's settings are those of its beginning.
     pub fn end(&mut self, is_committed: bool, settings: &mut Settings) {
         if !is_committed {
@@ -107,6 +113,13 @@ impl Transaction {
             self.phase = Phase::Explicit;
         }
     }
+}
+
+fn is_set_transaction(sql: &str) -> bool {
+    let upper = sql.to_ascii_uppercase();
+    let words: Vec<&str> = upper.split_whitespace().take(3).collect();
+    matches!(words.as_slice(), ["SET", "TRANSACTION", ..] | ["SET", "LOCAL", "TRANSACTION"])
+        || words.get(1).is_some_and(|name| name.starts_with("TRANSACTION_"))
 }
 
 #[cfg(test)]

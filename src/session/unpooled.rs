@@ -28,6 +28,15 @@ const SESSION_LOCKS: [&str; 4] =
 /// Looks through a statement's words.
 pub fn leftover(sql: &[u8], has_standard_strings: bool) -> Leftover {
     let mut found = Leftover::Nothing;
+    if is_opaque(sql, has_standard_strings) {
+        // Its body is not looked into word by word.
+        let body = sql.to_ascii_lowercase();
+        let calls = |name: &str| body.windows(name.len()).any(|window| window == name.as_bytes());
+        if let Some(name) = SESSION_LOCKS.iter().find(|name| calls(name)) {
+            return Leftover::AdvisoryLock(name);
+        }
+        found = Leftover::Settings;
+    }
     for token in tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word) {
         if let Some(name) = SESSION_LOCKS.iter().find(|name| token.is_word(sql, name)) {
             return Leftover::AdvisoryLock(name);
@@ -37,6 +46,12 @@ pub fn leftover(sql: &[u8], has_standard_strings: bool) -> Leftover {
         }
     }
     found
+}
+
+/// DO and CALL: code that may change settings, by SET too.
+fn is_opaque(sql: &[u8], has_standard_strings: bool) -> bool {
+    let mut words = tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word);
+    words.next().is_some_and(|first| first.is_word(sql, "do") || first.is_word(sql, "call"))
 }
 
 #[cfg(test)]
@@ -55,5 +70,15 @@ mod tests {
         assert_eq!(leftover(b"SELECT pg_advisory_lock(1)", true), Leftover::AdvisoryLock("pg_advisory_lock"));
         assert_eq!(leftover(b"SELECT SET_CONFIG('a.b', 'c', false)", true), Leftover::Settings);
         assert_eq!(leftover(b"SELECT 'set_config', pg_advisory_xact_lock(1)", true), Leftover::Nothing);
+    }
+
+    #[test]
+    fn code_blocks_may_leave_settings() {
+        let of = |sql: &str| leftover(sql.as_bytes(), true);
+        assert_eq!(of("SELECT 'set_config'"), Leftover::Nothing);
+        assert_eq!(of("SELECT set_config('a.b', 'c', false)"), Leftover::Settings);
+        assert_eq!(of("DO $$BEGIN SET search_path TO x; END$$"), Leftover::Settings);
+        assert_eq!(of("/* x */ CALL p()"), Leftover::Settings);
+        assert_eq!(of("DO $$BEGIN PERFORM pg_advisory_lock(1); END$$"), Leftover::AdvisoryLock("pg_advisory_lock"));
     }
 }

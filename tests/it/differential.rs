@@ -109,7 +109,9 @@ impl Reads {
         for sharded in &mut self.sharded {
             let given = sharded.client.run(&query.statement, mode);
             let verdict = compare(&wanted, ranked.as_ref(), &given, query.offset);
-            if let (Verdict::Refused(code), true) = (&verdict, std::env::var("SHOW_REFUSED").is_ok() && sharded.n == 5) { eprintln!("{code} {} -- {}", query.statement.written(false).sql, brief(&given)); }
+            if let (Verdict::Refused(code), true) = (&verdict, std::env::var("SHOW_REFUSED").is_ok() && sharded.n == 5) {
+                eprintln!("{code} {} -- {}", query.statement.written(false).sql, brief(&given));
+            }
             if let Some(what) = self.report.count(sharded.n, query.kind, verdict, &wanted) {
                 let sql = query.statement.written(false).sql;
                 let place = format!("seed {} statement {number}, {} shards, {mode:?}", self.seed, sharded.n);
