@@ -92,9 +92,9 @@ impl Conversation {
         }
     }
 
-    /// The same unless it was read since `asked_at_micros`.
-    pub(super) async fn refresh_schema_since(&mut self, asked_at_micros: i64) {
-        if let Err(error) = self.database.refresh_schema_since(asked_at_micros).await {
+    /// The same unless it was read a moment ago: for a name that is not known.
+    pub(super) async fn refresh_stale_schema(&mut self) {
+        if let Err(error) = self.database.refresh_stale_schema().await {
             tracing::warn!(database = self.database.name, %error, "the schema could not be read again");
         }
     }

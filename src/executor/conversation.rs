@@ -247,7 +247,7 @@ impl Conversation {
     pub(super) async fn fresh_template(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
         match self.template(sql) {
             Err(refusal) if refusal.code == RefusalCode::UndefinedTable => {
-                self.refresh_schema_since(now_micros()).await;
+                self.refresh_stale_schema().await;
                 self.renew_view();
                 self.template(sql)
             }

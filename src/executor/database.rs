@@ -29,8 +29,8 @@ pub struct View {
     pub schema: Arc<Schema>,
 }
 
-/// Shortest time between two reads of the catalog that unknown names ask for. Who asks earlier waits.
-const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
+/// Shortest time between two reads of the catalog that unknown names ask for.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Seconds between 1970 and 2000, where Postgres's timestamps begin.
 const POSTGRES_EPOCH_SECONDS: u64 = 946_684_800;
@@ -150,15 +150,14 @@ impl Database {
         self.read_schema().await
     }
 
-    /// Reads the catalog anew unless that has been done since `asked_at_micros`: many may ask at once.
-    pub async fn refresh_schema_since(&self, asked_at_micros: i64) -> Result<(), ControlError> {
+    /// Reads the catalog anew because a name is not known, unless it was read a moment ago: many may ask at once, and a client
+    /// may go on asking for what is not there.
+    pub async fn refresh_stale_schema(&self) -> Result<(), ControlError> {
         let _guard = self.refreshing.lock().await;
-        let refreshed_at = self.refreshed_at_micros.load(Ordering::Relaxed);
-        if refreshed_at > asked_at_micros {
+        let age_micros = now_micros() - self.refreshed_at_micros.load(Ordering::Relaxed);
+        if u64::try_from(age_micros).is_ok_and(|age| Duration::from_micros(age) < REFRESH_INTERVAL) {
             return Ok(());
         }
-        let age = Duration::from_micros(u64::try_from(now_micros() - refreshed_at).unwrap_or(0));
-        tokio::time::sleep(REFRESH_INTERVAL.saturating_sub(age)).await;
         self.read_schema().await
     }
 

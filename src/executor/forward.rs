@@ -61,7 +61,7 @@ impl Conversation {
                     self.refresh_schema().await;
                 }
                 if relayed.error == Some(ServerError::UndefinedObject) && self.view.topology.only_shard().is_none() {
-                    self.refresh_schema_since(super::now_micros()).await;
+                    self.refresh_stale_schema().await;
                 }
             }
             Phase::Implicit if relayed.error.is_some() => return Err(Failure::Reported),
