@@ -2,6 +2,7 @@
 # make test    all that CI runs
 # make lint    format check and clippy alone
 # make bench   pgbench through the proxy against PgBouncer (BENCH=quick for a short run)
+# make clean   removes the demo's servers and everything built
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -15,7 +16,7 @@ APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 .PHONY: help deps deps-bench demo test lint bench clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
 
 deps:
 	@if ! { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb || ls "$$(pg_config --bindir)/initdb"; } >/dev/null 2>&1; then \

@@ -133,7 +133,21 @@ impl Database {
     /// # Errors
     /// The node's, or `Mismatch` for a shard without nodes.
     pub async fn control_client(&self, shard: ShardId) -> Result<ControlClient, ControlError> {
-        let node_idx = self.board.reader_of(shard).unwrap_or(0);
+        self.control_client_of(shard, self.board.reader_of(shard).unwrap_or(0)).await
+    }
+
+    /// A control-plane connection to a shard's primary: a replica may not have seen what was committed last.
+    ///
+    /// # Errors
+    /// The node's, or `Mismatch` for a shard without a primary.
+    pub async fn primary_control_client(&self, shard: ShardId) -> Result<ControlClient, ControlError> {
+        match self.board.primary_of(shard) {
+            Some(node_idx) => self.control_client_of(shard, node_idx).await,
+            None => Err(ControlError::Mismatch("the shard has no primary".to_owned())),
+        }
+    }
+
+    async fn control_client_of(&self, shard: ShardId, node_idx: usize) -> Result<ControlClient, ControlError> {
         match self.control.get(shard.index()).and_then(|nodes| nodes.get(node_idx)) {
             Some(node) => node.client().await,
             None => Err(ControlError::Mismatch("no such node".to_owned())),

@@ -9,28 +9,46 @@ use super::Conversation;
 use super::commit::Answer;
 use super::enlist::Part;
 use super::failure::Failure;
+use crate::observe::ErrorKind;
 use crate::session::settings::quote_literal;
+use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
 /// Tries at COMMIT PREPARED on a shard whose connection was lost in between, and the wait before each.
 const N_RETRIES: u32 = 5;
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A row while the server has a process of this id for a client. One that finds its socket closed ends at once.
+const IS_AT_WORK: &str = "SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1";
+
+/// How the coordinator's COMMIT ended.
+enum Decision {
+    Committed,
+    RolledBack(Failure),
+    /// It may still be under way, or nobody can be asked.
+    Unknown,
+}
+
 impl Conversation {
     /// Commits on all enlisted backends, of which more than one was written.
     ///
     /// # Errors
     /// Before the decision: what made it roll back. After it there is no error: a shard that cannot be reached keeps its
-    /// prepared transaction, which is reported to the log.
+    /// prepared transaction, which is reported to the log. 08007 where it cannot be known whether the decision was made: what
+    /// is prepared then stays so, for to end it either way might tear the transaction apart.
     pub(super) async fn commit_in_two_phases(&mut self) -> Result<(), Failure> {
         let mut shards = self.enlisted.iter().filter(|e| e.part == Part::Writer).map(|e| e.lease.shard);
         let Some(coordinator) = shards.next() else { return Ok(()) };
         let participants: Vec<ShardId> = shards.collect();
         let gid = self.transaction_name();
         self.prepare_all(coordinator, &participants, &gid).await?;
-        if let Err(failure) = self.decide(coordinator, &gid).await {
-            self.roll_back_prepared(&participants, &gid).await;
-            return Err(failure);
+        match self.decide(coordinator, &gid).await {
+            Decision::Committed => {}
+            Decision::RolledBack(failure) => {
+                self.roll_back_prepared(&participants, &gid).await;
+                return Err(failure);
+            }
+            Decision::Unknown => return Err(self.in_doubt(coordinator, &gid)),
         }
         self.database.counters.n_two_phase_commits.increment();
         let n_pending = self.commit_prepared(&participants, &gid).await;
@@ -93,33 +111,52 @@ impl Conversation {
         Ok(())
     }
 
+    fn in_doubt(&self, coordinator: ShardId, gid: &str) -> Failure {
+        let shard = &self.view.topology.shard(coordinator).name;
+        tracing::error!(
+            database = self.database.name,
+            shard,
+            gid,
+            "a transaction is in doubt: its prepared parts are left until it is known whether this shard has committed it"
+        );
+        let message = format!("it is not known whether the transaction was committed: shard \"{shard}\" did not answer in time");
+        let report = Report::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, message)
+            .with_detail(format!("Its parts on the other shards stay prepared under the name {gid}."));
+        Failure::statement(report, ErrorKind::Connection)
+    }
+
     /// Writes the decision and commits it together with the coordinator's own rows.
-    async fn decide(&mut self, coordinator: ShardId, gid: &str) -> Result<(), Failure> {
-        let Some(idx) = self.index_of(coordinator) else { return Err(super::commit::rolled_back()) };
+    async fn decide(&mut self, coordinator: ShardId, gid: &str) -> Decision {
+        let Some(idx) = self.index_of(coordinator) else { return Decision::RolledBack(super::commit::rolled_back()) };
+        let pid = self.enlisted[idx].lease.entry().description.pid;
         let decision = format!("INSERT INTO trunkline.commits (gid) VALUES ({})", quote_literal(gid));
         match self.tell(idx, &decision).await {
             Answer::Tag(_) => {}
             Answer::Error(failure) => {
                 drop(self.tell(idx, "ROLLBACK").await);
-                return Err(failure);
+                return Decision::RolledBack(failure);
             }
-            Answer::Lost(failure) => return Err(failure),
+            Answer::Lost(failure) => return Decision::RolledBack(failure),
         }
         match self.tell(idx, "COMMIT").await {
-            Answer::Tag(tag) if tag == "COMMIT" => Ok(()),
-            Answer::Tag(_) => Err(super::commit::rolled_back()),
-            Answer::Error(failure) => Err(failure),
-            Answer::Lost(failure) => match self.was_decided(coordinator, gid).await {
-                Some(true) => Ok(()),
-                Some(false) | None => Err(failure),
+            Answer::Tag(tag) if tag == "COMMIT" => Decision::Committed,
+            Answer::Tag(_) => Decision::RolledBack(super::commit::rolled_back()),
+            Answer::Error(failure) => Decision::RolledBack(failure),
+            Answer::Lost(failure) => match self.was_decided(coordinator, pid, gid).await {
+                Some(true) => Decision::Committed,
+                Some(false) => Decision::RolledBack(failure),
+                None => Decision::Unknown,
             },
         }
     }
 
     /// Whether the decision is there, asked over another connection after the coordinator's was lost in its COMMIT.
-    async fn was_decided(&mut self, coordinator: ShardId, gid: &str) -> Option<bool> {
+    ///
+    /// A row that is missing means something only once the process that would write it is gone: it may be in its COMMIT still.
+    async fn was_decided(&mut self, coordinator: ShardId, pid: i32, gid: &str) -> Option<bool> {
         for _ in 0..N_RETRIES {
-            if let Ok(client) = self.database.control_client(coordinator).await
+            if let Ok(client) = self.database.primary_control_client(coordinator).await
+                && let Ok(None) = client.connection().query_opt(IS_AT_WORK, &[&pid]).await
                 && let Ok(row) = client.connection().query_opt("SELECT FROM trunkline.commits WHERE gid = $1", &[&gid]).await
             {
                 return Some(row.is_some());
@@ -153,7 +190,7 @@ impl Conversation {
             return true;
         }
         for _ in 0..N_RETRIES {
-            if let Ok(client) = self.database.control_client(shard).await {
+            if let Ok(client) = self.database.primary_control_client(shard).await {
                 match client.connection().batch_execute(&sql).await {
                     Ok(()) => return true,
                     // Undefined object: it was never prepared, or is already ended.

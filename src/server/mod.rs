@@ -55,7 +55,6 @@ pub struct Running {
     tasks: TaskTracker,
     workers: Vec<Worker>,
     reload: mpsc::Sender<crate::admin::ReloadRequest>,
-    grace: Duration,
 }
 
 /// Starts the proxy: databases first, then the admin port, then clients. `source` is the file that a reload reads again.
@@ -101,17 +100,7 @@ pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartErro
         let acceptor = Acceptor { listener, inboxes: workers.iter().map(Worker::inbox).collect(), stop: gate.draining.clone() };
         tasks.spawn(acceptor.run());
     }
-    Ok(Running {
-        client_addresses,
-        admin_address,
-        gate,
-        is_accepting,
-        stop,
-        tasks,
-        workers,
-        reload,
-        grace: config.server.shutdown_grace,
-    })
+    Ok(Running { client_addresses, admin_address, gate, is_accepting, stop, tasks, workers, reload })
 }
 
 fn admin_view(config: &Arc<Config>, databases: &crate::frontend::Databases) -> AdminView {
@@ -164,7 +153,7 @@ impl Running {
     pub async fn shutdown(self) {
         self.is_accepting.store(false, Ordering::Relaxed);
         self.gate.draining.cancel();
-        let until = Instant::now() + self.grace;
+        let until = Instant::now() + self.gate.served().config.server.shutdown_grace;
         for worker in &self.workers {
             // Who is not done by then is cut.
             drop(timeout_at(until, worker.drained()).await);

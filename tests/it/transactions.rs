@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 use trunkline::demo::postgres::Login;
 
-use crate::harness::{Cluster, ClusterOptions, Proxy, failure, poll, rows, value};
+use crate::harness::{Cluster, ClusterOptions, Proxy, ProxyOptions, failure, poll, rows, value};
 
 async fn start(n_shards: usize) -> (Cluster, Proxy, Client) {
     let cluster = Cluster::start(n_shards).await;
@@ -171,4 +171,43 @@ async fn settings_of_a_transaction_reach_its_shards() {
         assert_eq!(rows(&client, "SELECT current_setting('datestyle')").await, [[Some("German, DMY".to_owned())]]);
         assert_eq!(rows(&other, "SELECT current_setting('datestyle')").await, [[Some("ISO, MDY".to_owned())]]);
     }
+}
+
+/// Makes COMMIT on this shard wait for advisory lock 42, through every cancel.
+const STUBBORN_COMMIT: &str = "
+CREATE FUNCTION stubborn() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  LOOP
+    BEGIN
+      PERFORM pg_advisory_xact_lock(42);
+      RETURN NULL;
+    EXCEPTION WHEN query_canceled THEN NULL;
+    END;
+  END LOOP;
+END $$;
+CREATE CONSTRAINT TRIGGER stubborn AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION stubborn()";
+
+#[tokio::test]
+async fn a_commit_that_nobody_answers_for_is_undone_nowhere() {
+    let cluster = Cluster::start(2).await;
+    let proxy = cluster
+        .proxy_with(ProxyOptions {
+            sections: "[pool]\ncheckout_timeout = \"1s\"\n[query]\ntimeout = \"1s\"\n",
+            ..ProxyOptions::default()
+        })
+        .await;
+    let client = proxy.connect().await;
+    let (coordinator, other) = (cluster.direct(0).await, cluster.direct(1).await);
+    coordinator.batch_execute(STUBBORN_COMMIT).await.unwrap();
+    coordinator.batch_execute("SELECT pg_advisory_lock(42)").await.unwrap();
+    let (sqlstate, message) = failure(&client, &insert_users(1..=50)).await;
+    assert_eq!(sqlstate, "08007", "{message}");
+    assert_eq!(value(&other, "SELECT count(*) FROM pg_prepared_xacts").await, "1");
+    coordinator.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    poll("the coordinator commits", async || value(&coordinator, "SELECT count(*) FROM trunkline.commits").await == "1").await;
+    // What a person does then.
+    let gid = value(&other, "SELECT gid FROM pg_prepared_xacts").await;
+    assert!(gid.starts_with(&value(&coordinator, "SELECT gid FROM trunkline.commits").await), "{gid}");
+    other.batch_execute(&format!("COMMIT PREPARED '{gid}'")).await.unwrap();
+    assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 50);
 }

@@ -181,7 +181,7 @@ pub(super) fn rows(random: &mut Random) -> Vec<String> {
 /// A sharded database with its proxy.
 pub(super) struct Sharded {
     // The proxy ends before its servers.
-    pub(super) proxy: Proxy,
+    _proxy: Proxy,
     pub(super) client: Client,
     pub(super) cluster: Cluster,
     pub(super) n: usize,
@@ -198,7 +198,7 @@ impl Sharded {
         let proxy =
             cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
         let client = Client::open(proxy.port);
-        Self { proxy, client, cluster, n }
+        Self { _proxy: proxy, client, cluster, n }
     }
 }
 
