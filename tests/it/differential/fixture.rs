@@ -83,7 +83,7 @@ pub(super) const TABLES: &[Table] = &[
 ];
 
 pub(super) const SLUGS: &[&str] =
-    &["a", "A", "ab", "Zoë", "zoe", "émile", "", "o'neil", "x y", "us", "uk", "5", "10", "back\\slash", "Ångström"];
+    &["a", "A", "ab", "Zoë", "zoe", "émile", "", "o'neil", "x y", "us", "uk", "5", "10", "back\\slash", "Ångström", "ÿ", "€"];
 pub(super) const REGIONS: &[&str] = &["us", "uk", "jp", "de", "fr"];
 pub(super) const DATES: &[&str] = &["2024-02-29", "2024-01-01", "1999-12-31", "2030-06-15", "2024-03-01"];
 
