@@ -207,7 +207,8 @@ fn merge_spec(plan: &MergePlan, described: &Described, has_stored_text: bool) ->
     let n_visible = columns.len().saturating_sub(plan.n_hidden);
     let keys = plan.order.iter().map(|key| {
         let type_oid = columns.get(n_visible + key.column_idx).map_or(0, |column| column.type_oid);
-        let comparator = Comparator::of(type_oid, key.is_collation_c && has_stored_text).ok_or_else(|| unordered_type(type_oid))?;
+        let comparator =
+            Comparator::of(type_oid, key.is_collation_c && has_stored_text).ok_or_else(|| unordered_type(type_oid))?;
         let (is_descending, is_nulls_first) = (key.is_descending, key.is_nulls_first);
         Ok(ResolvedKey { column_idx: key.column_idx, comparator, is_descending, is_nulls_first })
     });

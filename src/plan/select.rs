@@ -116,7 +116,8 @@ fn is_grouped(select: &Select, many: &Many<'_>) -> bool {
         GroupByExpr::Expressions(exprs, modifiers) => !exprs.is_empty() || !modifiers.is_empty(),
         GroupByExpr::All(_) => true,
     };
-    let is_aggregate = |call: &super::functions::FunctionCall| call.depth == 1 && call.nature(many.context) == Nature::SplitAggregate;
+    let is_aggregate =
+        |call: &super::functions::FunctionCall| call.depth == 1 && call.nature(many.context) == Nature::SplitAggregate;
     has_group || select.having.is_some() || many.collected.functions.iter().any(is_aggregate)
 }
 
@@ -195,7 +196,9 @@ fn count_of(expr: &Expr, many: &Many<'_>) -> Result<Option<Count>, Refusal> {
             _ => Err(refuse()),
         },
         // A cast may round, fail, or give what is no number at all.
-        Expr::Cast { expr, data_type: DataType::BigInt(None) | DataType::Int8(None), .. } if matches!(&**expr, Expr::Value(_)) => {
+        Expr::Cast { expr, data_type: DataType::BigInt(None) | DataType::Int8(None), .. }
+            if matches!(&**expr, Expr::Value(_)) =>
+        {
             count_of(expr, many)
         }
         _ => Err(refuse()),

@@ -131,7 +131,9 @@ impl Reads {
         for sharded in &mut self.sharded {
             let given = sharded.client.run(&query.statement, mode);
             let verdict = compare(&wanted, ranked.as_ref(), &given, query.offset);
-            if let (Verdict::Refused(code), true) = (&verdict, std::env::var("SHOW_REFUSED").is_ok() && sharded.n == 5) { eprintln!("{code} {} -- {}", query.statement.written(false).sql, brief(&given)); }
+            if let (Verdict::Refused(code), true) = (&verdict, std::env::var("SHOW_REFUSED").is_ok() && sharded.n == 5) {
+                eprintln!("{code} {} -- {}", query.statement.written(false).sql, brief(&given));
+            }
             if let Some(what) = self.report.count(sharded.n, query.kind, verdict, &wanted) {
                 let sql = query.statement.written(false).sql;
                 let place = format!("seed {} statement {number}, {} shards, {mode:?}", self.seed, sharded.n);
@@ -178,8 +180,11 @@ async fn random_selects_are_answered_right_or_refused() {
             break;
         }
     }
-    let report = reads.report;
+    let report = &reads.report;
     eprintln!("seed {seed}\n{}", report.text());
+    for sharded in &reads.sharded {
+        eprintln!("{} shards: {}", sharded.n, sharded.rungs());
+    }
     assert!(report.differences.is_empty(), "{} differences\n{}", report.differences.len(), report.differences.join("\n"));
     for ((n_shards, kind), tally) in &report.tallies {
         let floor = match (*n_shards, *kind) {
@@ -287,7 +292,7 @@ async fn random_writes_land_where_their_keys_say() {
         let mut maker = Maker::new(random);
         for number in 1..=n_writes {
             let step = maker.step(writes.oracle.status != b'I');
-                let mode = [Mode::Simple, Mode::Text, Mode::Typed, Mode::Binary][maker.random.below(4)];
+            let mode = [Mode::Simple, Mode::Text, Mode::Typed, Mode::Binary][maker.random.below(4)];
             writes.step(&step, mode);
             if number % WRITES_PER_LOOK == 0 || number == n_writes {
                 writes.look();

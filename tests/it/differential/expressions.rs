@@ -204,7 +204,8 @@ impl Maker {
     }
 
     fn comparison(&mut self) -> String {
-        const TYPES: &[Type] = &[Type::Int, Type::Text, Type::Date, Type::StampTz, Type::Num, Type::Bool, Type::Uuid, Type::Float];
+        const TYPES: &[Type] =
+            &[Type::Int, Type::Text, Type::Date, Type::StampTz, Type::Num, Type::Bool, Type::Uuid, Type::Float];
         let wanted = TYPES[self.random.below(TYPES.len())];
         let Some(column) = self.column_of_type(wanted) else { return self.key_condition() };
         match self.random.below(8) {
@@ -361,7 +362,8 @@ impl Maker {
 
     pub(super) fn aggregate(&mut self) -> String {
         const SUMMED: &[Type] = &[Type::Int, Type::Num, Type::Float];
-        const ORDERED: &[Type] = &[Type::Int, Type::Num, Type::Text, Type::Date, Type::Stamp, Type::StampTz, Type::Float, Type::Bool];
+        const ORDERED: &[Type] =
+            &[Type::Int, Type::Num, Type::Text, Type::Date, Type::Stamp, Type::StampTz, Type::Float, Type::Bool];
         let summed = SUMMED[self.random.below(SUMMED.len())];
         let ordered = ORDERED[self.random.below(ORDERED.len())];
         let filter = if self.random.chance(15) { format!(" FILTER (WHERE {})", self.comparison()) } else { String::new() };

@@ -1,6 +1,8 @@
 //! Tables of every placement with a column of every type that sorts, their rows, and the servers that hold them.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use super::random::Random;
 use super::wire::{Answer, Client};
@@ -119,7 +121,8 @@ fn acct(random: &mut Random, id: i64) -> String {
     let d = random.pick(&["2024-02-29", "1999-12-31", "2030-06-15", "0044-03-15 BC", "infinity", "-infinity"]);
     row.push(maybe(random, format!("'{d}'")));
     for zone in ["", "+00"] {
-        let at = random.pick(&["2024-02-29 10:00:00.123456", "1999-12-31 23:59:59", "2030-06-15 00:00:00", "2024-10-27 00:30:00"]);
+        let at =
+            random.pick(&["2024-02-29 10:00:00.123456", "1999-12-31 23:59:59", "2030-06-15 00:00:00", "2024-10-27 00:30:00"]);
         row.push(maybe(random, format!("'{at}{zone}'")));
     }
     let b = random.pick(&["true", "false"]).to_owned();
@@ -167,7 +170,9 @@ pub(super) fn rows(random: &mut Random) -> Vec<String> {
     all.push(format!("INSERT INTO event VALUES {}", values(events)));
     let metrics = metric_times().iter().enumerate().map(|(n, at)| format!("('{at}', {n}, {})", n as f64 / 4.0)).collect();
     all.push(format!("INSERT INTO metric VALUES {}", values(metrics)));
-    all.push("INSERT INTO code VALUES ('us', 'United States', 1), ('uk', 'Kingdom', 2), ('jp', 'Japan', 3), ('xx', NULL, 9)".into());
+    all.push(
+        "INSERT INTO code VALUES ('us', 'United States', 1), ('uk', 'Kingdom', 2), ('jp', 'Japan', 3), ('xx', NULL, 9)".into(),
+    );
     all.push("INSERT INTO audit_log VALUES (1, 'made'), (2, 'us'), (3, NULL)".into());
     let odd = (1..=12).map(|n| format!("({n}, '{}', {})", SLUGS[n % 4].replace('\'', "''"), n % 3)).collect();
     all.push(format!("INSERT INTO \"Odd\" VALUES {}", values(odd)));
@@ -192,9 +197,24 @@ impl Sharded {
         }
         let database = tables(n);
         let sections = format!("{QUICK_HEALTH}[query]\ntimeout = \"20s\"\n");
-        let proxy = cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
+        let proxy =
+            cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
         let client = Client::open(proxy.port);
         Self { proxy, client, cluster, n }
+    }
+
+    /// How many statements took which rung, as the proxy's own counters say.
+    pub(super) fn rungs(&self) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.proxy.admin_port)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        let rungs = page.lines().filter_map(|line| {
+            let (labels, n) = line.strip_prefix("trunkline_statements_total{")?.rsplit_once(' ')?;
+            let rung = labels.split("route=\"").nth(1)?.split('"').next()?;
+            (n != "0").then(|| format!("{rung} {n}"))
+        });
+        rungs.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -211,9 +231,7 @@ fn tables(n: usize) -> String {
     let mut table = |name: &str, placement: &str| {
         writeln!(text, "[[databases.shop.tables]]\nname = '{name}'\n{placement}").unwrap();
     };
-    for (name, key) in
-        [("acct", "id"), ("item", "id"), ("doc", "slug"), ("visit", "visit"), ("Odd", "Key"), ("tiny", "k")]
-    {
+    for (name, key) in [("acct", "id"), ("item", "id"), ("doc", "slug"), ("visit", "visit"), ("Odd", "Key"), ("tiny", "k")] {
         table(name, &format!("key = {{ hash = '{key}' }}"));
     }
     let shard = |idx: usize| format!("shard{}", idx % n);
@@ -232,7 +250,8 @@ fn tables(n: usize) -> String {
         shard(2)
     );
     table("metric", &format!("key = {{ age = 'at', tiers = [{tiers}] }}"));
-    let groups = if n == 1 { "shard0 = ['us', 'jp']".to_owned() } else { format!("everyone = ['us'], {} = ['jp']", shard(n - 1)) };
+    let groups =
+        if n == 1 { "shard0 = ['us', 'jp']".to_owned() } else { format!("everyone = ['us'], {} = ['jp']", shard(n - 1)) };
     table("event", &format!("key = [{{ list = 'region', shards = {{ {groups} }} }}, {{ hash = 'uid' }}]"));
     table("code", "reference = true");
     table("audit_log", &format!("shard = '{}'", shard(n / 2)));

@@ -83,7 +83,17 @@ impl Maker {
     }
 
     fn direction(&mut self) -> &'static str {
-        self.random.pick(&["", "", " ASC", " DESC", " DESC", " NULLS FIRST", " NULLS LAST", " DESC NULLS LAST", " DESC NULLS FIRST"])
+        self.random.pick(&[
+            "",
+            "",
+            " ASC",
+            " DESC",
+            " DESC",
+            " NULLS FIRST",
+            " NULLS LAST",
+            " DESC NULLS LAST",
+            " DESC NULLS FIRST",
+        ])
     }
 
     fn order_by(&mut self, sources: &[(String, String)]) -> Vec<SortItem> {

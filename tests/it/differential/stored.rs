@@ -35,7 +35,12 @@ pub(super) fn faults(sharded: &Sharded, oracle: &mut Client) -> Vec<String> {
         if all != wanted {
             let odd = |left: &[Row], right: &[Row]| left.iter().filter(|row| !right.contains(row)).cloned().collect::<Vec<_>>();
             let (extra, missing) = (odd(&all, &wanted), odd(&wanted, &all));
-            faults.push(format!("{}: {} rows, wanted {}; too many {extra:?}, missing {missing:?}", table.name, all.len(), wanted.len()));
+            faults.push(format!(
+                "{}: {} rows, wanted {}; too many {extra:?}, missing {missing:?}",
+                table.name,
+                all.len(),
+                wanted.len()
+            ));
         }
         for (shard, client) in shards.iter_mut().enumerate() {
             let misplaced = rows_of(client, &format!("{sql} WHERE NOT ({})", home(table.name, shard, sharded.n)));
@@ -89,7 +94,9 @@ fn home(table: &str, shard: usize, n: usize) -> String {
 fn bucket(parent: &str, column: &str, shard: usize, n: usize) -> String {
     // One more at either end, as ranges may be rounded up or down.
     let (low, high) = ((shard * 4096 / n).saturating_sub(1), ((shard + 1) * 4096 / n).min(4095));
-    format!("EXISTS (SELECT FROM generate_series({low}, {high}) r WHERE satisfies_hash_partition('{parent}'::regclass, 4096, r, {column}))")
+    format!(
+        "EXISTS (SELECT FROM generate_series({low}, {high}) r WHERE satisfies_hash_partition('{parent}'::regclass, 4096, r, {column}))"
+    )
 }
 
 /// Tables whose only use is to name a hash.

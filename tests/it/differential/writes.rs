@@ -194,7 +194,10 @@ impl Maker {
         match self.random.below(7) {
             0 => format!("INSERT INTO doc (slug, n) SELECT label, rank FROM code WHERE rank = {}", number(id % 4)),
             1 => format!("INSERT INTO item (id, item) SELECT id, 90 + item FROM item WHERE id = {}", number(id)),
-            2 => format!("INSERT INTO item (id, item) SELECT {}, n FROM generate_series(50, 52) n ON CONFLICT DO NOTHING", number(id)),
+            2 => format!(
+                "INSERT INTO item (id, item) SELECT {}, n FROM generate_series(50, 52) n ON CONFLICT DO NOTHING",
+                number(id)
+            ),
             3 => "INSERT INTO code SELECT code || 'q', label, rank FROM code WHERE rank = 9 ON CONFLICT DO NOTHING".to_owned(),
             4 => "INSERT INTO item (id, item) SELECT id, 99 FROM acct ON CONFLICT DO NOTHING".to_owned(),
             5 => format!("INSERT INTO acct (id, grp) SELECT * FROM (VALUES ({}, 1)) v", number(id)),
@@ -252,7 +255,13 @@ impl Maker {
             let null = if is_csv { "" } else { "\\N" };
             return match marked.trim_matches('\'') {
                 "NULL" | "DEFAULT" => null.to_owned(),
-                text if text.starts_with('\\') => if is_csv { text.to_owned() } else { format!("\\{text}") },
+                text if text.starts_with('\\') => {
+                    if is_csv {
+                        text.to_owned()
+                    } else {
+                        format!("\\{text}")
+                    }
+                }
                 text if text.contains([' ', '$', ':', '(']) => null.to_owned(),
                 text => text.to_owned(),
             };
