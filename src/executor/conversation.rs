@@ -164,6 +164,12 @@ impl Conversation {
         wire::ready_for_query(&mut self.client.output, self.transaction.status());
     }
 
+    /// Whether text comes from the servers in the bytes that they hold: a conversion may change the bytes' order.
+    pub(super) fn has_stored_text(&self) -> bool {
+        let of = |name: &str| self.told_parameters.get(name).map(String::as_str).unwrap_or_default();
+        of("client_encoding") == "SQL_ASCII" || of("client_encoding") == of("server_encoding")
+    }
+
     /// Remembers a ParameterStatus that was relayed.
     pub(super) fn note_told(&mut self, name: String, value: String) {
         Arc::make_mut(&mut self.told_parameters).insert(name, value);

@@ -44,7 +44,7 @@ impl Conversation {
             self.concatenate(&idxs, plan, description).await?
         } else {
             let described = self.describe(first, &plan.text, &values.param_types).await?;
-            let spec = merge_spec(plan, &described)?;
+            let spec = merge_spec(plan, &described, self.has_stored_text())?;
             let mut formats: Vec<i16> = (0..spec.n_visible).map(|idx| format_of(&values.result_formats, idx)).collect();
             formats.extend(std::iter::repeat_n(1, plan.n_hidden));
             let idxs = self.fan_out(&statements, Access::Read, values, &formats).await?;
@@ -201,13 +201,14 @@ impl Window {
 }
 
 /// The merge's keys, once the types of the hidden columns are known.
-fn merge_spec(plan: &MergePlan, described: &Described) -> Result<MergeSpec, Failure> {
+fn merge_spec(plan: &MergePlan, described: &Described, has_stored_text: bool) -> Result<MergeSpec, Failure> {
     let body = described.row_description.clone().unwrap_or_else(no_columns);
     let columns = columns(&body).ok_or_else(|| malformed("a shard sent a malformed row description"))?;
     let n_visible = columns.len().saturating_sub(plan.n_hidden);
     let keys = plan.order.iter().map(|key| {
         let type_oid = columns.get(n_visible + key.column_idx).map_or(0, |column| column.type_oid);
-        let comparator = Comparator::of(type_oid, key.is_collation_c).ok_or_else(|| unordered_type(type_oid))?;
+        let comparator =
+            Comparator::of(type_oid, key.is_collation_c && has_stored_text).ok_or_else(|| unordered_type(type_oid))?;
         let (is_descending, is_nulls_first) = (key.is_descending, key.is_nulls_first);
         Ok(ResolvedKey { column_idx: key.column_idx, comparator, is_descending, is_nulls_first })
     });

@@ -1,6 +1,8 @@
 //! Tables of every placement with a column of every type that sorts, their rows, and the servers that hold them.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use super::random::Random;
 use super::wire::{Answer, Client};
@@ -83,7 +85,7 @@ pub(super) const TABLES: &[Table] = &[
 ];
 
 pub(super) const SLUGS: &[&str] =
-    &["a", "A", "ab", "Zoë", "zoe", "émile", "", "o'neil", "x y", "us", "uk", "5", "10", "back\\slash", "Ångström"];
+    &["a", "A", "ab", "Zoë", "zoe", "émile", "", "o'neil", "x y", "us", "uk", "5", "10", "back\\slash", "Ångström", "ÿ", "€"];
 pub(super) const REGIONS: &[&str] = &["us", "uk", "jp", "de", "fr"];
 pub(super) const DATES: &[&str] = &["2024-02-29", "2024-01-01", "1999-12-31", "2030-06-15", "2024-03-01"];
 
@@ -199,6 +201,20 @@ impl Sharded {
             cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
         let client = Client::open(proxy.port);
         Self { _proxy: proxy, client, cluster, n }
+    }
+
+    /// How many statements took which rung, as the proxy's own counters say.
+    pub(super) fn rungs(&self) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.proxy.admin_port)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        let rungs = page.lines().filter_map(|line| {
+            let (labels, n) = line.strip_prefix("trunkline_statements_total{")?.rsplit_once(' ')?;
+            let rung = labels.split("route=\"").nth(1)?.split('"').next()?;
+            (n != "0").then(|| format!("{rung} {n}"))
+        });
+        rungs.collect::<Vec<_>>().join(", ")
     }
 }
 

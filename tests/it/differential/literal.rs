@@ -32,6 +32,7 @@ pub(super) struct Written {
 
 pub(super) struct Argument {
     pub(super) text: String,
+    kind: char,
 }
 
 impl Statement {
@@ -44,7 +45,7 @@ impl Statement {
             let end = rest.find('\u{2}').unwrap();
             let (kind, value) = rest[at + 1..end].split_at(1);
             if as_params {
-                arguments.push(Argument { text: value.to_owned() });
+                arguments.push(Argument { text: value.to_owned(), kind: kind.chars().next().unwrap_or('s') });
                 sql.push_str(&format!("${}", arguments.len()));
             } else if kind == "n" {
                 sql.push_str(value);
@@ -62,6 +63,17 @@ impl Statement {
 }
 
 impl Argument {
+    /// A type that a driver could give it: one of several by its value, so that the same statement has the same types.
+    pub(super) fn some_type(&self) -> u32 {
+        let mark = self.text.bytes().map(usize::from).sum::<usize>();
+        match self.kind {
+            // int8, int4, numeric, float8, int2.
+            'n' => [20, 23, 23, 1700, 701, 21, 20][mark % 7],
+            's' => [0, 0, 25, 1043][mark % 4],
+            _ => 0,
+        }
+    }
+
     /// The value in a type's binary format; `None` for values and types that go as text.
     pub(super) fn binary(&self, type_oid: u32) -> Option<Vec<u8>> {
         let text = self.text.as_str();

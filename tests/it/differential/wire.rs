@@ -12,6 +12,8 @@ pub(super) enum Mode {
     Simple,
     /// Literals as parameters in text.
     Text,
+    /// As `Text`, with types given in Parse.
+    Typed,
     /// Literals as parameters in binary where their type has a form here, and results in binary.
     Binary,
 }
@@ -137,7 +139,9 @@ impl Client {
         }
         let mut parse = text("");
         parse.extend(text(&sql));
-        parse.extend(0_u16.to_be_bytes());
+        let types: Vec<u32> = if mode == Mode::Typed { arguments.iter().map(Argument::some_type).collect() } else { Vec::new() };
+        parse.extend((types.len() as u16).to_be_bytes());
+        types.iter().for_each(|oid| parse.extend(oid.to_be_bytes()));
         let mut bytes = message(b'P', &parse);
         bytes.extend(message(b'D', b"S\0"));
         bytes.extend(message(b'S', b""));

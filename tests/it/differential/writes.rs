@@ -26,7 +26,11 @@ impl Maker {
             (81..=84, _) => format!("{}; {}", self.insert(), self.insert()),
             (85..=86, _) => self.insert_select(),
             (87, _) => self.merge(),
-            (88..=90, _) => format!("WITH w AS ({} RETURNING 1) SELECT count(*) FROM w", self.update()),
+            (88..=90, _) => {
+                let update = self.update();
+                let update = update.split(" RETURNING").next().unwrap_or_default();
+                format!("WITH w AS ({update} RETURNING 1) SELECT count(*) FROM w")
+            }
             _ => {
                 let table = self.written_table();
                 format!("SELECT count(*), count({}) FROM {}", table.columns.last().unwrap().0, table.name)
