@@ -137,6 +137,15 @@ impl Database {
         }
     }
 
+    /// A control-plane connection to a shard's primary; `None` while there is none.
+    pub async fn primary_control_client(&self, shard: ShardId) -> Result<Option<ControlClient>, ControlError> {
+        let Some(node_idx) = self.board.primary_of(shard) else { return Ok(None) };
+        match self.control.get(shard.index()).and_then(|nodes| nodes.get(node_idx)) {
+            Some(node) => node.client().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Reads the catalog of every shard anew; tables of one name are taken from the first shard that has them.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ pub(super) struct Relayed {
     /// A COPY FROM STDIN took place.
     pub has_copied_in: bool,
     parameters: Vec<(String, String)>,
+    /// ParameterStatus was not relayed: the end of the answer is not the server's.
+    has_held_parameters: bool,
     /// Bytes still to come of a message whose beginning the client has.
     n_passing: usize,
 }
@@ -101,6 +103,9 @@ impl Conversation {
             }
         }
         self.enlisted[idx].note_ready(Some(relayed.status));
+        if relayed.has_held_parameters {
+            self.tell_parameters();
+        }
         for (name, value) in std::mem::take(&mut relayed.parameters) {
             self.note_parameter(&name, &value);
             self.note_told(name, value);
@@ -170,6 +175,12 @@ fn scan(
                     input[message.start] = b'1';
                 }
                 scanner.pass(&input, message, mark != Mark::Swallow);
+            }
+            b'S' if ready == Ready::Swallow => {
+                // Told before the ReadyForQuery that the client gets.
+                connection.note_parameter(&input[message.start + HEADER_LEN..message.end]);
+                relayed.has_held_parameters = true;
+                scanner.skip(&input, message);
             }
             tag => {
                 note(connection, relayed, tag, &input[message.start + HEADER_LEN..message.end]);

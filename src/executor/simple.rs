@@ -44,12 +44,8 @@ impl Conversation {
 
     /// A simple query takes the place of the unnamed statement and the unnamed portal.
     fn forget_unnamed(&mut self) {
-        if !self.statements.is_empty() {
-            self.statements.remove(&b""[..]);
-        }
-        if !self.portals.is_empty() {
-            self.portals.remove(&b""[..]);
-        }
+        self.statements.remove(b"");
+        self.portals.remove(b"");
     }
 
     /// Answers a FunctionCall.
@@ -57,9 +53,20 @@ impl Conversation {
     /// # Errors
     /// Only what ends the session.
     pub async fn refuse_function_call(&mut self) -> Result<(), Failure> {
+        let outcome = self.check_not_failed();
         let failure = Failure::refused("TL098", "the function call protocol is not supported", "Call the function with SELECT.");
-        self.fail(failure).await?;
-        wire::ready_for_query(&mut self.client.output, self.transaction.status());
+        self.fail(outcome.err().unwrap_or(failure)).await?;
+        self.say_ready();
+        Ok(())
+    }
+
+    /// Answers a message that is to be run alone and cannot be read.
+    ///
+    /// # Errors
+    /// Only what ends the session.
+    pub async fn refuse_malformed(&mut self, message: &str) -> Result<(), Failure> {
+        self.fail(Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, message))).await?;
+        self.say_ready();
         Ok(())
     }
 

@@ -9,12 +9,26 @@ use super::Conversation;
 use super::commit::Answer;
 use super::enlist::Part;
 use super::failure::Failure;
+use crate::observe::ErrorKind;
 use crate::session::settings::quote_literal;
+use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
 /// Tries at COMMIT PREPARED on a shard whose connection was lost in between, and the wait before each.
 const N_RETRIES: u32 = 5;
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longest wait for the control connection's answer: a server that is stopped gives none.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What became of the coordinator's COMMIT.
+enum Decision {
+    Commit,
+    /// It has not committed and never will.
+    Rollback(Failure),
+    /// Nobody can tell now: what is prepared must stay so.
+    Unknown,
+}
 
 impl Conversation {
     /// Commits on all enlisted backends, of which more than one was written.
@@ -28,9 +42,19 @@ impl Conversation {
         let participants: Vec<ShardId> = shards.collect();
         let gid = self.transaction_name();
         self.prepare_all(coordinator, &participants, &gid).await?;
-        if let Err(failure) = self.decide(coordinator, &gid).await {
-            self.roll_back_prepared(&participants, &gid).await;
-            return Err(failure);
+        match self.decide(coordinator, &gid).await {
+            Decision::Commit => {}
+            Decision::Rollback(failure) => {
+                self.roll_back_prepared(&participants, &gid).await;
+                self.end_readers().await;
+                return Err(failure);
+            }
+            Decision::Unknown => {
+                let shard = &self.view.topology.shard(coordinator).name;
+                tracing::error!(database = self.database.name, shard, gid, "prepared transactions are left: is there a decision?");
+                self.end_readers().await;
+                return Err(self.in_doubt(coordinator));
+            }
         }
         self.database.counters.n_two_phase_commits.increment();
         let n_pending = self.commit_prepared(&participants, &gid).await;
@@ -94,39 +118,66 @@ impl Conversation {
     }
 
     /// Writes the decision and commits it together with the coordinator's own rows.
-    async fn decide(&mut self, coordinator: ShardId, gid: &str) -> Result<(), Failure> {
-        let Some(idx) = self.index_of(coordinator) else { return Err(super::commit::rolled_back()) };
+    async fn decide(&mut self, coordinator: ShardId, gid: &str) -> Decision {
+        let Some(idx) = self.index_of(coordinator) else { return Decision::Rollback(super::commit::rolled_back()) };
         let decision = format!("INSERT INTO trunkline.commits (gid) VALUES ({})", quote_literal(gid));
         match self.tell(idx, &decision).await {
             Answer::Tag(_) => {}
             Answer::Error(failure) => {
                 drop(self.tell(idx, "ROLLBACK").await);
-                return Err(failure);
+                return Decision::Rollback(failure);
             }
-            Answer::Lost(failure) => return Err(failure),
+            // COMMIT was not sent: with its connection the transaction ends.
+            Answer::Lost(failure) => {
+                if let Some(idx) = self.index_of(coordinator) {
+                    drop(self.tell(idx, "ROLLBACK").await);
+                }
+                return Decision::Rollback(failure);
+            }
         }
         match self.tell(idx, "COMMIT").await {
-            Answer::Tag(tag) if tag == "COMMIT" => Ok(()),
-            Answer::Tag(_) => Err(super::commit::rolled_back()),
-            Answer::Error(failure) => Err(failure),
+            Answer::Tag(tag) if tag == "COMMIT" => Decision::Commit,
+            Answer::Tag(_) => Decision::Rollback(super::commit::rolled_back()),
+            Answer::Error(failure) => Decision::Rollback(failure),
             Answer::Lost(failure) => match self.was_decided(coordinator, gid).await {
-                Some(true) => Ok(()),
-                Some(false) | None => Err(failure),
+                Some(true) => Decision::Commit,
+                Some(false) => Decision::Rollback(failure),
+                None => Decision::Unknown,
             },
         }
     }
 
     /// Whether the decision is there, asked over another connection after the coordinator's was lost in its COMMIT.
+    ///
+    /// A server may still be at that COMMIT when its connection is gone. An INSERT of the same key waits for it.
     async fn was_decided(&mut self, coordinator: ShardId, gid: &str) -> Option<bool> {
+        let insert = format!("INSERT INTO trunkline.commits (gid) VALUES ({}) ON CONFLICT DO NOTHING", quote_literal(gid));
         for _ in 0..N_RETRIES {
-            if let Ok(Some(client)) = self.database.control_client(coordinator).await
-                && let Ok(row) = client.connection().query_opt("SELECT FROM trunkline.commits WHERE gid = $1", &[&gid]).await
-            {
-                return Some(row.is_some());
+            if let Ok(Some(client)) = self.database.primary_control_client(coordinator).await {
+                let look = async {
+                    client.connection().batch_execute("BEGIN").await?;
+                    let n_inserted = client.connection().execute(insert.as_str(), &[]).await?;
+                    client.connection().batch_execute("ROLLBACK").await?;
+                    Ok::<_, tokio_postgres::Error>(n_inserted == 0)
+                };
+                match tokio::time::timeout(CONTROL_TIMEOUT, look).await {
+                    Ok(Ok(is_there)) => return Some(is_there),
+                    // It may be within its block still.
+                    Ok(Err(_)) | Err(_) => client.close(),
+                }
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
         None
+    }
+
+    fn in_doubt(&self, coordinator: ShardId) -> Failure {
+        let shard = &self.view.topology.shard(coordinator).name;
+        let message = format!("connection to shard \"{shard}\" was lost during COMMIT: whether it committed is not known");
+        let report = Report::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, message)
+            .with_detail("What other shards have prepared stays prepared until it is.")
+            .with_hint("See pg_prepared_xacts on the shards and trunkline.commits on this one.");
+        Failure::statement(report, ErrorKind::Connection)
     }
 
     async fn roll_back_prepared(&mut self, shards: &[ShardId], gid: &str) {
@@ -153,12 +204,13 @@ impl Conversation {
             return true;
         }
         for _ in 0..N_RETRIES {
-            if let Ok(Some(client)) = self.database.control_client(shard).await {
-                match client.connection().batch_execute(&sql).await {
-                    Ok(()) => return true,
+            if let Ok(Some(client)) = self.database.primary_control_client(shard).await {
+                match tokio::time::timeout(CONTROL_TIMEOUT, client.connection().batch_execute(&sql)).await {
+                    Ok(Ok(())) => return true,
                     // Undefined object: it was never prepared, or is already ended.
-                    Err(error) if error.code().is_some_and(|code| code.code() == "42704") => return true,
-                    Err(_) => {}
+                    Ok(Err(error)) if error.code().is_some_and(|code| code.code() == "42704") => return true,
+                    Ok(Err(_)) => {}
+                    Err(_) => client.close(),
                 }
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
@@ -170,16 +222,11 @@ impl Conversation {
 
     /// Removes the decision once no shard needs it. Left behind it does no harm.
     async fn forget(&mut self, coordinator: ShardId, gid: &str) {
-        let sql = format!(
-            "SET synchronous_commit TO off; DELETE FROM trunkline.commits WHERE gid = {}; RESET synchronous_commit",
-            quote_literal(gid)
-        );
+        // One string is one transaction.
+        let sql =
+            format!("SET LOCAL synchronous_commit TO off; DELETE FROM trunkline.commits WHERE gid = {}", quote_literal(gid));
         if let Some(idx) = self.index_of(coordinator) {
             drop(self.tell(idx, &sql).await);
-            if let Some(enlisted) = self.enlisted.get_mut(idx) {
-                // RESET may have undone the client's own setting.
-                enlisted.lease.settings = None;
-            }
         }
     }
 
