@@ -2,6 +2,7 @@
 //!
 //! A batch is what came up to a Sync or Flush, or what fits into the buffer. Nothing is sent here.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use super::Conversation;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
-use super::simple::{ends_transaction, is_ddl};
+use super::simple::{ends_transaction, is_ddl, unreadable};
 use super::templates::CachedTemplate;
 use crate::plan::{Access, Params, Plan};
 use crate::session::prepared::Prepared;
@@ -241,7 +242,11 @@ impl Conversation {
 
     async fn cached_template(&mut self, sql: &[u8]) -> Result<Arc<CachedTemplate>, Failure> {
         let text = self.planning_text(sql)?;
-        self.fresh_template(text.trim_end().trim_end_matches(';')).await.map_err(Failure::from)
+        let cached = self.fresh_template(text.trim_end().trim_end_matches(';')).await?;
+        if matches!(text, Cow::Owned(_)) && matches!(cached.template.class(), Classified::Command(_)) {
+            return Err(unreadable());
+        }
+        Ok(cached)
     }
 
     async fn plan_bind(&mut self, body: &[u8], body_start: usize) -> Result<Action, Failure> {

@@ -137,6 +137,7 @@ impl Conversation {
             return false;
         }
         let (mut n_bound, mut has_command, mut has_write) = (0, false, false);
+        let n_executed = actions.iter().filter(|action| matches!(action, Action::Execute { .. })).count();
         let mut shards: Option<Option<ShardId>> = None;
         let mut is_spread = false;
         let mut has_failure = false;
@@ -161,7 +162,7 @@ impl Conversation {
             return false;
         }
         // What comes before a mistake is undone with it.
-        has_failure || !is_last || is_spread || has_command || !has_sync || (has_write && n_bound > 1)
+        has_failure || !is_last || is_spread || has_command || !has_sync || (has_write && (n_bound > 1 || n_executed > 1))
     }
 
     /// Runs the actions in order. True if ReadyForQuery is already with the client.
@@ -212,7 +213,8 @@ impl Conversation {
             };
             self.add_to_run(&mut run, batch, step, home).await?;
         }
-        let relays_ready = batch.has_sync && is_last && self.transaction.phase != Phase::Implicit && !self.has_untold_parameters();
+        let relays_ready =
+            batch.has_sync && is_last && self.transaction.phase != Phase::Implicit && !self.has_untold_parameters();
         let has_run = run.is_some();
         let is_synced = self.end_run(run, if relays_ready { Ready::Relay } else { Ready::Swallow }).await?;
         Ok(has_run && relays_ready && is_synced)
@@ -377,9 +379,6 @@ impl Conversation {
         let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == run.shard) else { return Ok(false) };
         let socket = &mut self.enlisted[idx].lease.socket;
         wire::bare(&mut socket.output, b'S');
-        if let Err(error) = socket.flush().await {
-            return Err(self.abandon(idx, error.into()).await);
-        }
         let relayed = match self.relay(idx, &mut run.marks, ready, true).await {
             Ok(relayed) => relayed,
             Err(failure) => {

@@ -379,6 +379,11 @@ impl Conversation {
 
     /// Gives up whatever the client holds, closing what is not clean.
     pub async fn close(&mut self) {
+        // What still runs is for nobody.
+        let running: Vec<usize> = (0..self.enlisted.len()).filter(|&idx| !self.enlisted[idx].is_ready).collect();
+        if !running.is_empty() {
+            self.cancel_and_drain(&running).await;
+        }
         if self.transaction.is_open() {
             // The client is gone: a connection that cannot be rolled back is closed by its lease.
             drop(self.roll_back().await);

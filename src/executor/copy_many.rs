@@ -30,9 +30,13 @@ impl Conversation {
         let idxs = self.start_copies(sql, plan.shards).await?;
         self.client.flush().await?;
         self.is_sync_spent = true;
-        let outcome = self.split_copy(plan, &idxs).await;
+        let outcome = match self.split_copy(plan, &idxs).await {
+            Err(end @ (Failure::Fatal(_) | Failure::Client(_))) => return Err(end),
+            outcome => outcome,
+        };
         // A connection that was lost is held no more, and the others have moved.
-        let idxs: Vec<usize> = (0..self.enlisted.len()).filter(|&idx| plan.shards.contains(self.enlisted[idx].lease.shard)).collect();
+        let idxs: Vec<usize> =
+            (0..self.enlisted.len()).filter(|&idx| plan.shards.contains(self.enlisted[idx].lease.shard)).collect();
         for &idx in &idxs {
             let output = &mut self.enlisted[idx].lease.socket.output;
             match &outcome {
@@ -152,15 +156,17 @@ impl Conversation {
                     self.stage(idxs, rows);
                     return Ok(Ended::Done);
                 }
+                CopyInput::Foreign(tag) => return Err(self.copy_broken(tag)),
                 CopyInput::Fail(n) => {
                     let message = self.client.input.split_to(n);
                     return Err(copy_failed(&message));
                 }
                 CopyInput::Ignored(n) => self.client.input.advance(n),
                 CopyInput::Incomplete => {
-                    if self.client.fill().await? == 0 {
-                        let error = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY");
-                        return Err(error.into());
+                    let Some(&first) = idxs.first() else { return Ok(Ended::Done) };
+                    // A shard that answers now has failed; the deadline of the statement bounds a client that sends nothing.
+                    if self.wait_for_copy(first).await? {
+                        return Ok(Ended::ShardRefused);
                     }
                 }
             }
@@ -219,12 +225,8 @@ impl Conversation {
     }
 }
 
-/// The error for CopyFail, or for a message that does not belong into COPY (`message` is empty then).
+/// The error for CopyFail.
 fn copy_failed(message: &[u8]) -> Failure {
-    if message.is_empty() {
-        let text = "unexpected message type during COPY from stdin";
-        return Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, text));
-    }
     let text = message.get(HEADER_LEN..message.len() - 1).unwrap_or_default();
     let text = format!("COPY from stdin failed: {}", String::from_utf8_lossy(text));
     Failure::client(Report::new(SqlState::QUERY_CANCELED, text))

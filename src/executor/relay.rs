@@ -61,7 +61,7 @@ enum Stop {
 }
 
 impl Conversation {
-    /// Relays a backend's messages up to ReadyForQuery. `is_extended`: the answer is to an extended-protocol batch that ended
+    /// Sends a backend's output and relays its messages up to ReadyForQuery. `is_extended`: the answer is to an extended-protocol batch that ended
     /// with Sync.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Conversation {
                 }
                 None => {
                     client.flush_if_large().await?;
-                    if let Err(error) = self.timer.fill(&mut self.enlisted[idx].lease).await {
+                    if let Err(error) = self.timer.exchange(&mut self.enlisted[idx].lease).await {
                         return Err(self.abandon_midway(idx, error, &relayed).await);
                     }
                 }

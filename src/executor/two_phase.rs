@@ -51,7 +51,12 @@ impl Conversation {
             }
             Decision::Unknown => {
                 let shard = &self.view.topology.shard(coordinator).name;
-                tracing::error!(database = self.database.name, shard, gid, "prepared transactions are left: is there a decision?");
+                tracing::error!(
+                    database = self.database.name,
+                    shard,
+                    gid,
+                    "prepared transactions are left: is there a decision?"
+                );
                 self.end_readers().await;
                 return Err(self.in_doubt(coordinator));
             }

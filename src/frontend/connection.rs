@@ -178,8 +178,7 @@ impl Loop<'_> {
     fn next(&self, offset: usize) -> Result<Next, Failure> {
         let input = &self.conversation.client.input[offset..];
         // As Postgres, which logs "invalid message length" and closes: what follows cannot be understood.
-        let invalid_length =
-            || Failure::Client(std::io::Error::new(std::io::ErrorKind::InvalidData, "invalid message length"));
+        let invalid_length = || Failure::Client(std::io::Error::new(std::io::ErrorKind::InvalidData, "invalid message length"));
         let Some(header) = wire::header(input).map_err(|_| invalid_length())? else { return Ok(Next::Wait) };
         if !is_frontend_tag(header.tag) {
             let message = format!("invalid frontend message type {}", header.tag);

@@ -214,7 +214,8 @@ fn listed(text: &[u8]) -> Vec<String> {
 
 fn oids(text: &[u8]) -> Vec<u8> {
     let oids: Vec<u32> = listed(text).iter().map(|oid| oid.parse().unwrap()).collect();
-    [&u16::try_from(oids.len()).unwrap().to_be_bytes()[..], &oids.iter().flat_map(|oid| oid.to_be_bytes()).collect::<Vec<_>>()].concat()
+    [&u16::try_from(oids.len()).unwrap().to_be_bytes()[..], &oids.iter().flat_map(|oid| oid.to_be_bytes()).collect::<Vec<_>>()]
+        .concat()
 }
 
 fn formats(text: &[u8]) -> Vec<u8> {
@@ -311,7 +312,8 @@ impl Stage {
                     let is_excused = script.differs_on.contains(n_shards);
                     if (got == expected) == is_excused {
                         let what = if is_excused { "must differ" } else { "differs" };
-                        writeln!(faults, "-- {} {what} on {n_shards} ({pace:?})\n{}", script.name, diff(&expected, &got)).unwrap();
+                        writeln!(faults, "-- {} {what} on {n_shards} ({pace:?})\n{}", script.name, diff(&expected, &got))
+                            .unwrap();
                         break;
                     }
                 }
