@@ -102,7 +102,8 @@ pub(super) async fn open(address: &NodeAddress, dbname: &str, credentials: &Cred
 fn startup(buffer: &mut BytesMut, dbname: &str, user: &str) {
     let mut body = BytesMut::new();
     body.put_i32(196_608);
-    for text in ["user", user, "database", dbname, "application_name", "trunkline"] {
+    // No application_name: what a client does not give is empty, as on a server of its own.
+    for text in ["user", user, "database", dbname] {
         body.put_slice(text.as_bytes());
         body.put_u8(0);
     }

@@ -23,6 +23,15 @@ impl From<std::io::Error> for ConnectionLost {
     }
 }
 
+/// What [`Connection::prepare`] has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preparation {
+    /// Nothing: the server has the statement.
+    Present,
+    /// Parse, and before it Close of the statement that it takes the place of.
+    Parsed { displaced: Option<u64> },
+}
+
 /// A raw connection to a server.
 #[derive(Debug)]
 pub struct Connection {
@@ -100,10 +109,10 @@ impl Connection {
 
     /// Makes sure that a statement is prepared under its server name: writes Close of a displaced one and Parse.
     ///
-    /// Returns how many CloseComplete and ParseComplete will come for it.
-    pub fn prepare(&mut self, prepared: &Prepared) -> (usize, usize) {
+    /// A CloseComplete and a ParseComplete will come for what it has written.
+    pub fn prepare(&mut self, prepared: &Prepared) -> Preparation {
         if self.prepared.touch(prepared.id) {
-            return (0, 0);
+            return Preparation::Present;
         }
         let victim = self.prepared.insert(prepared.id);
         if let Some(victim) = victim {
@@ -111,7 +120,7 @@ impl Connection {
             wire::describe_or_close(&mut self.socket.output, b'C', b'S', name.as_bytes());
         }
         wire::parse(&mut self.socket.output, prepared.server_name.as_bytes(), &prepared.sql, &prepared.param_types);
-        (usize::from(victim.is_some()), 1)
+        Preparation::Parsed { displaced: victim }
     }
 
     /// Sends a simple query and reads to ReadyForQuery, giving the first error's report.

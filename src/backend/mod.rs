@@ -11,6 +11,6 @@ pub mod watermarks;
 
 pub use cancel::{AnnouncedCancel, CancelHandle, cancel_request};
 pub use connect::{ConnectError, Credentials, server_report};
-pub use connection::{Connection, ConnectionLost};
+pub use connection::{Connection, ConnectionLost, Preparation};
 pub use pool::{CheckoutError, Lease, PoolFigures, Pools, UserPools};
 pub use socket::{OUTPUT_HIGH_WATER, Socket, Stream};

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -122,6 +122,18 @@ impl Socket {
             self.output.clear();
         }
         Ok(())
+    }
+
+    /// Writes what the socket takes of `output`; ready once that is all.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let n_written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
+            if n_written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(n_written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Writes `output` if it has grown large.

@@ -2,6 +2,7 @@
 //!
 //! A batch is what came up to a Sync or Flush, or what fits into the buffer. Nothing is sent here.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use super::Conversation;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
-use super::simple::{ends_transaction, is_ddl, is_utility};
+use super::simple::{ends_transaction, is_ddl, is_utility, unreadable};
 use super::templates::CachedTemplate;
 use crate::plan::{Access, Params, Plan};
 use crate::session::prepared::Prepared;
@@ -59,6 +60,8 @@ pub(super) enum Action {
     Parse {
         name: Bytes,
         statement: SessionStatement,
+        /// What the name stood for.
+        previous: Option<SessionStatement>,
     },
     /// `tail` is what follows the names in the Bind message.
     Bind {
@@ -80,13 +83,20 @@ pub(super) enum Action {
         portal: Portal,
         max_rows: i32,
     },
-    CloseStatement,
+    CloseStatement {
+        name: Bytes,
+        previous: Option<SessionStatement>,
+    },
     ClosePortal {
         name: Bytes,
         portal: Option<Portal>,
     },
     /// This message fails, and what follows it up to Sync is not looked at.
-    Fail(Failure),
+    Fail {
+        failure: Failure,
+        /// The unnamed statement that a failed Parse of another has ended.
+        ended: Option<SessionStatement>,
+    },
 }
 
 /// A Bind message taken apart.
@@ -104,19 +114,28 @@ struct BindParts<'a> {
 }
 
 impl Conversation {
-    /// Looks at every message up to the first that fails.
-    pub(super) async fn plan_batch(&mut self, batch: &Batch) -> Vec<Action> {
-        let mut actions = Vec::with_capacity(batch.messages.len());
-        for (tag, range) in &batch.messages {
+    /// Looks at messages from index `start` on: up to the first that fails, or that may change what the next ones mean. Gives
+    /// the index of the first that it has not looked at.
+    pub(super) async fn plan_batch(&mut self, batch: &Batch, start: usize) -> (Vec<Action>, usize) {
+        let mut actions = Vec::with_capacity(batch.messages.len() - start);
+        for (message_idx, (tag, range)) in batch.messages.iter().enumerate().skip(start) {
+            let unnamed = if *tag == b'P' { self.statements.get(b"").cloned() } else { None };
             match self.plan_message(*tag, &batch.bytes, range.clone()).await {
-                Ok(action) => actions.push(action),
+                Ok(action) => {
+                    let is_barrier = action.changes_session();
+                    actions.push(action);
+                    if is_barrier {
+                        return (actions, message_idx + 1);
+                    }
+                }
                 Err(failure) => {
-                    actions.push(Action::Fail(failure));
-                    break;
+                    let ended = if self.statements.get(b"").is_none() { unnamed } else { None };
+                    actions.push(Action::Fail { failure, ended });
+                    return (actions, batch.messages.len());
                 }
             }
         }
-        actions
+        (actions, batch.messages.len())
     }
 
     async fn plan_message(&mut self, tag: u8, bytes: &[u8], range: Range<usize>) -> Result<Action, Failure> {
@@ -126,31 +145,36 @@ impl Conversation {
             b'P' => self.plan_parse(reader).await,
             b'B' => self.plan_bind(body, range.start).await,
             b'D' | b'C' => {
-                let (kind, name) = (reader.u8(), reader.c_string());
-                match (tag, kind.zip(name)) {
-                    (b'D', Some((b'S', name))) => {
+                let kind = reader.u8().ok_or_else(short)?;
+                let name = reader.c_string().ok_or_else(unterminated)?;
+                check_end(reader)?;
+                match (tag, kind) {
+                    (b'D', b'S') => {
                         let statement = self.statement(name)?.clone();
                         self.check_exit(&statement)?;
                         Ok(Action::DescribeStatement { is_named: !name.is_empty(), statement })
                     }
-                    (b'D', Some((b'P', name))) => {
+                    (b'D', b'P') => {
                         let portal = self.portal(name)?.clone();
                         self.check_exit(&portal.statement)?;
                         Ok(Action::DescribePortal { name: Bytes::copy_from_slice(name), portal })
                     }
-                    (_, Some((b'S', name))) => {
-                        self.statements.remove(name);
-                        Ok(Action::CloseStatement)
+                    (_, b'S') => {
+                        let previous = self.statements.remove(name);
+                        Ok(Action::CloseStatement { name: Bytes::copy_from_slice(name), previous })
                     }
-                    (_, Some((b'P', name))) => {
+                    (_, b'P') => {
                         let portal = self.portals.remove(name);
                         Ok(Action::ClosePortal { name: Bytes::copy_from_slice(name), portal })
                     }
-                    _ => Err(malformed(if tag == b'D' { "invalid DESCRIBE message" } else { "invalid CLOSE message" })),
+                    (b'D', kind) => Err(malformed(&format!("invalid DESCRIBE message subtype {kind}"))),
+                    (_, kind) => Err(malformed(&format!("invalid CLOSE message subtype {kind}"))),
                 }
             }
             b'E' => {
-                let (name, max_rows) = reader.c_string().zip(reader.i32()).ok_or_else(|| malformed("invalid EXECUTE message"))?;
+                let name = reader.c_string().ok_or_else(unterminated)?;
+                let max_rows = reader.i32().ok_or_else(short)?;
+                check_end(reader)?;
                 let portal = self.portal(name)?.clone();
                 self.check_exit(&portal.statement)?;
                 Ok(Action::Execute { name: Bytes::copy_from_slice(name), portal, max_rows })
@@ -183,25 +207,29 @@ impl Conversation {
     }
 
     async fn plan_parse(&mut self, mut reader: BodyReader<'_>) -> Result<Action, Failure> {
-        let invalid = || malformed("invalid PARSE message");
-        let (name, sql) = reader.c_string().zip(reader.c_string()).ok_or_else(invalid)?;
-        let n_types = reader.i16().ok_or_else(invalid)?;
-        let param_types = (0..n_types).map(|_| reader.u32()).collect::<Option<Vec<u32>>>().ok_or_else(invalid)?;
-        if !name.is_empty() && self.statements.contains_key(name) {
-            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
-            return Err(Failure::client(Report::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message)));
-        }
+        let name = reader.c_string().ok_or_else(unterminated)?;
+        let sql = reader.c_string().ok_or_else(unterminated)?;
+        let n_types = reader.i16().ok_or_else(short)?.cast_unsigned();
+        let param_types = (0..n_types).map(|_| reader.u32()).collect::<Option<Vec<u32>>>().ok_or_else(short)?;
+        check_end(reader)?;
+        // The unnamed statement ends whether or not the new one is right.
+        let previous = if name.is_empty() { self.statements.remove(b"") } else { None };
         self.check_single(sql)?;
         let cached = self.cached_template(sql).await?;
         if !ends_transaction(cached.template.class()) {
             self.check_not_failed()?;
         }
+        if !name.is_empty() && self.statements.get(name).is_some() {
+            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
+            return Err(Failure::client(Report::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message)));
+        }
+        self.statements.check_room(name, name.len() + sql.len())?;
         self.check_leftover(cached.leftover)?;
         let prepared = self.database.interner.intern(Bytes::copy_from_slice(sql), param_types);
         let statement = SessionStatement { prepared, cached, generation: self.view.generation };
         let name = Bytes::copy_from_slice(name);
         self.statements.insert(name.clone(), statement.clone());
-        Ok(Action::Parse { name, statement })
+        Ok(Action::Parse { name, statement, previous })
     }
 
     fn check_single(&self, sql: &[u8]) -> Result<(), Failure> {
@@ -214,14 +242,21 @@ impl Conversation {
 
     async fn cached_template(&mut self, sql: &[u8]) -> Result<Arc<CachedTemplate>, Failure> {
         let text = self.planning_text(sql)?;
-        self.fresh_template(text.trim_end().trim_end_matches(';')).await.map_err(Failure::from)
+        let cached = self.fresh_template(text.trim_end().trim_end_matches(';')).await?;
+        if matches!(text, Cow::Owned(_)) && matches!(cached.template.class(), Classified::Command(_)) {
+            return Err(unreadable());
+        }
+        Ok(cached)
     }
 
     async fn plan_bind(&mut self, body: &[u8], body_start: usize) -> Result<Action, Failure> {
-        let parts = bind_parts(body).ok_or_else(|| malformed("invalid BIND message"))?;
-        let mut statement = self.statement(parts.statement)?.clone();
+        let mut reader = BodyReader(body);
+        let portal = reader.c_string().ok_or_else(unterminated)?;
+        let name = reader.c_string().ok_or_else(unterminated)?;
+        let mut statement = self.statement(name)?.clone();
+        let parts = bind_parts(body, portal, name, reader)?;
         self.check_exit(&statement)?;
-        if !parts.portal.is_empty() && self.portals.contains_key(parts.portal) {
+        if !parts.portal.is_empty() && self.portals.get(parts.portal).is_some() {
             let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(parts.portal));
             return Err(Failure::client(Report::new(SqlState::DUPLICATE_CURSOR, message)));
         }
@@ -233,7 +268,7 @@ impl Conversation {
         let target = self.target(&statement, &parts)?;
         let bound = Portal { statement, target };
         let portal = Bytes::copy_from_slice(parts.portal);
-        self.portals.insert(portal.clone(), bound.clone());
+        self.portals.insert(portal.clone(), bound.clone())?;
         let tail = body_start + parts.tail_start..body_start + body.len();
         Ok(Action::Bind { portal, is_named: !parts.statement.is_empty(), bound, tail })
     }
@@ -283,33 +318,63 @@ impl Conversation {
     }
 }
 
-fn bind_parts(body: &[u8]) -> Option<BindParts<'_>> {
-    let mut reader = BodyReader(body);
-    let (portal, statement) = (reader.c_string()?, reader.c_string()?);
+/// Takes a Bind message apart behind its two names.
+fn bind_parts<'a>(
+    body: &'a [u8],
+    portal: &'a [u8],
+    statement: &'a [u8],
+    mut reader: BodyReader<'a>,
+) -> Result<BindParts<'a>, Failure> {
     let tail_start = body.len() - reader.0.len();
-    let n_formats = usize::try_from(reader.i16()?).ok()?;
+    let n_formats = reader.i16().ok_or_else(short)?.cast_unsigned();
     let mut formats = Vec::new();
     for _ in 0..n_formats {
-        formats.push(if reader.i16()? == 1 { ParamFormat::Binary } else { ParamFormat::Text });
+        formats.push(if reader.i16().ok_or_else(short)? == 1 { ParamFormat::Binary } else { ParamFormat::Text });
     }
-    let n_values = usize::try_from(reader.i16()?).ok()?;
-    let mut values = Vec::new();
-    for _ in 0..n_values {
-        values.push(match reader.i32()? {
-            -1 => None,
-            len => Some(reader.bytes(usize::try_from(len).ok()?)?),
-        });
-    }
-    let encoded_values = body.get(tail_start..body.len() - reader.0.len())?;
+    let n_values = usize::from(reader.i16().ok_or_else(short)?.cast_unsigned());
     match formats.as_slice() {
         [] => formats = vec![ParamFormat::Text; n_values],
         [all] => formats = vec![*all; n_values],
         each if each.len() == n_values => {}
-        _ => return None,
+        _ => return Err(malformed(&format!("bind message has {n_formats} parameter formats but {n_values} parameters"))),
     }
-    let n_results = usize::try_from(reader.i16()?).ok()?;
-    let result_formats = (0..n_results).map(|_| reader.i16()).collect::<Option<Vec<i16>>>()?;
-    Some(BindParts { portal, statement, tail_start, encoded_values, formats, values, result_formats })
+    let mut values = Vec::new();
+    for _ in 0..n_values {
+        values.push(match reader.i32().ok_or_else(short)? {
+            -1 => None,
+            len => {
+                let bytes = usize::try_from(len).ok().and_then(|len| reader.bytes(len));
+                Some(bytes.ok_or_else(short)?)
+            }
+        });
+    }
+    let encoded_values = body.get(tail_start..body.len() - reader.0.len()).unwrap_or_default();
+    let n_results = reader.i16().ok_or_else(short)?.cast_unsigned();
+    let result_formats = (0..n_results).map(|_| reader.i16()).collect::<Option<Vec<i16>>>().ok_or_else(short)?;
+    check_end(reader)?;
+    Ok(BindParts { portal, statement, tail_start, encoded_values, formats, values, result_formats })
+}
+
+impl Action {
+    /// Whether what follows is to be looked at only after it has run: it may change the transaction, settings or statements.
+    fn changes_session(&self) -> bool {
+        match self {
+            Self::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, .. } => matches!(**plan, Plan::Command(_)),
+            _ => false,
+        }
+    }
+}
+
+fn short() -> Failure {
+    malformed("insufficient data left in message")
+}
+
+fn unterminated() -> Failure {
+    malformed("invalid string in message")
+}
+
+fn check_end(reader: BodyReader<'_>) -> Result<(), Failure> {
+    if reader.0.is_empty() { Ok(()) } else { Err(malformed("invalid message format")) }
 }
 
 fn malformed(message: &str) -> Failure {

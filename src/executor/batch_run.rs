@@ -14,12 +14,14 @@ use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
 use super::relay::{Mark, Ready};
+use crate::backend::Preparation;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Plan};
 use crate::session::row_description::{columns, write_prefix};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
+use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
 /// A statement name that no backend ever has: its Close is answered by CloseComplete.
@@ -31,10 +33,25 @@ struct Run {
     shard: ShardId,
     marks: VecDeque<Mark>,
     n_marks: usize,
-    /// Statements that the client parsed in this run, with the index of their mark.
-    parsed: Vec<(usize, u64, Bytes)>,
+    /// Statements that the backend parses in this run: the index of their mark, their id, and whose Close stands before it.
+    parsed: Vec<(usize, u64, Option<u64>)>,
+    /// Names that the client gives or frees in this run.
+    named: Vec<Named>,
+    /// Something whose answer is no mark was written after the last mark: Bind, Describe, Execute.
+    has_unmarked: bool,
     leftover: Leftover,
     is_empty: bool,
+}
+
+/// A Parse or Close of the client's in a run.
+#[derive(Debug)]
+struct Named {
+    mark_idx: usize,
+    name: Bytes,
+    /// What the name stood for.
+    previous: Option<SessionStatement>,
+    /// Right behind the mark before it: if that one is answered and this is not, this itself has failed.
+    is_next: bool,
 }
 
 impl Conversation {
@@ -46,11 +63,7 @@ impl Conversation {
     pub async fn extended(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
         self.begin_statement();
         self.is_sync_spent = false;
-        let actions = self.plan_batch(batch).await;
-        if self.needs_block(&actions, batch.has_sync) {
-            self.transaction.begin(Phase::Implicit, "", &self.settings);
-        }
-        let outcome = self.run_actions(batch, actions).await;
+        let outcome = self.run_batch(batch).await;
         let (is_answered, has_failed) = match outcome {
             Ok(is_answered) => (is_answered, false),
             Err(failure) => {
@@ -65,6 +78,43 @@ impl Conversation {
         Ok(has_sync || !has_failed)
     }
 
+    /// Plans and runs a batch, piece by piece where commands stand in it. True if ReadyForQuery is already with the client.
+    async fn run_batch(&mut self, batch: &Batch) -> Result<bool, Failure> {
+        let mut start = 0;
+        loop {
+            let (actions, end) = self.plan_batch(batch, start).await;
+            let is_last = end == batch.messages.len();
+            if self.needs_block(&actions, batch.has_sync && is_last) {
+                self.transaction.begin(Phase::Implicit, "", &self.settings);
+            }
+            let mut actions = actions.into_iter();
+            let outcome = self.run_actions(batch, &mut actions, is_last).await;
+            if outcome.is_err() {
+                self.undo_skipped(actions);
+            }
+            if is_last || outcome.is_err() {
+                return outcome;
+            }
+            start = end;
+        }
+    }
+
+    /// Gives names back what they stood for before messages that were skipped.
+    fn undo_skipped(&mut self, actions: std::vec::IntoIter<Action>) {
+        for action in actions.rev() {
+            match action {
+                Action::Parse { name, previous, .. } | Action::CloseStatement { name, previous } => {
+                    self.statements.restore(name, previous);
+                }
+                Action::Fail { ended: Some(unnamed), .. } => self.statements.restore(Bytes::new(), Some(unnamed)),
+                _ => {}
+            }
+        }
+        for (name, previous) in std::mem::take(&mut self.skipped).into_iter().rev() {
+            self.statements.restore(name, previous);
+        }
+    }
+
     /// A Sync on its own, or the end of a batch whose ReadyForQuery is not yet with the client.
     async fn finish_batch(&mut self) -> Result<(), Failure> {
         if self.transaction.phase == Phase::Implicit
@@ -73,6 +123,7 @@ impl Conversation {
             self.fail(failure).await?;
         }
         if self.transaction.phase == Phase::Idle {
+            self.portals.clear();
             self.release();
         }
         self.say_ready();
@@ -81,14 +132,17 @@ impl Conversation {
 
     /// Whether what stands between two Syncs needs a transaction block of the proxy's: several backends take part, or the
     /// Sync is still to come.
-    fn needs_block(&self, actions: &[Action], has_sync: bool) -> bool {
+    fn needs_block(&self, actions: &[Action], ends_with_sync: bool) -> bool {
         if self.transaction.phase != Phase::Idle {
             return false;
         }
         let (mut n_bound, mut has_command, mut has_write) = (0, false, false);
+        let n_executed = actions.iter().filter(|action| matches!(action, Action::Execute { .. })).count();
         let mut shards: Option<Option<ShardId>> = None;
         let mut is_spread = false;
+        let mut has_failure = false;
         for action in actions {
+            has_failure |= matches!(action, Action::Fail { .. });
             let Action::Bind { bound, .. } = action else { continue };
             n_bound += 1;
             match &bound.target {
@@ -104,24 +158,31 @@ impl Conversation {
             }
         }
         let n_commands_only = has_command && shards.is_none() && !has_write && !is_spread;
-        if n_bound == 0 || n_commands_only {
+        if n_bound == 0 || (n_commands_only && ends_with_sync) {
             return false;
         }
-        is_spread || has_command || !has_sync || (has_write && n_bound > 1)
+        // What comes before a mistake is undone with it.
+        has_failure || is_spread || has_command || !ends_with_sync || (has_write && (n_bound > 1 || n_executed > 1))
     }
 
     /// Runs the actions in order. True if ReadyForQuery is already with the client.
-    async fn run_actions(&mut self, batch: &Batch, actions: Vec<Action>) -> Result<bool, Failure> {
-        let home = self.home_shard(&actions);
+    async fn run_actions(
+        &mut self,
+        batch: &Batch,
+        actions: &mut std::vec::IntoIter<Action>,
+        is_last: bool,
+    ) -> Result<bool, Failure> {
+        let home = self.home_shard(actions.as_slice());
         let mut run: Option<Run> = None;
-        for action in actions {
+        for action in actions.by_ref() {
             let step = match action {
-                Action::Fail(failure) => {
+                Action::Fail { failure, .. } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
                     return Err(failure);
                 }
-                Action::Bind { bound: Portal { target: Target::Own { .. }, .. }, .. } => {
+                Action::Bind { portal, bound: Portal { target: Target::Own { .. }, .. }, .. } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
+                    self.portals.renew(&portal);
                     wire::bare(&mut self.client.output, b'2');
                     continue;
                 }
@@ -130,8 +191,12 @@ impl Conversation {
                     self.describe_own(&statement, &plan, &values).await?;
                     continue;
                 }
-                Action::Execute { portal: Portal { statement, target: Target::Own { plan, values } }, max_rows, .. } => {
+                Action::Execute { name, portal: Portal { statement, target: Target::Own { plan, values } }, max_rows } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
+                    if !self.portals.finish(&name) {
+                        self.run_again(&name, &plan)?;
+                        continue;
+                    }
                     self.execute_own(&statement, &plan, &values, max_rows).await?;
                     continue;
                 }
@@ -140,7 +205,7 @@ impl Conversation {
                     wire::bare(&mut self.client.output, b'3');
                     continue;
                 }
-                Action::CloseStatement if run.is_none() => {
+                Action::CloseStatement { .. } if run.is_none() => {
                     wire::bare(&mut self.client.output, b'3');
                     continue;
                 }
@@ -148,7 +213,8 @@ impl Conversation {
             };
             self.add_to_run(&mut run, batch, step, home).await?;
         }
-        let relays_ready = batch.has_sync && self.transaction.phase != Phase::Implicit && !self.has_untold_parameters();
+        let relays_ready =
+            batch.has_sync && is_last && self.transaction.phase != Phase::Implicit && !self.has_untold_parameters();
         let has_run = run.is_some();
         let is_synced = self.end_run(run, if relays_ready { Ready::Relay } else { Ready::Swallow }).await?;
         Ok(has_run && relays_ready && is_synced)
@@ -169,7 +235,7 @@ impl Conversation {
         action: Action,
         home: Option<ShardId>,
     ) -> Result<(), Failure> {
-        let (wanted, access) = wanted_shard(&action);
+        let (wanted, access) = self.wanted_shard(&action);
         let shard = match wanted.or(run.as_ref().map(|run| run.shard)).or(home) {
             Some(shard) => shard,
             None => self.any_live_shard(access).await?,
@@ -177,13 +243,21 @@ impl Conversation {
         if run.as_ref().is_some_and(|run| run.shard != shard) {
             self.end_run(run.take(), Ready::Swallow).await?;
         }
-        let idx = self.enlist(shard, access).await?;
+        let idx = match self.enlist(shard, access).await {
+            Ok(idx) => idx,
+            Err(failure) => {
+                self.end_run(run.take(), Ready::Swallow).await?;
+                return Err(failure);
+            }
+        };
         self.enlisted[idx].begin_statement();
         let run = run.get_or_insert_with(|| Run {
             shard,
             marks: VecDeque::new(),
             n_marks: 0,
             parsed: Vec::new(),
+            named: Vec::new(),
+            has_unmarked: false,
             leftover: Leftover::Nothing,
             is_empty: true,
         });
@@ -192,27 +266,53 @@ impl Conversation {
         Ok(())
     }
 
+    /// The shard that an action must go to, if it must, and what it may do there.
+    fn wanted_shard(&self, action: &Action) -> (Option<ShardId>, Access) {
+        match action {
+            Action::Bind { bound: Portal { target: Target::One { shard, access, .. }, .. }, .. } => (*shard, *access),
+            Action::DescribePortal { name, portal: Portal { target: Target::One { shard, access, .. }, .. } }
+            | Action::Execute { name, portal: Portal { target: Target::One { shard, access, .. }, .. }, .. }
+            | Action::ClosePortal { name, portal: Some(Portal { target: Target::One { shard, access, .. }, .. }) } => {
+                (shard.or_else(|| self.portals.shard_of(name)), *access)
+            }
+            Action::Parse { statement, .. } | Action::DescribeStatement { statement, .. } => {
+                (statement.cached.template.describe_shard(), Access::Read)
+            }
+            _ => (None, Access::Read),
+        }
+    }
+
     /// Writes what an action asks of a backend to its output.
     fn write_action(&mut self, idx: usize, run: &mut Run, batch: &Batch, action: Action) {
         match action {
-            Action::Parse { name, statement } => self.write_parse(idx, run, name, &statement),
+            Action::Parse { name, statement, previous } => self.write_parse(idx, run, name, (&statement, previous)),
             Action::Bind { portal, is_named, bound, tail } => {
+                if let Target::One { shard: None, .. } = bound.target {
+                    self.portals.note_shard(&portal, run.shard);
+                }
                 if let Target::One { leftover: Leftover::Settings, .. } = bound.target {
                     run.leftover = Leftover::Settings;
                 }
                 let name = self.ensure_parsed(idx, run, is_named, &bound.statement);
                 let output = &mut self.enlisted[idx].lease.socket.output;
                 wire::bind(output, &portal, name.as_bytes(), &batch.bytes[tail]);
+                run.has_unmarked = true;
             }
             Action::DescribeStatement { is_named, statement } => {
                 let name = self.ensure_parsed(idx, run, is_named, &statement);
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'S', name.as_bytes());
+                run.has_unmarked = true;
             }
             Action::DescribePortal { name, .. } => {
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'P', &name);
+                run.has_unmarked = true;
             }
-            Action::Execute { name, max_rows, .. } => wire::execute(&mut self.enlisted[idx].lease.socket.output, &name, max_rows),
-            Action::CloseStatement => {
+            Action::Execute { name, max_rows, .. } => {
+                wire::execute(&mut self.enlisted[idx].lease.socket.output, &name, max_rows);
+                run.has_unmarked = true;
+            }
+            Action::CloseStatement { name, previous } => {
+                run.note_name(name, previous);
                 run.push(Mark::Relay);
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'C', b'S', NO_STATEMENT);
             }
@@ -220,31 +320,38 @@ impl Conversation {
                 run.push(Mark::Relay);
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'C', b'P', &name);
             }
-            Action::Fail(_) => {}
+            Action::Fail { .. } => {}
         }
     }
 
-    fn write_parse(&mut self, idx: usize, run: &mut Run, name: Bytes, statement: &SessionStatement) {
+    fn write_parse(
+        &mut self,
+        idx: usize,
+        run: &mut Run,
+        name: Bytes,
+        (statement, previous): (&SessionStatement, Option<SessionStatement>),
+    ) {
         let prepared = &statement.prepared;
         let connection = &mut *self.enlisted[idx].lease;
         if name.is_empty() {
             connection.unnamed = Some(prepared.id);
             wire::parse(&mut connection.socket.output, b"", &prepared.sql, &prepared.param_types);
         } else {
-            let (n_closed, n_parsed) = connection.prepare(prepared);
-            if n_parsed == 0 {
+            let Preparation::Parsed { displaced } = connection.prepare(prepared) else {
                 // The backend has it: its ParseComplete comes from us, in its place.
                 if run.is_empty {
                     wire::bare(&mut self.client.output, b'1');
                 } else {
+                    run.note_name(name, previous);
                     run.push(Mark::AsParseComplete);
                     wire::describe_or_close(&mut connection.socket.output, b'C', b'S', NO_STATEMENT);
                 }
                 return;
-            }
-            run.push_all(Mark::Swallow, n_closed);
+            };
+            run.push_all(Mark::Swallow, usize::from(displaced.is_some()));
+            run.parsed.push((run.n_marks, prepared.id, displaced));
         }
-        run.parsed.push((run.n_marks, prepared.id, name));
+        run.note_name(name, previous);
         run.push(Mark::Relay);
     }
 
@@ -253,10 +360,9 @@ impl Conversation {
         let prepared = &statement.prepared;
         let connection = &mut *self.enlisted[idx].lease;
         if is_named {
-            let (n_closed, n_parsed) = connection.prepare(prepared);
-            run.push_all(Mark::Swallow, n_closed);
-            if n_parsed > 0 {
-                run.parsed.push((run.n_marks, prepared.id, Bytes::new()));
+            if let Preparation::Parsed { displaced } = connection.prepare(prepared) {
+                run.push_all(Mark::Swallow, usize::from(displaced.is_some()));
+                run.parsed.push((run.n_marks, prepared.id, displaced));
                 run.push(Mark::Swallow);
             }
             return &prepared.server_name;
@@ -276,12 +382,16 @@ impl Conversation {
         let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == run.shard) else { return Ok(false) };
         let socket = &mut self.enlisted[idx].lease.socket;
         wire::bare(&mut socket.output, b'S');
-        if let Err(error) = socket.flush().await {
-            return Err(self.abandon(idx, error.into()).await);
-        }
-        let relayed = self.relay(idx, &mut run.marks, ready, true).await?;
+        let relayed = match self.relay(idx, &mut run.marks, ready, true).await {
+            Ok(relayed) => relayed,
+            Err(failure) => {
+                self.skip_names(&mut run);
+                return Err(failure);
+            }
+        };
         if relayed.error.is_some() {
             self.forget_unparsed(idx, &run);
+            self.skip_names(&mut run);
         }
         let has_error = relayed.error.is_some();
         self.after_relay(idx, &relayed, run.leftover).await?;
@@ -289,26 +399,46 @@ impl Conversation {
             self.portals.clear();
         }
         self.is_sync_spent |= relayed.has_copied_in;
+        if has_error && ready == Ready::Relay && !relayed.has_copied_in {
+            self.undo_skipped(Vec::new().into_iter());
+        }
         if has_error && (ready == Ready::Swallow || relayed.has_copied_in) {
             return Err(Failure::Reported);
         }
         Ok(!relayed.has_copied_in)
     }
 
-    /// After an error: statements whose Parse was not answered are on no backend and not in the session.
+    /// After an error: the backend has not parsed what it has not answered, nor closed what had to go for it.
     fn forget_unparsed(&mut self, idx: usize, run: &Run) {
         let n_answered = run.n_marks - run.marks.len();
-        let mut enlisted = self.enlisted.get_mut(idx);
-        for (_, id, name) in run.parsed.iter().filter(|(mark, ..)| *mark >= n_answered) {
-            if let Some(enlisted) = &mut enlisted {
-                enlisted.lease.prepared.remove(*id);
-                enlisted.lease.unnamed = None;
+        let Some(enlisted) = self.enlisted.get_mut(idx) else { return };
+        enlisted.lease.unnamed = None;
+        for (mark, id, displaced) in run.parsed.iter().filter(|(mark, ..)| *mark >= n_answered) {
+            enlisted.lease.prepared.remove(*id);
+            if let Some(displaced) = displaced.filter(|_| *mark > n_answered) {
+                enlisted.lease.prepared.restore(displaced);
             }
-            self.statements.remove(name);
         }
-        if let Some(enlisted) = enlisted {
-            enlisted.lease.unnamed = None;
+    }
+
+    /// After an error: names whose Parse or Close was not answered are to be given back.
+    fn skip_names(&mut self, run: &mut Run) {
+        let n_answered = run.n_marks - run.marks.len();
+        for named in run.named.drain(..).filter(|named| named.mark_idx >= n_answered) {
+            // A Parse that failed itself has ended the unnamed statement all the same.
+            let has_ended = named.name.is_empty() && named.is_next && named.mark_idx == n_answered;
+            self.skipped.push((named.name, named.previous.filter(|_| !has_ended)));
         }
+    }
+
+    /// Executes a portal of the proxy's own that has run: a SELECT has no more rows, anything else is refused.
+    fn run_again(&mut self, name: &[u8], plan: &Plan) -> Result<(), Failure> {
+        if matches!(plan, Plan::Merge(_) | Plan::Combine(_)) {
+            wire::command_complete(&mut self.client.output, b"SELECT 0");
+            return Ok(());
+        }
+        let message = format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name));
+        Err(Failure::client(Report::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)))
     }
 
     async fn describe_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<(), Failure> {
@@ -376,23 +506,12 @@ impl Run {
     fn push_all(&mut self, mark: Mark, n: usize) {
         self.marks.extend(std::iter::repeat_n(mark, n));
         self.n_marks += n;
+        self.has_unmarked &= n == 0;
     }
-}
 
-/// The shard that an action must go to, if it must, and what it may do there.
-fn wanted_shard(action: &Action) -> (Option<ShardId>, Access) {
-    match action {
-        Action::Bind { bound: portal, .. }
-        | Action::DescribePortal { portal, .. }
-        | Action::Execute { portal, .. }
-        | Action::ClosePortal { portal: Some(portal), .. } => match portal.target {
-            Target::One { shard, access, .. } => (shard, access),
-            Target::Own { .. } => (None, Access::Read),
-        },
-        Action::Parse { statement, .. } | Action::DescribeStatement { statement, .. } => {
-            (statement.cached.template.describe_shard(), Access::Read)
-        }
-        Action::CloseStatement | Action::ClosePortal { portal: None, .. } | Action::Fail(_) => (None, Access::Read),
+    /// To be called right before the mark is pushed.
+    fn note_name(&mut self, name: Bytes, previous: Option<SessionStatement>) {
+        self.named.push(Named { mark_idx: self.n_marks, name, previous, is_next: !self.has_unmarked });
     }
 }
 

@@ -275,7 +275,7 @@ impl Conversation {
     fn deallocate(&mut self, target: &DeallocateTarget) -> Result<(), Failure> {
         match target {
             DeallocateTarget::All => {
-                self.statements.retain(|name, _| name.is_empty());
+                self.statements.clear_named();
                 self.complete("DEALLOCATE ALL");
             }
             DeallocateTarget::Name(name) => {
@@ -315,7 +315,7 @@ impl Conversation {
         use crate::sql::SetScope::{Session, Transaction};
         match command {
             // Settings of the transaction, by another name.
-            Command::Set { name, .. } if name.starts_with("transaction_") => return self.set_local(sql).await,
+            Command::Set { name, .. } if name.starts_with("transaction_") => return self.set_local(sql, None).await,
             Command::Set { scope: Session, name, value } => {
                 self.set_on_backend(sql).await?;
                 if name == "session_authorization" {
@@ -327,7 +327,8 @@ impl Conversation {
                 self.set_on_backend(sql).await?;
                 self.settings = self.settings.with_characteristics(modes);
             }
-            Command::Set { scope: Transaction, .. } | Command::SetTransaction { .. } => return self.set_local(sql).await,
+            Command::Set { scope: Transaction, .. } => return self.set_local(sql, Some("SET LOCAL")).await,
+            Command::SetTransaction { .. } => return self.set_local(sql, Some("SET TRANSACTION")).await,
             _ => {}
         }
         // A backend whose settings are not known is not known by one more.
@@ -343,7 +344,8 @@ impl Conversation {
         Ok(())
     }
 
-    async fn set_local(&mut self, sql: &str) -> Result<(), Failure> {
+    /// `words` are those of the warning outside a block.
+    async fn set_local(&mut self, sql: &str, words: Option<&str>) -> Result<(), Failure> {
         if self.transaction.is_open() {
             // A shard that is enlisted later is told as well; at least one looks at it now.
             let shard = self.any_shard();
@@ -354,11 +356,6 @@ impl Conversation {
             self.transaction.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
             self.tell_parameters();
         } else {
-            let words = match second_word(sql).as_str() {
-                "TRANSACTION" => Some("SET TRANSACTION"),
-                "LOCAL" => Some("SET LOCAL"),
-                _ => None,
-            };
             if let Some(words) = words {
                 self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, &format!("{words} can only be used in transaction blocks"));
             }
@@ -430,13 +427,6 @@ fn unknown_setting(name: &str) -> Failure {
 fn sql_word(sql: &str) -> String {
     let start = sql.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
     sql[start..].chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
-}
-
-/// A statement's second word in capitals.
-fn second_word(sql: &str) -> String {
-    let start = sql.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
-    let end = sql[start..].find(|c: char| !c.is_ascii_alphabetic()).map_or(sql.len(), |n| start + n);
-    sql_word(&sql[end..])
 }
 
 /// Transaction modes without WORK and TRANSACTION before them.

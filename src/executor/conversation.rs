@@ -8,9 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
-use super::batch::{Portal, SessionStatement};
+use super::batch::SessionStatement;
 use super::database::now_micros;
 use super::enlist::Enlisted;
+use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
 use super::timer::Timer;
 use super::{CancelTarget, Database, Failure, View};
@@ -76,8 +77,10 @@ pub struct Conversation {
     /// A COPY FROM STDIN of the batch has begun: servers ignore the Sync that came before its data, so ReadyForQuery is for the
     /// next one.
     pub(super) is_sync_spent: bool,
-    pub(super) statements: HashMap<Bytes, SessionStatement>,
-    pub(super) portals: HashMap<Bytes, Portal>,
+    pub(super) statements: Statements,
+    pub(super) portals: Portals,
+    /// Names whose Parse or Close was skipped after an error, with what they stand for.
+    pub(super) skipped: Vec<(Bytes, Option<SessionStatement>)>,
     pub(super) timer: Timer,
     pub(super) fingerprint: Fingerprint,
     /// Time of the transaction for routing, microseconds since 2000-01-01 UTC.
@@ -115,8 +118,9 @@ impl Conversation {
             enlisted: Vec::new(),
             block: Block::default(),
             is_sync_spent: false,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: Statements::default(),
+            portals: Portals::default(),
+            skipped: Vec::new(),
             timer: Timer::new(),
             fingerprint: Fingerprint::default(),
             now_micros: now_micros(),
@@ -389,9 +393,11 @@ impl Conversation {
 
     /// Gives up whatever the client holds, closing what is not clean.
     pub async fn close(&mut self) {
-        // What still runs for a client that has left is cancelled.
-        let all: Vec<usize> = (0..self.enlisted.len()).collect();
-        self.cancel_and_drain(&all).await;
+        // What still runs is for nobody.
+        let running: Vec<usize> = (0..self.enlisted.len()).filter(|&idx| !self.enlisted[idx].is_ready).collect();
+        if !running.is_empty() {
+            self.cancel_and_drain(&running).await;
+        }
         if self.transaction.is_open() {
             // The client is gone: a connection that cannot be rolled back is closed by its lease.
             drop(self.roll_back().await);

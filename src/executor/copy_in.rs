@@ -9,10 +9,14 @@ use bytes::Buf;
 use super::Conversation;
 use super::failure::Failure;
 use super::relay::Relayed;
+use super::timer::WaitError;
 use crate::backend::OUTPUT_HIGH_WATER;
 use crate::deadline::Deadline;
-use crate::session::wire;
-use crate::sqlstate::SqlState;
+use crate::session::wire::{self, InvalidLength, Severity};
+use crate::sqlstate::{Report, SqlState};
+
+/// Longest CopyDone, CopyFail, Flush and Sync that is taken, in bytes: PQ_SMALL_MESSAGE_LIMIT in src/include/libpq/libpq.h.
+const MAX_CONTROL_LEN: usize = 10_001;
 
 /// What a client sent in copy-in mode.
 pub(super) enum CopyInput {
@@ -20,8 +24,10 @@ pub(super) enum CopyInput {
     Data(usize),
     /// CopyDone, of so many bytes.
     Done(usize),
-    /// CopyFail, of so many bytes; and anything else, with nothing to relay.
+    /// CopyFail, of so many bytes.
     Fail(usize),
+    /// A message that does not belong here, by its tag.
+    Foreign(u8),
     /// Flush and Sync, which the server ignores in this mode.
     Ignored(usize),
     Incomplete,
@@ -32,16 +38,18 @@ pub(super) fn copy_input(input: &[u8], n_passing: usize) -> Result<CopyInput, Fa
     if n_passing > 0 {
         return Ok(if input.is_empty() { CopyInput::Incomplete } else { CopyInput::Data(n_passing.min(input.len())) });
     }
-    let malformed = |_| Failure::fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length");
+    let malformed =
+        |_| Failure::fatal(SqlState::PROTOCOL_VIOLATION, "terminating connection because protocol synchronization was lost");
     let Some(header) = wire::header(input).map_err(malformed)? else { return Ok(CopyInput::Incomplete) };
     let is_complete = input.len() >= header.len;
     Ok(match header.tag {
         b'd' => CopyInput::Data(header.len.min(input.len())),
-        _ if !is_complete => CopyInput::Incomplete,
+        b'c' | b'f' | b'H' | b'S' if header.len > MAX_CONTROL_LEN => return Err(malformed(InvalidLength)),
+        b'c' | b'f' | b'H' | b'S' if !is_complete => CopyInput::Incomplete,
         b'c' => CopyInput::Done(header.len),
         b'f' => CopyInput::Fail(header.len),
         b'H' | b'S' => CopyInput::Ignored(header.len),
-        _ => CopyInput::Fail(0),
+        tag => CopyInput::Foreign(tag),
     })
 }
 
@@ -62,15 +70,12 @@ impl Conversation {
                     client.input.advance(n);
                     n_passing = whole - n;
                 }
-                CopyInput::Done(n) | CopyInput::Fail(n) if n > 0 => {
+                CopyInput::Done(n) | CopyInput::Fail(n) => {
                     output.extend_from_slice(&client.input[..n]);
                     client.input.advance(n);
                     break;
                 }
-                CopyInput::Done(_) | CopyInput::Fail(_) => {
-                    wire::copy_fail(output, "unexpected message type during COPY from stdin");
-                    break;
-                }
+                CopyInput::Foreign(tag) => return Err(self.copy_broken(tag)),
                 CopyInput::Ignored(n) => client.input.advance(n),
                 CopyInput::Incomplete => {
                     if self.flush_backend(idx).await.is_err() || self.wait_for_copy(idx).await? {
@@ -95,6 +100,13 @@ impl Conversation {
         Ok(())
     }
 
+    /// Ends the session because of a message that does not belong into COPY: Postgres does not read on behind it.
+    pub(super) fn copy_broken(&mut self, tag: u8) -> Failure {
+        let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+        wire::report(&mut self.client.output, Severity::Error, &Report::new(SqlState::PROTOCOL_VIOLATION, message));
+        Failure::fatal(SqlState::PROTOCOL_VIOLATION, "terminating connection because protocol synchronization was lost")
+    }
+
     /// Reads away the rest of a CopyData message of which nobody wants the end. What follows it is ignored as it comes.
     pub(super) async fn discard_copy_data(&mut self, mut n_passing: usize) -> Result<(), Failure> {
         loop {
@@ -111,7 +123,12 @@ impl Conversation {
     }
 
     pub(super) async fn flush_backend(&mut self, idx: usize) -> std::io::Result<()> {
-        self.enlisted[idx].lease.socket.flush().await
+        match self.timer.send(&mut self.enlisted[idx].lease).await {
+            Ok(()) => Ok(()),
+            Err(WaitError::Lost(lost)) => Err(std::io::Error::new(std::io::ErrorKind::BrokenPipe, lost)),
+            // Whoever reads next finds the deadline passed.
+            Err(WaitError::DeadlinePassed) => Err(std::io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Begins the deadline anew: of a COPY it bounds the wait for the next data, not the whole.
@@ -120,21 +137,22 @@ impl Conversation {
     }
 
     /// Waits for more of the client's data. True when the backend has said something instead: an error.
-    async fn wait_for_copy(&mut self, idx: usize) -> Result<bool, Failure> {
+    pub(super) async fn wait_for_copy(&mut self, idx: usize) -> Result<bool, Failure> {
         self.restart_deadline();
         let Self { client, enlisted, timer, .. } = self;
         let server = &mut enlisted[idx].lease.socket;
         enum Event {
             Client(std::io::Result<usize>),
-            Server,
+            /// True if it has said something.
+            Server(bool),
             Late,
         }
         let event = poll_fn(|cx| {
             if let Poll::Ready(outcome) = client.poll_fill(cx) {
                 return Poll::Ready(Event::Client(outcome));
             }
-            if server.poll_fill(cx).is_ready() {
-                return Poll::Ready(Event::Server);
+            if let Poll::Ready(outcome) = server.poll_fill(cx) {
+                return Poll::Ready(Event::Server(matches!(outcome, Ok(n) if n > 0)));
             }
             timer.poll(cx).map(|()| Event::Late)
         })
@@ -144,12 +162,29 @@ impl Conversation {
                 Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY").into())
             }
             Event::Client(outcome) => outcome.map(|_| false).map_err(Failure::from),
-            Event::Server => Ok(true),
+            Event::Server(has_spoken) => {
+                let goes_on = has_spoken && self.pass_notices(idx);
+                self.client.flush_if_large().await?;
+                Ok(!goes_on)
+            }
             Event::Late => {
                 wire::copy_fail(&mut self.enlisted[idx].lease.socket.output, "no data came in time");
                 Ok(true)
             }
         }
+    }
+
+    /// Passes on what a server says beside the COPY. False when it says something else.
+    fn pass_notices(&mut self, idx: usize) -> bool {
+        let Self { client, enlisted, .. } = self;
+        let lease = &mut enlisted[idx].lease;
+        while let Ok(Some(header)) = lease.buffered_header() {
+            if header.tag != b'N' && header.tag != b'A' {
+                return false;
+            }
+            client.output.extend_from_slice(&lease.socket.input.split_to(header.len));
+        }
+        lease.socket.input.first().is_none_or(|tag| matches!(tag, b'N' | b'A'))
     }
 }
 

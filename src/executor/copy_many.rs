@@ -1,7 +1,6 @@
 //! COPY … FROM STDIN over several shards: rows are split by key, or go to every copy of a reference table.
 
-use std::future::poll_fn;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use bytes::{Buf, BytesMut};
 
@@ -31,7 +30,10 @@ impl Conversation {
         let idxs = self.start_copies(sql, plan.shards).await?;
         self.client.flush().await?;
         self.is_sync_spent = true;
-        let outcome = self.split_copy(plan, &idxs).await;
+        let outcome = match self.split_copy(plan, &idxs).await {
+            Err(end @ (Failure::Fatal(_) | Failure::Client(_))) => return Err(end),
+            outcome => outcome,
+        };
         // A connection that was lost is held no more, and the others have moved.
         let idxs: Vec<usize> =
             (0..self.enlisted.len()).filter(|&idx| plan.shards.contains(self.enlisted[idx].lease.shard)).collect();
@@ -155,36 +157,22 @@ impl Conversation {
                     self.stage(idxs, rows);
                     return Ok(Ended::Done);
                 }
+                CopyInput::Foreign(tag) => return Err(self.copy_broken(tag)),
                 CopyInput::Fail(n) => {
                     let message = self.client.input.split_to(n);
                     return Err(copy_failed(&message));
                 }
                 CopyInput::Ignored(n) => self.client.input.advance(n),
-                CopyInput::Incomplete => self.fill_copy_data().await?,
+                CopyInput::Incomplete => {
+                    let Some(&first) = idxs.first() else { return Ok(Ended::Done) };
+                    // A shard that answers now has failed; the deadline of the statement bounds a client that sends nothing.
+                    if self.wait_for_copy(first).await? {
+                        return Ok(Ended::ShardRefused);
+                    }
+                }
             }
             if !self.flush_full(idxs, rows).await? {
                 return Ok(Ended::ShardRefused);
-            }
-        }
-    }
-
-    /// Waits for more of the client's data, while the shards hold their transactions: for `query.timeout` at most.
-    async fn fill_copy_data(&mut self) -> Result<(), Failure> {
-        self.restart_deadline();
-        let Self { client, timer, .. } = self;
-        let n_read = poll_fn(|cx| match client.poll_fill(cx) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending => timer.poll(cx).map(|()| None),
-        })
-        .await;
-        match n_read {
-            Some(Ok(0)) => Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY").into()),
-            Some(outcome) => outcome.map(drop).map_err(Failure::from),
-            None => {
-                let message = "canceling COPY from stdin: no data came in time";
-                Err(Failure::client(
-                    Report::new(SqlState::QUERY_CANCELED, message).with_hint("See query.timeout in the configuration."),
-                ))
             }
         }
     }
@@ -238,12 +226,8 @@ impl Conversation {
     }
 }
 
-/// The error for CopyFail, or for a message that does not belong into COPY (`message` is empty then).
+/// The error for CopyFail.
 fn copy_failed(message: &[u8]) -> Failure {
-    if message.is_empty() {
-        let text = "unexpected message type during COPY from stdin";
-        return Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, text));
-    }
     let text = message.get(HEADER_LEN..message.len() - 1).unwrap_or_default();
     let text = format!("COPY from stdin failed: {}", String::from_utf8_lossy(text));
     Failure::client(Report::new(SqlState::QUERY_CANCELED, text))

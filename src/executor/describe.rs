@@ -15,6 +15,9 @@ use crate::topology::ShardId;
 /// Most texts that are kept; the table is emptied when it is full.
 const CAPACITY: usize = 1_024;
 
+/// Longest text that is kept, in bytes.
+const MAX_TEXT_LEN: usize = 64 * 1024;
+
 /// Descriptions by text and parameter types, of one schema version.
 #[derive(Debug, Default)]
 pub(super) struct DescriptionCache {
@@ -63,11 +66,13 @@ impl Conversation {
         wire::parse(output, b"", text.as_bytes(), param_types);
         wire::describe_or_close(output, b'D', b'S', b"");
         wire::bare(output, b'S');
-        if let Err(error) = connection.socket.flush().await {
-            return Err(self.abandon(idx, error.into()).await);
+        if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {
+            return Err(self.abandon(idx, error).await);
         }
         let described = self.read_description(idx).await?;
-        self.database.descriptions.insert(generation, key, described.clone());
+        if text.len() <= MAX_TEXT_LEN {
+            self.database.descriptions.insert(generation, key, described.clone());
+        }
         Ok(described)
     }
 

@@ -79,8 +79,8 @@ impl Conversation {
             wire::describe_or_close(output, b'D', b'P', b"");
             wire::execute(output, b"", 0);
             wire::bare(output, b'S');
-            if let Err(error) = connection.socket.flush().await {
-                return Err(self.end_fan_out(&idxs, idx, error.into()).await);
+            if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {
+                return Err(self.end_fan_out(&idxs, idx, error).await);
             }
         }
         Ok(idxs)

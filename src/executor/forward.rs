@@ -24,9 +24,6 @@ impl Conversation {
         let connection = self.enlisted[idx].begin_statement();
         connection.unnamed = None;
         wire::query(&mut connection.socket.output, sql);
-        if let Err(error) = connection.socket.flush().await {
-            return Err(self.abandon(idx, error.into()).await);
-        }
         let ready = match self.transaction.phase {
             // After an error in a block of several statements its end must be ours.
             Phase::Implicit => Ready::Swallow,

@@ -23,6 +23,7 @@ mod merge;
 mod relay;
 mod settings;
 mod simple;
+mod statements;
 mod templates;
 mod timer;
 mod two_phase;

@@ -48,6 +48,8 @@ pub(super) struct Relayed {
     /// A COPY FROM STDIN took place.
     pub has_copied_in: bool,
     parameters: Vec<(String, String)>,
+    /// ParameterStatus was not relayed: the end of the answer is not the server's.
+    has_held_parameters: bool,
     /// Bytes still to come of a message whose beginning the client has.
     n_passing: usize,
 }
@@ -59,7 +61,7 @@ enum Stop {
 }
 
 impl Conversation {
-    /// Relays a backend's messages up to ReadyForQuery. `is_extended`: the answer is to an extended-protocol batch that ended
+    /// Sends a backend's output and relays its messages up to ReadyForQuery. `is_extended`: the answer is to an extended-protocol batch that ended
     /// with Sync.
     ///
     /// # Errors
@@ -94,13 +96,16 @@ impl Conversation {
                 }
                 None => {
                     client.flush_if_large().await?;
-                    if let Err(error) = self.timer.fill(&mut self.enlisted[idx].lease).await {
+                    if let Err(error) = self.timer.exchange(&mut self.enlisted[idx].lease).await {
                         return Err(self.abandon_midway(idx, error, &relayed).await);
                     }
                 }
             }
         }
         self.enlisted[idx].note_ready(Some(relayed.status));
+        if relayed.has_held_parameters {
+            self.tell_parameters();
+        }
         for (name, value) in std::mem::take(&mut relayed.parameters) {
             self.note_parameter(&name, &value);
             self.note_told(name, value);
@@ -170,6 +175,12 @@ fn scan(
                     input[message.start] = b'1';
                 }
                 scanner.pass(&input, message, mark != Mark::Swallow);
+            }
+            b'S' if ready == Ready::Swallow => {
+                // Told before the ReadyForQuery that the client gets.
+                connection.note_parameter(&input[message.start + HEADER_LEN..message.end]);
+                relayed.has_held_parameters = true;
+                scanner.skip(&input, message);
             }
             tag => {
                 note(connection, relayed, tag, &input[message.start + HEADER_LEN..message.end]);

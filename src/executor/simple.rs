@@ -1,5 +1,6 @@
 //! The simple protocol: one string, one or several statements, one ReadyForQuery.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Conversation;
@@ -44,12 +45,8 @@ impl Conversation {
 
     /// A simple query takes the place of the unnamed statement and the unnamed portal.
     fn forget_unnamed(&mut self) {
-        if !self.statements.is_empty() {
-            self.statements.remove(&b""[..]);
-        }
-        if !self.portals.is_empty() {
-            self.portals.remove(&b""[..]);
-        }
+        self.statements.remove(b"");
+        self.portals.remove(b"");
     }
 
     /// Answers a FunctionCall.
@@ -57,14 +54,29 @@ impl Conversation {
     /// # Errors
     /// Only what ends the session.
     pub async fn refuse_function_call(&mut self) -> Result<(), Failure> {
+        let outcome = self.check_not_failed();
         let failure = Failure::refused("TL098", "the function call protocol is not supported", "Call the function with SELECT.");
-        self.fail(failure).await?;
-        wire::ready_for_query(&mut self.client.output, self.transaction.status());
+        self.fail(outcome.err().unwrap_or(failure)).await?;
+        self.say_ready();
+        Ok(())
+    }
+
+    /// Answers a message that is to be run alone and cannot be read.
+    ///
+    /// # Errors
+    /// Only what ends the session.
+    pub async fn refuse_malformed(&mut self, message: &str) -> Result<(), Failure> {
+        self.fail(Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, message))).await?;
+        self.say_ready();
         Ok(())
     }
 
     async fn run_string(&mut self, sql: &[u8]) -> Result<bool, Failure> {
+        if std::str::from_utf8(sql).is_err() && (self.is_utf8 || self.view.topology.only_shard().is_some()) {
+            return self.run_foreign_text(sql).await;
+        }
         let text = self.planning_text(sql)?;
+        let text = &*text;
         if !sql.contains(&b';') && !sql.trim_ascii().is_empty() {
             return self.run_one(text, Ready::Relay).await;
         }
@@ -83,15 +95,35 @@ impl Conversation {
     ///
     /// # Errors
     /// 0A000 for text in another encoding than UTF-8 where keys may be in it: their hash would be of other bytes.
-    pub(super) fn planning_text<'a>(&self, sql: &'a [u8]) -> Result<&'a str, Failure> {
+    pub(super) fn planning_text<'a>(&self, sql: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
         match std::str::from_utf8(sql) {
-            Ok(text) if self.is_utf8 || text.is_ascii() || self.view.topology.only_shard().is_some() => Ok(text),
-            _ => Err(Failure::refused(
-                "TL095",
-                "a statement with other than ASCII characters must be in UTF-8 to be routed",
-                "SET client_encoding TO 'UTF8'.",
-            )),
+            Ok(text) if self.is_utf8 || text.is_ascii() || self.view.topology.only_shard().is_some() => Ok(Cow::Borrowed(text)),
+            // One shard has all keys: what stands in them is the server's to read.
+            Err(_) if self.view.topology.only_shard().is_some() => Ok(Cow::Owned(outline(sql))),
+            _ => Err(unreadable()),
         }
+    }
+
+    /// A string that is no UTF-8. In a session of UTF-8 any server refuses it; the one shard of a database gets it as it came,
+    /// unless a command is in it that the proxy would have to read.
+    async fn run_foreign_text(&mut self, sql: &[u8]) -> Result<bool, Failure> {
+        self.check_not_failed()?;
+        let mut leftover = Leftover::Nothing;
+        if !self.is_utf8 {
+            let text = outline(sql);
+            for range in split_statements(sql, self.plan_settings.has_standard_strings) {
+                let cached = self.template(&text[range.clone()])?;
+                self.check_leftover(cached.leftover)?;
+                if cached.leftover != Leftover::Nothing {
+                    leftover = cached.leftover;
+                }
+                if matches!(cached.template.class(), Classified::Command(_)) {
+                    return Err(unreadable());
+                }
+            }
+        }
+        let shard = self.any_shard();
+        self.forward((shard, Access::Write), sql, leftover, Ready::Relay).await
     }
 
     /// Several statements of one string are one implicit transaction. When one shard answers them all, it gets the string.
@@ -232,6 +264,19 @@ impl Conversation {
         }
         outcome
     }
+}
+
+pub(super) fn unreadable() -> Failure {
+    Failure::refused(
+        "TL095",
+        "a statement with other than ASCII characters must be in UTF-8 to be routed",
+        "SET client_encoding TO 'UTF8'.",
+    )
+}
+
+/// Text of the same length with a letter for every byte that is not ASCII: enough to tell statements apart.
+fn outline(sql: &[u8]) -> String {
+    sql.iter().map(|&byte| if byte.is_ascii() { char::from(byte) } else { 'x' }).collect()
 }
 
 fn join_routes(a: &Plan, b: &Plan) -> Option<Plan> {

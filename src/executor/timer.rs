@@ -105,6 +105,43 @@ impl Timer {
         Ok(())
     }
 
+    /// Writes the connection's output, at most until the deadline: a server that is stopped takes nothing.
+    ///
+    /// Not cancel safe: part of it may be written.
+    pub(super) async fn send(&mut self, connection: &mut Connection) -> Result<(), WaitError> {
+        poll_fn(|cx| match connection.socket.poll_flush(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map_err(WaitError::from)),
+            Poll::Pending => self.poll(cx).map(|()| Err(WaitError::DeadlinePassed)),
+        })
+        .await
+    }
+
+    /// Reads into the connection's buffer while it writes what is left of its output: a server that waits until its answers
+    /// are read takes no more of a long pipeline.
+    ///
+    /// Not cancel safe while there is output.
+    pub(super) async fn exchange(&mut self, connection: &mut Connection) -> Result<(), WaitError> {
+        if !connection.socket.output.is_empty() {
+            let is_sent = poll_fn(|cx| {
+                if let Poll::Ready(outcome) = connection.socket.poll_flush(cx) {
+                    return Poll::Ready(outcome.map(|()| true).map_err(WaitError::from));
+                }
+                match connection.socket.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => {
+                        Poll::Ready(Err(ConnectionLost("server closed the connection unexpectedly".to_owned()).into()))
+                    }
+                    Poll::Ready(outcome) => Poll::Ready(outcome.map(|_| false).map_err(WaitError::from)),
+                    Poll::Pending => self.poll(cx).map(|()| Err(WaitError::DeadlinePassed)),
+                }
+            })
+            .await?;
+            if !is_sent {
+                return Ok(());
+            }
+        }
+        self.fill(connection).await
+    }
+
     /// Reads until a whole message stands at the start of the connection's buffer.
     ///
     /// Cancel safe.

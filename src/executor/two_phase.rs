@@ -18,14 +18,15 @@ use crate::topology::ShardId;
 const N_RETRIES: u32 = 5;
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A row while the server has a process of this id for a client. One that finds its socket closed ends at once.
-const IS_AT_WORK: &str = "SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1";
+/// Longest wait for the control connection's answer: a server that is stopped gives none.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the coordinator's COMMIT ended.
+/// What became of the coordinator's COMMIT.
 enum Decision {
-    Committed,
-    RolledBack(Failure),
-    /// It may still be under way, or nobody can be asked.
+    Commit,
+    /// It has not committed and never will.
+    Rollback(Failure),
+    /// Nobody can tell now: what is prepared must stay so.
     Unknown,
 }
 
@@ -34,8 +35,7 @@ impl Conversation {
     ///
     /// # Errors
     /// Before the decision: what made it roll back. After it there is no error: a shard that cannot be reached keeps its
-    /// prepared transaction, which is reported to the log. 08007 where it cannot be known whether the decision was made: what
-    /// is prepared then stays so, for to end it either way might tear the transaction apart.
+    /// prepared transaction, which is reported to the log.
     pub(super) async fn commit_in_two_phases(&mut self) -> Result<(), Failure> {
         let mut shards = self.enlisted.iter().filter(|e| e.part == Part::Writer).map(|e| e.lease.shard);
         let Some(coordinator) = shards.next() else { return Ok(()) };
@@ -43,12 +43,23 @@ impl Conversation {
         let gid = self.transaction_name();
         self.prepare_all(coordinator, &participants, &gid).await?;
         match self.decide(coordinator, &gid).await {
-            Decision::Committed => {}
-            Decision::RolledBack(failure) => {
+            Decision::Commit => {}
+            Decision::Rollback(failure) => {
                 self.roll_back_prepared(&participants, &gid).await;
+                self.end_readers().await;
                 return Err(failure);
             }
-            Decision::Unknown => return Err(self.in_doubt(coordinator, &gid)),
+            Decision::Unknown => {
+                let shard = &self.view.topology.shard(coordinator).name;
+                tracing::error!(
+                    database = self.database.name,
+                    shard,
+                    gid,
+                    "prepared transactions are left: is there a decision?"
+                );
+                self.end_readers().await;
+                return Err(self.in_doubt(coordinator));
+            }
         }
         self.database.counters.n_two_phase_commits.increment();
         let n_pending = self.commit_prepared(&participants, &gid).await;
@@ -111,40 +122,31 @@ impl Conversation {
         Ok(())
     }
 
-    fn in_doubt(&self, coordinator: ShardId, gid: &str) -> Failure {
-        let shard = &self.view.topology.shard(coordinator).name;
-        tracing::error!(
-            database = self.database.name,
-            shard,
-            gid,
-            "a transaction is in doubt: its prepared parts are left until it is known whether this shard has committed it"
-        );
-        let message = format!("it is not known whether the transaction was committed: shard \"{shard}\" did not answer in time");
-        let report = Report::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, message)
-            .with_detail(format!("Its parts on the other shards stay prepared under the name {gid}."));
-        Failure::statement(report, ErrorKind::Connection)
-    }
-
     /// Writes the decision and commits it together with the coordinator's own rows.
     async fn decide(&mut self, coordinator: ShardId, gid: &str) -> Decision {
-        let Some(idx) = self.index_of(coordinator) else { return Decision::RolledBack(super::commit::rolled_back()) };
-        let pid = self.enlisted[idx].lease.entry().description.pid;
+        let Some(idx) = self.index_of(coordinator) else { return Decision::Rollback(super::commit::rolled_back()) };
         let decision = format!("INSERT INTO trunkline.commits (gid) VALUES ({})", quote_literal(gid));
         match self.tell(idx, &decision).await {
             Answer::Tag(_) => {}
             Answer::Error(failure) => {
                 drop(self.tell(idx, "ROLLBACK").await);
-                return Decision::RolledBack(failure);
+                return Decision::Rollback(failure);
             }
-            Answer::Lost(failure) => return Decision::RolledBack(failure),
+            // COMMIT was not sent: with its connection the transaction ends.
+            Answer::Lost(failure) => {
+                if let Some(idx) = self.index_of(coordinator) {
+                    drop(self.tell(idx, "ROLLBACK").await);
+                }
+                return Decision::Rollback(failure);
+            }
         }
         match self.tell(idx, "COMMIT").await {
-            Answer::Tag(tag) if tag == "COMMIT" => Decision::Committed,
-            Answer::Tag(_) => Decision::RolledBack(super::commit::rolled_back()),
-            Answer::Error(failure) => Decision::RolledBack(failure),
-            Answer::Lost(failure) => match self.was_decided(coordinator, pid, gid).await {
-                Some(true) => Decision::Committed,
-                Some(false) => Decision::RolledBack(failure),
+            Answer::Tag(tag) if tag == "COMMIT" => Decision::Commit,
+            Answer::Tag(_) => Decision::Rollback(super::commit::rolled_back()),
+            Answer::Error(failure) => Decision::Rollback(failure),
+            Answer::Lost(failure) => match self.was_decided(coordinator, gid).await {
+                Some(true) => Decision::Commit,
+                Some(false) => Decision::Rollback(failure),
                 None => Decision::Unknown,
             },
         }
@@ -152,18 +154,35 @@ impl Conversation {
 
     /// Whether the decision is there, asked over another connection after the coordinator's was lost in its COMMIT.
     ///
-    /// A row that is missing means something only once the process that would write it is gone: it may be in its COMMIT still.
-    async fn was_decided(&mut self, coordinator: ShardId, pid: i32, gid: &str) -> Option<bool> {
+    /// A server may still be at that COMMIT when its connection is gone. An INSERT of the same key waits for it.
+    async fn was_decided(&mut self, coordinator: ShardId, gid: &str) -> Option<bool> {
+        let insert = format!("INSERT INTO trunkline.commits (gid) VALUES ({}) ON CONFLICT DO NOTHING", quote_literal(gid));
         for _ in 0..N_RETRIES {
-            if let Ok(client) = self.database.primary_control_client(coordinator).await
-                && let Ok(None) = client.connection().query_opt(IS_AT_WORK, &[&pid]).await
-                && let Ok(row) = client.connection().query_opt("SELECT FROM trunkline.commits WHERE gid = $1", &[&gid]).await
-            {
-                return Some(row.is_some());
+            if let Ok(client) = self.database.primary_control_client(coordinator).await {
+                let look = async {
+                    client.connection().batch_execute("BEGIN").await?;
+                    let n_inserted = client.connection().execute(insert.as_str(), &[]).await?;
+                    client.connection().batch_execute("ROLLBACK").await?;
+                    Ok::<_, tokio_postgres::Error>(n_inserted == 0)
+                };
+                match tokio::time::timeout(CONTROL_TIMEOUT, look).await {
+                    Ok(Ok(is_there)) => return Some(is_there),
+                    // It may be within its block still.
+                    Ok(Err(_)) | Err(_) => client.close(),
+                }
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
         None
+    }
+
+    fn in_doubt(&self, coordinator: ShardId) -> Failure {
+        let shard = &self.view.topology.shard(coordinator).name;
+        let message = format!("connection to shard \"{shard}\" was lost during COMMIT: whether it committed is not known");
+        let report = Report::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, message)
+            .with_detail("What other shards have prepared stays prepared until it is.")
+            .with_hint("See pg_prepared_xacts on the shards and trunkline.commits on this one.");
+        Failure::statement(report, ErrorKind::Connection)
     }
 
     async fn roll_back_prepared(&mut self, shards: &[ShardId], gid: &str) {
@@ -191,11 +210,12 @@ impl Conversation {
         }
         for _ in 0..N_RETRIES {
             if let Ok(client) = self.database.primary_control_client(shard).await {
-                match client.connection().batch_execute(&sql).await {
-                    Ok(()) => return true,
+                match tokio::time::timeout(CONTROL_TIMEOUT, client.connection().batch_execute(&sql)).await {
+                    Ok(Ok(())) => return true,
                     // Undefined object: it was never prepared, or is already ended.
-                    Err(error) if error.code().is_some_and(|code| code.code() == "42704") => return true,
-                    Err(_) => {}
+                    Ok(Err(error)) if error.code().is_some_and(|code| code.code() == "42704") => return true,
+                    Ok(Err(_)) => {}
+                    Err(_) => client.close(),
                 }
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
@@ -207,16 +227,11 @@ impl Conversation {
 
     /// Removes the decision once no shard needs it. Left behind it does no harm.
     async fn forget(&mut self, coordinator: ShardId, gid: &str) {
-        let sql = format!(
-            "SET synchronous_commit TO off; DELETE FROM trunkline.commits WHERE gid = {}; RESET synchronous_commit",
-            quote_literal(gid)
-        );
+        // One string is one transaction.
+        let sql =
+            format!("SET LOCAL synchronous_commit TO off; DELETE FROM trunkline.commits WHERE gid = {}", quote_literal(gid));
         if let Some(idx) = self.index_of(coordinator) {
             drop(self.tell(idx, &sql).await);
-            if let Some(enlisted) = self.enlisted.get_mut(idx) {
-                // RESET may have undone the client's own setting.
-                enlisted.lease.settings = None;
-            }
         }
     }
 

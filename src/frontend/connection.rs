@@ -20,6 +20,9 @@ use crate::sqlstate::{Report, SqlState};
 /// Messages of one batch beyond these bytes are run without waiting for the Sync.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
+/// Longest message of all, with its tag: PQ_LARGE_MESSAGE_LIMIT in src/include/libpq/libpq.h.
+const MAX_MESSAGE_LEN: usize = 0x3fff_ffff + 1;
+
 /// Serves one accepted socket until it is closed.
 pub async fn serve(stream: Stream, address: String, worker_idx: usize, gate: Arc<Gate>) {
     let mut socket = Socket::new(stream);
@@ -121,10 +124,22 @@ impl Loop<'_> {
         let mut batch_len = 0;
         let mut is_skipping = false;
         loop {
-            match self.next(batch_len)? {
+            let next = match self.next(batch_len) {
+                // What came before is answered first.
+                Err(_) if !messages.is_empty() => {
+                    is_skipping = !self.run_batch(&mut messages, &mut batch_len, 0, false).await?;
+                    continue;
+                }
+                next => next?,
+            };
+            match next {
+                // Copy data that came with its COPY.
+                Next::Ignore(_) if !messages.is_empty() => {
+                    is_skipping = !self.run_batch(&mut messages, &mut batch_len, 0, false).await?;
+                }
                 Next::Terminate => return Ok(()),
-                Next::Ignore(len) => drop(self.take(batch_len, len)),
-                Next::Collect(_, _, len) if is_skipping => drop(self.take(0, len)),
+                Next::Ignore(len) => drop(self.take(len)),
+                Next::Collect(_, _, len) if is_skipping => drop(self.take(len)),
                 Next::Collect(tag, body, len) => {
                     messages.push((tag, body));
                     batch_len += len;
@@ -132,7 +147,7 @@ impl Loop<'_> {
                         is_skipping = !self.run_batch(&mut messages, &mut batch_len, 0, false).await?;
                     }
                 }
-                Next::End { has_sync: false, len } if is_skipping => drop(self.take(0, len)),
+                Next::End { has_sync: false, len } if is_skipping => drop(self.take(len)),
                 Next::End { has_sync, len } => {
                     let went_on = self.run_batch(&mut messages, &mut batch_len, len, has_sync).await?;
                     is_skipping = !went_on;
@@ -142,7 +157,7 @@ impl Loop<'_> {
                 }
                 Next::Alone(..) if is_skipping => {
                     let Next::Alone(_, len) = self.next(batch_len)? else { continue };
-                    drop(self.take(0, len));
+                    drop(self.take(len));
                 }
                 Next::Alone(..) if !messages.is_empty() => {
                     is_skipping = !self.run_batch(&mut messages, &mut batch_len, 0, false).await?;
@@ -162,7 +177,8 @@ impl Loop<'_> {
     /// Looks at the message after the first `offset` bytes of the input.
     fn next(&self, offset: usize) -> Result<Next, Failure> {
         let input = &self.conversation.client.input[offset..];
-        let invalid_length = || Failure::fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length");
+        // As Postgres, which logs "invalid message length" and closes: what follows cannot be understood.
+        let invalid_length = || Failure::Client(std::io::Error::new(std::io::ErrorKind::InvalidData, "invalid message length"));
         let Some(header) = wire::header(input).map_err(|_| invalid_length())? else { return Ok(Next::Wait) };
         if !is_frontend_tag(header.tag) {
             let message = format!("invalid frontend message type {}", header.tag);
@@ -170,13 +186,18 @@ impl Loop<'_> {
         }
         // Short messages have their own limit, PQ_SMALL_MESSAGE_LIMIT in src/include/libpq/libpq.h.
         let is_short = matches!(header.tag, b'S' | b'H' | b'X' | b'c' | b'C' | b'D' | b'E');
-        if header.len > self.max_message_len || (is_short && header.len > 10_001) {
+        if (is_short && header.len > 10_001) || header.len > MAX_MESSAGE_LEN {
             return Err(invalid_length());
+        }
+        if header.len > self.max_message_len {
+            let message = format!("a message of {} bytes is longer than query.max_message_bytes", header.len);
+            return Err(Failure::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, message));
         }
         if input.len() < header.len {
             return Ok(Next::Wait);
         }
         Ok(match header.tag {
+            b'S' if header.len > HEADER_LEN => Next::Alone(header.tag, header.len),
             b'Q' | b'F' => Next::Alone(header.tag, header.len),
             b'S' | b'H' => Next::End { has_sync: header.tag == b'S', len: header.len },
             b'X' => Next::Terminate,
@@ -185,17 +206,9 @@ impl Loop<'_> {
         })
     }
 
-    /// Removes `len` bytes after the first `offset` of the input. Batches are taken whole, so `offset` is 0 but for stray copy data.
-    fn take(&mut self, offset: usize, len: usize) -> bytes::BytesMut {
-        let input = &mut self.conversation.client.input;
-        if offset == 0 {
-            return input.split_to(len);
-        }
-        let tail = input.split_off(offset);
-        let mut tail = tail;
-        let taken = tail.split_to(len);
-        input.unsplit(tail);
-        taken
+    /// Removes the first `len` bytes of the input.
+    fn take(&mut self, len: usize) -> bytes::BytesMut {
+        self.conversation.client.input.split_to(len)
     }
 
     async fn run_batch(
@@ -205,7 +218,7 @@ impl Loop<'_> {
         end_len: usize,
         has_sync: bool,
     ) -> Result<bool, Failure> {
-        let bytes = self.take(0, *batch_len + end_len);
+        let bytes = self.take(*batch_len + end_len);
         *batch_len = 0;
         self.conversation.entry.enter(ClientState::Active);
         self.conversation.database.counters.n_bytes_from_clients.add(bytes.len() as u64);
@@ -218,13 +231,18 @@ impl Loop<'_> {
     }
 
     async fn run_alone(&mut self, tag: u8, len: usize) -> Result<(), Failure> {
-        let message = self.take(0, len);
+        let message = self.take(len);
         self.conversation.entry.enter(ClientState::Active);
         self.conversation.database.counters.n_bytes_from_clients.add(message.len() as u64);
         if tag == b'Q' {
-            let sql = message.get(HEADER_LEN..).and_then(|body| body.strip_suffix(b"\0"));
-            let Some(sql) = sql else { return Err(Failure::fatal(SqlState::PROTOCOL_VIOLATION, "invalid message format")) };
-            self.conversation.simple_query(sql).await?;
+            let body = message.get(HEADER_LEN..).unwrap_or_default();
+            match body.iter().position(|&byte| byte == 0) {
+                Some(end) if end + 1 == body.len() => self.conversation.simple_query(&body[..end]).await?,
+                Some(_) => self.conversation.refuse_malformed("invalid message format").await?,
+                None => self.conversation.refuse_malformed("invalid string in message").await?,
+            }
+        } else if tag == b'S' {
+            self.conversation.refuse_malformed("invalid message format").await?;
         } else {
             self.conversation.refuse_function_call().await?;
         }

@@ -98,6 +98,11 @@ impl PreparedOnServer {
         self.used.remove(&id);
     }
 
+    /// Takes back a statement whose Close was not run: it is the next to go.
+    pub fn restore(&mut self, id: u64) {
+        self.used.insert(id, 0);
+    }
+
     pub fn clear(&mut self) {
         self.used.clear();
     }

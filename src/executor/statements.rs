@@ -1,0 +1,164 @@
+//! What a client has named: its prepared statements and its portals, within limits.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::batch::{Portal, SessionStatement, Target};
+use super::failure::Failure;
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
+
+/// Most named prepared statements of one client, and most portals.
+const MAX_NAMED: usize = 10_000;
+
+/// Most bytes that the texts of a client's named statements, or the values of its portals, may need together.
+const MAX_BYTES: usize = 64 << 20;
+
+/// A client's prepared statements by name; the unnamed one under the empty name.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    by_name: HashMap<Bytes, SessionStatement>,
+    n_bytes: usize,
+}
+
+impl Statements {
+    pub(super) fn get(&self, name: &[u8]) -> Option<&SessionStatement> {
+        self.by_name.get(name)
+    }
+
+    /// Whether one more statement of this size may be named.
+    ///
+    /// # Errors
+    /// 54000. The unnamed statement is never refused.
+    pub(super) fn check_room(&self, name: &[u8], n_bytes: usize) -> Result<(), Failure> {
+        if name.is_empty() || (self.by_name.len() < MAX_NAMED && self.n_bytes + n_bytes <= MAX_BYTES) {
+            return Ok(());
+        }
+        Err(limit_reached("prepared statements", "Close statements that are no longer used."))
+    }
+
+    /// Puts a statement under a name and gives the one that had it.
+    pub(super) fn insert(&mut self, name: Bytes, statement: SessionStatement) -> Option<SessionStatement> {
+        self.n_bytes += size_of(&name, &statement);
+        let previous = self.by_name.insert(name.clone(), statement);
+        if let Some(previous) = &previous {
+            self.n_bytes -= size_of(&name, previous);
+        }
+        previous
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<SessionStatement> {
+        if self.by_name.is_empty() {
+            return None;
+        }
+        let removed = self.by_name.remove(name);
+        if let Some(statement) = &removed {
+            self.n_bytes -= size_of(name, statement);
+        }
+        removed
+    }
+
+    /// Puts back what a name stood for before a message that was skipped.
+    pub(super) fn restore(&mut self, name: Bytes, previous: Option<SessionStatement>) {
+        match previous {
+            Some(previous) => drop(self.insert(name, previous)),
+            None => drop(self.remove(&name)),
+        }
+    }
+
+    /// Removes all but the unnamed one, as DEALLOCATE ALL does.
+    pub(super) fn clear_named(&mut self) {
+        let unnamed = self.remove(b"");
+        self.clear();
+        if let Some(unnamed) = unnamed {
+            self.insert(Bytes::new(), unnamed);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_name.clear();
+        self.n_bytes = 0;
+    }
+}
+
+/// The unnamed statement is bounded by the message that brought it.
+fn size_of(name: &[u8], statement: &SessionStatement) -> usize {
+    if name.is_empty() { 0 } else { name.len() + statement.prepared.sql.len() }
+}
+
+/// A client's portals by name.
+#[derive(Debug, Default)]
+pub(super) struct Portals {
+    by_name: HashMap<Bytes, Portal>,
+    n_bytes: usize,
+    /// Where those are that any shard could take.
+    shards: HashMap<Bytes, ShardId>,
+    /// Those of the proxy's own that have run to their end.
+    done: HashSet<Bytes>,
+}
+
+impl Portals {
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Portal> {
+        self.by_name.get(name)
+    }
+
+    /// # Errors
+    /// 54000.
+    pub(super) fn insert(&mut self, name: Bytes, portal: Portal) -> Result<(), Failure> {
+        self.remove(&name);
+        let n_bytes = values_len(&portal);
+        if self.by_name.len() >= MAX_NAMED || self.n_bytes + n_bytes > MAX_BYTES && !name.is_empty() {
+            return Err(limit_reached("portals", "Close portals that are no longer used."));
+        }
+        self.n_bytes += n_bytes;
+        self.by_name.insert(name, portal);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<Portal> {
+        if self.by_name.is_empty() {
+            return None;
+        }
+        let removed = self.by_name.remove(name);
+        self.n_bytes -= removed.as_ref().map_or(0, values_len);
+        removed
+    }
+
+    pub(super) fn clear(&mut self) {
+        if !self.by_name.is_empty() || !self.done.is_empty() || !self.shards.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Remembers where a portal was made that any shard could take.
+    pub(super) fn note_shard(&mut self, name: &Bytes, shard: ShardId) {
+        self.shards.insert(name.clone(), shard);
+    }
+
+    pub(super) fn shard_of(&self, name: &[u8]) -> Option<ShardId> {
+        self.shards.get(name).copied()
+    }
+
+    /// A portal of the proxy's own was bound anew.
+    pub(super) fn renew(&mut self, name: &[u8]) {
+        self.done.remove(name);
+    }
+
+    /// Marks a portal of the proxy's own as run; false if it was already.
+    pub(super) fn finish(&mut self, name: &Bytes) -> bool {
+        self.done.insert(name.clone())
+    }
+}
+
+fn values_len(portal: &Portal) -> usize {
+    match &portal.target {
+        Target::Own { values, .. } => values.encoded.len(),
+        Target::One { .. } => 0,
+    }
+}
+
+fn limit_reached(what: &str, hint: &str) -> Failure {
+    let message = format!("a session may hold at most {MAX_NAMED} {what}, of {} MB together", MAX_BYTES >> 20);
+    Failure::client(Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message).with_detail("Reason code TL099.").with_hint(hint))
+}
