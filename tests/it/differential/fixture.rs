@@ -183,7 +183,7 @@ pub(super) fn rows(random: &mut Random) -> Vec<String> {
 /// A sharded database with its proxy.
 pub(super) struct Sharded {
     // The proxy ends before its servers.
-    _proxy: Proxy,
+    proxy: Proxy,
     pub(super) client: Client,
     pub(super) cluster: Cluster,
     pub(super) n: usize,
@@ -200,7 +200,7 @@ impl Sharded {
         let proxy =
             cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
         let client = Client::open(proxy.port);
-        Self { _proxy: proxy, client, cluster, n }
+        Self { proxy: proxy, client, cluster, n }
     }
 
     /// How many statements took which rung, as the proxy's own counters say.
