@@ -200,7 +200,7 @@ impl Sharded {
         let proxy =
             cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
         let client = Client::open(proxy.port);
-        Self { proxy: proxy, client, cluster, n }
+        Self { proxy, client, cluster, n }
     }
 
     /// How many statements took which rung, as the proxy's own counters say.
