@@ -84,7 +84,7 @@ impl Conversation {
         loop {
             let (actions, end) = self.plan_batch(batch, start).await;
             let is_last = end == batch.messages.len();
-            if self.needs_block(&actions, batch.has_sync, is_last) {
+            if self.needs_block(&actions, batch.has_sync && is_last) {
                 self.transaction.begin(Phase::Implicit, "", &self.settings);
             }
             let mut actions = actions.into_iter();
@@ -132,7 +132,7 @@ impl Conversation {
 
     /// Whether what stands between two Syncs needs a transaction block of the proxy's: several backends take part, or the
     /// Sync is still to come.
-    fn needs_block(&self, actions: &[Action], has_sync: bool, is_last: bool) -> bool {
+    fn needs_block(&self, actions: &[Action], ends_with_sync: bool) -> bool {
         if self.transaction.phase != Phase::Idle {
             return false;
         }
@@ -158,11 +158,11 @@ impl Conversation {
             }
         }
         let n_commands_only = has_command && shards.is_none() && !has_write && !is_spread;
-        if n_bound == 0 || (n_commands_only && is_last) {
+        if n_bound == 0 || (n_commands_only && ends_with_sync) {
             return false;
         }
         // What comes before a mistake is undone with it.
-        has_failure || !is_last || is_spread || has_command || !has_sync || (has_write && (n_bound > 1 || n_executed > 1))
+        has_failure || is_spread || has_command || !ends_with_sync || (has_write && (n_bound > 1 || n_executed > 1))
     }
 
     /// Runs the actions in order. True if ReadyForQuery is already with the client.
