@@ -9,6 +9,7 @@ mod demo;
 mod deploy;
 mod faults;
 mod harness;
+mod leaks;
 mod merged;
 mod postgres;
 mod protocol;
