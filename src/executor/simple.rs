@@ -11,6 +11,7 @@ use super::merge::Description;
 use super::relay::Ready;
 use crate::observe::{ErrorKind, Route, StatementTimer};
 use crate::plan::{Access, Params, Plan};
+use crate::session::depth::{MAX_CHAIN, is_too_deep};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
@@ -94,8 +95,13 @@ impl Conversation {
     /// The text as planning reads it.
     ///
     /// # Errors
-    /// 0A000 for text in another encoding than UTF-8 where keys may be in it: their hash would be of other bytes.
+    /// 54001 for a tree too deep to be walked; 0A000 for text in another encoding than UTF-8 where keys may be in it: their hash would be of other bytes.
     pub(super) fn planning_text<'a>(&self, sql: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
+        if is_too_deep(sql, self.plan_settings.has_standard_strings) {
+            let message = format!("an expression has more than {MAX_CHAIN} operators in a row");
+            let report = Report::new(SqlState::STATEMENT_TOO_COMPLEX, message).with_hint("Use IN, = ANY or a join with VALUES.");
+            return Err(Failure::client(report));
+        }
         match std::str::from_utf8(sql) {
             Ok(text) if self.is_utf8 || text.is_ascii() || self.view.topology.only_shard().is_some() => Ok(Cow::Borrowed(text)),
             // One shard has all keys: what stands in them is the server's to read.
@@ -111,6 +117,7 @@ impl Conversation {
         let mut leftover = Leftover::Nothing;
         if !self.is_utf8 {
             let text = outline(sql);
+            self.planning_text(text.as_bytes())?;
             for range in split_statements(sql, self.plan_settings.has_standard_strings) {
                 let cached = self.template(&text[range.clone()])?;
                 self.check_leftover(cached.leftover)?;

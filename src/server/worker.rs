@@ -11,6 +11,9 @@ use tokio_util::task::TaskTracker;
 use crate::backend::Stream;
 use crate::frontend::{Gate, serve};
 
+/// Stack of a worker, in bytes: the parser and the planner walk syntax trees by recursion. Only what is touched takes memory.
+const STACK_SIZE: usize = 64 << 20;
+
 /// Accepted sockets that may wait for their worker.
 const INBOX_LEN: usize = 1_024;
 
@@ -44,10 +47,11 @@ impl Worker {
         let (clients, stop) = (TaskTracker::new(), CancellationToken::new());
         let room = Room { worker_idx, gate: Arc::clone(gate), clients: clients.clone(), n_clients: Arc::clone(&inbox.n_clients) };
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name(format!("worker-{worker_idx}")).spawn(move || {
-            // Dropping the runtime at the end cuts the clients that are left.
-            runtime.block_on(async { stopped.run_until_cancelled(room.serve_all(receiver)).await });
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{worker_idx}")).stack_size(STACK_SIZE).spawn(move || {
+                // Dropping the runtime at the end cuts the clients that are left.
+                runtime.block_on(async { stopped.run_until_cancelled(room.serve_all(receiver)).await });
+            })?;
         Ok(Self { inbox, clients, stop, thread })
     }
 

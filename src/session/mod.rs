@@ -1,5 +1,6 @@
 //! What a client's session is: message framing, prepared statements, settings, transaction state. Pure.
 
+pub mod depth;
 pub mod prepared;
 pub mod row_description;
 pub mod settings;

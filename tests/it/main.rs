@@ -10,6 +10,7 @@ mod deploy;
 mod differential;
 mod faults;
 mod harness;
+mod leaks;
 mod merged;
 mod postgres;
 mod protocol;
