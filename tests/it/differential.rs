@@ -5,6 +5,7 @@
 
 mod compare;
 mod expressions;
+mod fixed;
 mod fixture;
 mod literal;
 mod random;
@@ -196,6 +197,35 @@ async fn random_selects_are_answered_right_or_refused() {
         };
         assert!(tally.share() >= floor, "{n_shards} shards, {kind}: {} % answered, at least {floor} %", tally.share());
     }
+}
+
+#[tokio::test]
+async fn chosen_statements_are_answered_right_or_refused() {
+    let mut random = Random::new(SEED);
+    let (sharded, _single, oracle) = loaded(&mut random).await;
+    let mut reads = Reads { oracle, sharded, report: Report::default(), seed: SEED };
+    for (number, line) in fixed::FIXED.lines().filter(|line| !line.is_empty()).enumerate() {
+        let (is_ordered, sql) = line.strip_prefix("= ").map_or((false, line), |sql| (true, sql));
+        let statement = literal::Statement(sql.to_owned());
+        for mode in [Mode::Simple, Mode::Binary] {
+            // In order: what the oracle gives is the whole answer, each row with a rank of its own.
+            if let (true, Answer::Rows(wanted)) = (is_ordered, reads.oracle.run(&statement, mode)) {
+                for sharded in &mut reads.sharded {
+                    let given = sharded.client.run(&statement, mode);
+                    let is_equal = given.refusal().is_some() || given == Answer::Rows(wanted.clone());
+                    assert!(is_equal, "{} shards: {sql}\n{}\n{}", sharded.n, brief(&given), brief(&Answer::Rows(wanted)));
+                }
+            }
+            let query = Query { kind: "chosen", statement: statement.clone(), ranked: None, offset: 0 };
+            let is_limited = !is_ordered && sql.contains(" LIMIT ");
+            if !is_limited || !matches!(reads.oracle.run(&query.statement, mode), Answer::Rows(_)) {
+                reads.check(number, &query, mode);
+            }
+        }
+    }
+    let report = &reads.report;
+    eprintln!("{}", report.text());
+    assert!(report.differences.is_empty(), "{} differences\n{}", report.differences.len(), report.differences.join("\n"));
 }
 
 /// Whether the proxy says itself that it does not run this.

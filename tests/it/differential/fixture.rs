@@ -112,7 +112,7 @@ fn acct(random: &mut Random, id: i64) -> String {
     row.push(maybe(random, small));
     let num = random.pick(&["0", "1.5", "-2.250", "99999.125", "'NaN'", "1.50"]).to_owned();
     row.push(maybe(random, num));
-    let f8 = random.pick(&["0", "-0.0", "1.5", "-2.25", "'NaN'", "'Infinity'", "'-Infinity'", "1024"]).to_owned();
+    let f8 = random.pick(&["0", "0.25", "1.5", "-2.25", "'NaN'", "'Infinity'", "'-Infinity'", "1024"]).to_owned();
     row.push(maybe(random, f8));
     for _ in 0..2 {
         let text = format!("'{}'", random.pick(SLUGS).replace('\'', "''"));
