@@ -346,3 +346,19 @@ async fn random_writes_land_where_their_keys_say() {
         assert!(tally.share() >= if n == 1 { 90 } else { 40 }, "{} % answered\n{}", tally.share(), texts.join("\n"));
     }
 }
+
+/// The proxy's own simple queries (BEGIN, COPY, settings) drop a backend's unnamed statement, as every simple query does.
+#[tokio::test]
+async fn an_unnamed_statement_outlives_the_proxys_own_queries() {
+    let mut sharded = Sharded::start(2).await;
+    let read = literal::Statement("SELECT count(*) FROM code".to_owned());
+    for between in ["BEGIN; COMMIT", "COPY item (id, item) FROM STDIN", "SET TimeZone = 'Asia/Kolkata'", "RESET TimeZone"] {
+        for _ in 0..2 {
+            let answer = sharded.client.run(&read, Mode::Binary);
+            assert!(matches!(answer, Answer::Rows(_)), "after {between}: {}", brief(&answer));
+        }
+        sharded.client.copy(between, "1\t1\n");
+        let answer = sharded.client.run(&read, Mode::Binary);
+        assert!(matches!(answer, Answer::Rows(_)), "after {between}: {}", brief(&answer));
+    }
+}
