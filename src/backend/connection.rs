@@ -107,6 +107,12 @@ impl Connection {
         }
     }
 
+    /// Writes a simple query. The server drops its unnamed statement for it: src/backend/tcop/postgres.c, `exec_simple_query`.
+    pub fn write_query(&mut self, sql: &[u8]) {
+        self.unnamed = None;
+        wire::query(&mut self.socket.output, sql);
+    }
+
     /// Makes sure that a statement is prepared under its server name: writes Close of a displaced one and Parse.
     ///
     /// A CloseComplete and a ParseComplete will come for what it has written.
@@ -127,7 +133,7 @@ impl Connection {
     ///
     /// ParameterStatus is noted, rows are dropped. Not cancel safe: the connection is unclean until it returns.
     pub async fn run_quietly(&mut self, sql: &str) -> Result<Result<(), crate::sqlstate::Report>, ConnectionLost> {
-        wire::query(&mut self.socket.output, sql.as_bytes());
+        self.write_query(sql.as_bytes());
         self.socket.flush().await?;
         self.read_quietly().await
     }

@@ -7,7 +7,7 @@ use super::timer::WaitError;
 use crate::backend::ConnectionLost;
 use crate::deadline::Deadline;
 use crate::observe::ErrorKind;
-use crate::session::wire::{self, HEADER_LEN};
+use crate::session::wire::HEADER_LEN;
 use crate::sqlstate::{Report, SqlState};
 
 /// How one backend answered a transaction statement.
@@ -109,7 +109,7 @@ impl Conversation {
         for &shard in &shards {
             let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) else { continue };
             let connection = self.enlisted[idx].begin_statement();
-            wire::query(&mut connection.socket.output, sql.as_bytes());
+            connection.write_query(sql.as_bytes());
             written.push(match connection.socket.flush().await {
                 Ok(()) => Ok(shard),
                 Err(error) => Err(self.abandon(idx, error.into()).await),
@@ -135,7 +135,7 @@ impl Conversation {
     /// Sends one statement to one backend and reads its answer.
     pub(super) async fn tell(&mut self, idx: usize, sql: &str) -> Answer {
         let connection = self.enlisted[idx].begin_statement();
-        wire::query(&mut connection.socket.output, sql.as_bytes());
+        connection.write_query(sql.as_bytes());
         match connection.socket.flush().await {
             Ok(()) => self.read_answer(idx).await,
             Err(error) => Answer::Lost(self.abandon(idx, error.into()).await),

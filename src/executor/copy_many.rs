@@ -62,7 +62,7 @@ impl Conversation {
             idxs.push(self.enlist(shard, Access::Write).await?);
         }
         for &idx in &idxs {
-            wire::query(&mut self.enlisted[idx].begin_statement().socket.output, sql);
+            self.enlisted[idx].begin_statement().write_query(sql);
             if let Err(error) = self.flush_backend(idx).await {
                 return Err(self.abandon(idx, error.into()).await);
             }

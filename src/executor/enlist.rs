@@ -126,7 +126,7 @@ impl Conversation {
         let sql = self.transaction.opening_statements();
         let enlisted = &mut self.enlisted[idx];
         enlisted.lease.is_clean = false;
-        wire::query(&mut enlisted.lease.socket.output, sql.as_bytes());
+        enlisted.lease.write_query(sql.as_bytes());
         enlisted.n_skipped_cycles += 1;
         enlisted.part = Part::Reader;
     }

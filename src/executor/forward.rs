@@ -8,7 +8,6 @@ use super::relay::{Ready, Relayed, ServerError};
 use crate::plan::Access;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
-use crate::session::wire;
 use crate::topology::ShardId;
 
 impl Conversation {
@@ -22,8 +21,7 @@ impl Conversation {
     ) -> Result<bool, Failure> {
         let idx = self.enlist(shard, access).await?;
         let connection = self.enlisted[idx].begin_statement();
-        connection.unnamed = None;
-        wire::query(&mut connection.socket.output, sql);
+        connection.write_query(sql);
         let ready = match self.transaction.phase {
             // After an error in a block of several statements its end must be ours.
             Phase::Implicit => Ready::Swallow,

@@ -26,7 +26,7 @@ impl Conversation {
             None => format!("{RESET_EVERYTHING}{}", self.settings.statements_from(&Settings::default())),
         };
         connection.is_clean = false;
-        wire::query(&mut connection.socket.output, sql.as_bytes());
+        connection.write_query(sql.as_bytes());
         let lost = |error: WaitError| {
             let text = match error {
                 WaitError::Lost(lost) => lost.0,

@@ -1,5 +1,6 @@
 //! Tables of every placement with a column of every type that sorts, their rows, and the servers that hold them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -112,7 +113,7 @@ fn acct(random: &mut Random, id: i64) -> String {
     row.push(maybe(random, small));
     let num = random.pick(&["0", "1.5", "-2.250", "99999.125", "'NaN'", "1.50"]).to_owned();
     row.push(maybe(random, num));
-    let f8 = random.pick(&["0", "-0.0", "1.5", "-2.25", "'NaN'", "'Infinity'", "'-Infinity'", "1024"]).to_owned();
+    let f8 = random.pick(&["0", "0.25", "1.5", "-2.25", "'NaN'", "'Infinity'", "'-Infinity'", "1024"]).to_owned();
     row.push(maybe(random, f8));
     for _ in 0..2 {
         let text = format!("'{}'", random.pick(SLUGS).replace('\'', "''"));
@@ -204,7 +205,7 @@ impl Sharded {
     }
 
     /// How many statements took which rung, as the proxy's own counters say.
-    pub(super) fn rungs(&self) -> String {
+    pub(super) fn rungs(&self) -> BTreeMap<String, usize> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.proxy.admin_port)).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n").unwrap();
         let mut page = String::new();
@@ -212,9 +213,9 @@ impl Sharded {
         let rungs = page.lines().filter_map(|line| {
             let (labels, n) = line.strip_prefix("trunkline_statements_total{")?.rsplit_once(' ')?;
             let rung = labels.split("route=\"").nth(1)?.split('"').next()?;
-            (n != "0").then(|| format!("{rung} {n}"))
+            Some((rung.to_owned(), n.parse().ok()?))
         });
-        rungs.collect::<Vec<_>>().join(", ")
+        rungs.collect()
     }
 }
 

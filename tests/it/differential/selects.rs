@@ -114,16 +114,12 @@ impl Maker {
                     }
                     (name, sources[idx].0.clone())
                 }
-                (2, _) => {
-                    let text = self.any_expression(1);
-                    (text.clone(), text)
-                }
-                _ => {
-                    let column = self.any_column();
+                (drawn, _) => {
+                    let text = if drawn == 2 { self.any_expression(1) } else { self.any_column() };
                     // A bare name means an output column of this name first.
-                    let shadow = sources.iter().find(|(_, alias)| alias.trim_start_matches(" AS ") == column);
-                    let means = shadow.map_or_else(|| column.clone(), |(source, _)| source.clone());
-                    (column, means)
+                    let shadow = sources.iter().find(|(_, alias)| alias.trim_start_matches(" AS ") == text);
+                    let means = shadow.map_or_else(|| text.clone(), |(source, _)| source.clone());
+                    (text, means)
                 }
             };
             // A bare constant is a position, or an error.
