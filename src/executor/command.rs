@@ -6,11 +6,12 @@ use super::failure::Failure;
 use super::relay::Ready;
 use crate::config::PoolMode;
 use crate::plan::Access;
+use crate::session::row_description;
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, Severity};
-use crate::sql::{Command, DeallocateTarget, DiscardTarget};
+use crate::sql::{Command, DeallocateTarget, DiscardTarget, SetScope};
 use crate::sqlstate::{Report, SqlState};
 
 /// How the client ends its transaction block.
@@ -32,14 +33,15 @@ impl Conversation {
             Command::Savepoint { .. } | Command::RollbackTo { .. } | Command::Release { .. } => {
                 self.savepoint(command, sql).await?
             }
-            Command::Set { name, value, .. } if name.starts_with("trunkline.") => self.set_own(name, Some(value))?,
-            Command::Reset { name } if name.starts_with("trunkline.") => self.set_own(name, None)?,
+            Command::Set { name, value, scope } if name.starts_with("trunkline.") => self.set_own(name, Some(value), *scope)?,
+            Command::Reset { name } if name.starts_with("trunkline.") => self.set_own(name, None, SetScope::Session)?,
             Command::Set { .. } | Command::SetCharacteristics { .. } | Command::SetTransaction { .. } => {
                 self.set(command, sql).await?
             }
             Command::Reset { .. } | Command::ResetAll => self.reset(command, sql).await?,
             Command::Discard(target) => self.discard(target).await?,
             Command::Deallocate(target) => self.deallocate(target)?,
+            Command::Show { name } if name == "trunkline.shard" => self.show_own_shard(),
             Command::Show { name } if name.starts_with("trunkline.") => return Err(unknown_setting(name)),
             Command::Show { .. } => {
                 let shard = self.any_shard();
@@ -290,10 +292,11 @@ impl Conversation {
     }
 
     /// `SET trunkline.…`: the proxy's own settings.
-    fn set_own(&mut self, name: &str, value: Option<&String>) -> Result<(), Failure> {
+    fn set_own(&mut self, name: &str, value: Option<&String>, scope: SetScope) -> Result<(), Failure> {
         if name != "trunkline.shard" {
             return Err(unknown_setting(name));
         }
+        let before = self.hinted_shard;
         let value = value.map(|value| value.trim().trim_matches(['\'', '"']));
         self.hinted_shard = match value.filter(|value| !value.is_empty() && !value.eq_ignore_ascii_case("default")) {
             None => None,
@@ -307,8 +310,24 @@ impl Conversation {
                 }
             },
         };
+        if self.transaction.is_open() {
+            // The first value is the one to return to; a later SET for the session outlasts a SET LOCAL.
+            let (first, _) = self.block.hint_before.unwrap_or((before, scope));
+            self.block.hint_before = Some((first, scope));
+        } else if scope == SetScope::Transaction {
+            self.hinted_shard = before;
+            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "SET LOCAL can only be used in transaction blocks");
+        }
         self.complete(if value.is_some() { "SET" } else { "RESET" });
         Ok(())
+    }
+
+    /// The row of `SHOW trunkline.shard`: the shard's name, or nothing.
+    fn show_own_shard(&mut self) {
+        let shard = self.hinted_shard.map(|shard| self.view.topology.shard_name(shard).to_owned()).unwrap_or_default();
+        row_description::write_text_column(&mut self.client.output, "trunkline.shard");
+        wire::text_row(&mut self.client.output, &shard);
+        self.complete("SHOW");
     }
 
     async fn set(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {

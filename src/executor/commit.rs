@@ -8,6 +8,7 @@ use crate::backend::ConnectionLost;
 use crate::deadline::Deadline;
 use crate::observe::ErrorKind;
 use crate::session::wire::HEADER_LEN;
+use crate::sql::SetScope;
 use crate::sqlstate::{Report, SqlState};
 
 /// How one backend answered a transaction statement.
@@ -77,6 +78,10 @@ impl Conversation {
         self.portals.clear();
         self.release();
         let block = std::mem::take(&mut self.block);
+        match block.hint_before {
+            Some((before, scope)) if scope == SetScope::Transaction || !is_committed => self.hinted_shard = before,
+            _ => {}
+        }
         if block.has_changed_schema && is_committed {
             self.refresh_schema().await;
         }

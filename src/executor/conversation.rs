@@ -19,12 +19,12 @@ use crate::backend::{Credentials, Socket, UserPools};
 use crate::config::PoolMode;
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
-use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze};
+use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, hinted};
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
-use crate::sql::{Fingerprint, fingerprint};
+use crate::sql::{Fingerprint, SetScope, fingerprint};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -44,6 +44,8 @@ pub(super) struct Block {
     pub has_changed_schema: bool,
     /// The shard whose server has said that the transaction failed, and would say so again.
     pub failed_on: Option<ShardId>,
+    /// `trunkline.shard` as it was before the transaction changed it, and whether it was changed for the transaction only.
+    pub hint_before: Option<(Option<ShardId>, SetScope)>,
     /// Shards of open cursors, by name.
     pub cursors: HashMap<String, ShardId>,
 }
@@ -305,11 +307,18 @@ impl Conversation {
     /// Binds a template to the literals of the text whose fingerprint was taken last, and to parameters.
     pub(super) fn bind(&self, cached: &CachedTemplate, sql: &str, params: Params<'_>) -> Result<Plan, Refusal> {
         let values = Values { sql, literals: &self.fingerprint.literals, params, now_micros: self.now_micros };
-        let plan = cached.template.bind(&values, &self.context())?;
-        Ok(match (self.hinted_shard, plan) {
-            (Some(shard), Plan::Route { access, .. } | Plan::AnyOne { access }) => Plan::Route { shard, access },
-            (None, Plan::AnyOne { access }) if cached.reads_catalog => Plan::Route { shard: self.first_live_shard(), access },
-            (_, plan) => plan,
+        let outcome = cached.template.bind(&values, &self.context());
+        if let Some(shard) = self.hinted_shard {
+            let access = match &outcome {
+                Ok(Plan::Route { access, .. } | Plan::AnyOne { access }) => *access,
+                Ok(Plan::Merge(_) | Plan::Combine(_)) => Access::Read,
+                _ => Access::Write,
+            };
+            return hinted(shard, access, sql, outcome);
+        }
+        Ok(match outcome? {
+            Plan::AnyOne { access } if cached.reads_catalog => Plan::Route { shard: self.first_live_shard(), access },
+            plan => plan,
         })
     }
 
@@ -320,7 +329,11 @@ impl Conversation {
                 &format!("{function}() takes a lock of the session"),
                 "Use the pg_advisory_xact_lock functions, or pool.mode = \"session\".",
             )),
-            Leftover::AdvisoryLock(_) | Leftover::Settings | Leftover::Nothing => Ok(()),
+            Leftover::TemporaryTable if self.database.config.pool.mode != PoolMode::Session => Err(unpooled(
+                "a temporary table lives as long as a session",
+                "Use pool.mode = \"session\", or an ordinary table.",
+            )),
+            Leftover::TemporaryTable | Leftover::AdvisoryLock(_) | Leftover::Settings | Leftover::Nothing => Ok(()),
         }
     }
 

@@ -55,6 +55,7 @@ impl Conversation {
     async fn take_answer(&mut self, idxs: &[usize], idx: usize, description: Description) -> Result<u64, Failure> {
         let mut count = 0;
         let mut failure = None;
+        let max_bytes = self.database.query.max_gather_bytes;
         loop {
             let header = self.next_of(idxs, idx).await?;
             let Self { client, enlisted, .. } = self;
@@ -77,6 +78,14 @@ impl Conversation {
                 }
                 b'S' => held.lease.note_parameter(&message[HEADER_LEN..]),
                 _ => {}
+            }
+            if self.client.output.len() as u64 > max_bytes {
+                let message = format!("the rows of RETURNING need more than {max_bytes} bytes");
+                let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
+                    .with_detail("Reason code TL093.")
+                    .with_hint("Return fewer rows, or raise query.max_gather_bytes.");
+                failure = Some(Failure::statement(report, ErrorKind::Client));
+                self.cancel_and_drain(idxs).await;
             }
             if failure.is_some() {
                 return failure.map_or(Ok(count), Err);

@@ -119,7 +119,8 @@ struct Loop<'a> {
 impl Loop<'_> {
     async fn run(&mut self) -> Result<(), Failure> {
         let draining = self.gate.draining.clone();
-        let mut is_draining = pin!(draining.cancelled());
+        let closing = self.gate.closing.clone();
+        let (mut is_draining, mut is_closing) = (pin!(draining.cancelled()), pin!(closing.cancelled()));
         let mut messages: Vec<(u8, Range<usize>)> = Vec::new();
         let mut batch_len = 0;
         let mut is_skipping = false;
@@ -165,7 +166,7 @@ impl Loop<'_> {
                 Next::Alone(tag, len) => self.run_alone(tag, len).await?,
                 Next::Wait => {
                     let is_idle = messages.is_empty() && !self.conversation.is_in_transaction();
-                    let ended = self.wait(is_idle, &mut is_draining).await?;
+                    let ended = if is_idle { self.wait(&mut is_draining).await? } else { self.wait(&mut is_closing).await? };
                     if ended {
                         return Ok(());
                     }
@@ -255,17 +256,13 @@ impl Loop<'_> {
         self.conversation.entry.enter(state);
     }
 
-    /// Sends what is to be sent and waits for input. True when the client has left.
-    async fn wait(
-        &mut self,
-        is_idle: bool,
-        is_draining: &mut std::pin::Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<bool, Failure> {
+    /// Sends what is to be sent and waits for input, or until `is_over`: then the client is told 57P01. True when it has left.
+    async fn wait(&mut self, is_over: &mut std::pin::Pin<&mut impl Future<Output = ()>>) -> Result<bool, Failure> {
         let client = &mut self.conversation.client;
         client.flush().await?;
         client.shrink();
         let n_read = poll_fn(|cx| {
-            if is_idle && is_draining.as_mut().poll(cx).is_ready() {
+            if is_over.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
             client.poll_fill(cx).map(Some)

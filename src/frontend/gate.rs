@@ -20,6 +20,8 @@ pub struct Gate {
     pub cancels: CancelRegistry,
     /// Set when the process is to end: idle clients are closed, others after their transaction.
     pub draining: CancellationToken,
+    /// Set when the grace time is over: clients between two statements of a transaction are closed as well.
+    pub closing: CancellationToken,
     served: RwLock<Arc<Served>>,
     n_clients: AtomicUsize,
 }
@@ -40,6 +42,7 @@ impl Gate {
         Self {
             registry,
             cancels: CancelRegistry::default(),
+            closing: CancellationToken::new(),
             draining,
             served: RwLock::new(Arc::new(served)),
             n_clients: AtomicUsize::new(0),

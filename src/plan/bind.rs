@@ -24,6 +24,11 @@ pub(super) enum Body {
     /// The same for all values.
     Fixed(Plan),
     Statement(Box<StatementTemplate>),
+    /// A write under a hint for a shard, with what it would be without.
+    Hinted {
+        shard: ShardId,
+        inner: Result<Box<Template>, Refusal>,
+    },
     /// What the statement in this part of the text does; refused with `code` when that is more than one shard's.
     Inner {
         template: Box<Template>,

@@ -1,7 +1,7 @@
 //! Routing hints: `/* trunkline: shard=NAME */`, `/* trunkline: key=VALUE */`.
 
 use super::collect::{Collected, collect};
-use super::contract::Context;
+use super::contract::{Access, Context, Plan};
 use super::insert::placement_refusal;
 use super::names::table_name;
 use super::refusal::{Refusal, RefusalCode};
@@ -76,6 +76,33 @@ fn read(words: &str, context: &Context<'_>) -> Result<Hint, Refusal> {
         }
         other => Err(bad(format!("routing hint \"{other}\" is not known"))),
     }
+}
+
+/// The plan of a statement under a hint for `shard`, given its plan without one: reads go where the hint says, writes only if
+/// no row comes to lie on another shard than its key says and no copy of a reference table is left out.
+///
+/// # Errors
+/// `HintMisplaces`, and whatever is refused for another reason than that the statement is about several shards.
+pub fn hinted(shard: ShardId, access: Access, sql: &str, outcome: Result<Plan, Refusal>) -> Result<Plan, Refusal> {
+    let misplaced =
+        |what: &str| Err(Refusal::new(RefusalCode::HintMisplaces, format!("the routing hint names a shard on which {what}")));
+    match outcome {
+        Ok(Plan::Command(command)) => Ok(Plan::Command(command)),
+        _ if access == Access::Read => Ok(Plan::Route { shard, access }),
+        Ok(Plan::Route { shard: own, .. }) if own != shard => misplaced("the rows of the statement are not"),
+        Ok(Plan::Insert(_) | Plan::CopyIn(_)) => misplaced("not all rows of the statement belong"),
+        Ok(Plan::Everywhere { .. }) => misplaced("only one copy of the table is"),
+        Ok(Plan::Route { .. } | Plan::AnyOne { .. } | Plan::Merge(_) | Plan::Combine(_)) => Ok(Plan::Route { shard, access }),
+        Err(refusal) if refusal.code == RefusalCode::WriteOnManyShards => Ok(Plan::Route { shard, access }),
+        Err(refusal) if refusal.code == RefusalCode::Unparsed && !places_rows(sql) => Ok(Plan::Route { shard, access }),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Whether a text that could not be parsed may put rows into tables.
+fn places_rows(sql: &str) -> bool {
+    let words = ["insert", "merge", "copy", "update"];
+    tokens_of(sql, true).iter().any(|token| words.iter().any(|word| token.is_word(sql.as_bytes(), word)))
 }
 
 /// The shard that a key hint means: that of the statement's sharded tables, or of every sharded table where the statement cannot

@@ -48,5 +48,6 @@ pub use contract::{
 };
 pub use copy::{CopySplit, CopySplitter, MAX_COPY_ROW_BYTES};
 pub use explain::{explain, explain_offline};
+pub use hint::hinted;
 pub use refusal::{Refusal, RefusalCode};
 pub use template::{Template, analyze};

@@ -51,6 +51,9 @@ refusal_codes! {
     /// A table that is in no shard's catalog as it was last read.
     UndefinedTable = "TL006", UNDEFINED_TABLE,
         "Check the name and the search_path.";
+    /// A routing hint for a shard on which the statement must not write.
+    HintMisplaces = "TL007", INVALID_PARAMETER_VALUE,
+        "Leave the hint out: rows find their shard by their key, and every copy of a reference table is written.";
     /// An INSERT or COPY that does not set the key.
     MissingKey = "TL010", NOT_NULL_VIOLATION,
         "Give the key column a value in every row.";

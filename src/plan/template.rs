@@ -38,14 +38,21 @@ fn body(sql: &str, literals: &[Literal], class: &Classified, context: &Context<'
     if let Some(shard) = context.topology.only_shard() {
         return Ok(Body::Fixed(Plan::Route { shard, access }));
     }
-    match hint::find(sql, context)? {
-        Some(Hint::Shard(shard)) => return Ok(Body::Fixed(Plan::Route { shard, access })),
-        Some(Hint::Key(values)) => {
-            let shard = hint::shard_of(&values, sql, literals, context)?;
-            return Ok(Body::Fixed(Plan::Route { shard, access }));
-        }
-        None => {}
+    let shard = match hint::find(sql, context)? {
+        Some(Hint::Shard(shard)) => shard,
+        Some(Hint::Key(values)) => hint::shard_of(&values, sql, literals, context)?,
+        None => return unhinted(sql, literals, class, context),
+    };
+    let is_ddl = matches!(class, Classified::Utility { .. });
+    if access == Access::Read || is_ddl {
+        return Ok(Body::Fixed(Plan::Route { shard, access }));
     }
+    let inner = unhinted(sql, literals, class, context);
+    let inner = inner.map(|body| Box::new(Template { class: class.clone(), body }));
+    Ok(Body::Hinted { shard, inner })
+}
+
+fn unhinted(sql: &str, literals: &[Literal], class: &Classified, context: &Context<'_>) -> Result<Body, Refusal> {
     match class {
         Classified::Query => bind::analyze_query(sql, literals, context),
         Classified::Explain { statement_start } => {
@@ -123,6 +130,10 @@ impl Template {
         match &self.body {
             Body::Fixed(plan) => Ok(plan.clone()),
             Body::Statement(statement) => statement.bind(values, context),
+            Body::Hinted { shard, inner } => {
+                let outcome = inner.as_ref().map_err(Clone::clone).and_then(|inner| inner.bind(values, context));
+                hint::hinted(*shard, Access::Write, values.sql, outcome)
+            }
             Body::Inner { template, part, code } => {
                 let literals = shifted(values.literals, part);
                 let sql = values.sql.get(part.clone()).unwrap_or_default();
@@ -157,7 +168,7 @@ impl Template {
             // What COPY, DDL and hints say stands in the text; commands are copied from it.
             Body::Fixed(plan) => matches!(plan, Plan::Route { .. } | Plan::AnyOne { .. }) && self.class == Classified::Query,
             Body::Statement(statement) => statement.is_shareable(),
-            Body::Inner { .. } => false,
+            Body::Inner { .. } | Body::Hinted { .. } => false,
         }
     }
 
@@ -168,6 +179,7 @@ impl Template {
             Body::Fixed(_) => None,
             Body::Statement(statement) => statement.describe_shard(),
             Body::Inner { template, .. } => template.describe_shard(),
+            Body::Hinted { shard, .. } => Some(*shard),
         }
     }
 
@@ -177,6 +189,7 @@ impl Template {
             Body::Fixed(_) => false,
             Body::Statement(statement) => statement.depends_on_params(),
             Body::Inner { template, .. } => template.depends_on_params(),
+            Body::Hinted { inner, .. } => inner.as_ref().is_ok_and(|inner| inner.depends_on_params()),
         }
     }
 
@@ -188,6 +201,7 @@ impl Template {
             Body::Fixed(_) => false,
             Body::Statement(statement) => statement.has_params(),
             Body::Inner { template, .. } => template.has_params(),
+            Body::Hinted { .. } => false,
         }
     }
 

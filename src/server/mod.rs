@@ -32,6 +32,9 @@ const RELOAD_QUEUE: usize = 4;
 /// Longest wait for the first probe of every node before clients are let in.
 const FIRST_PROBE_LIMIT: Duration = Duration::from_secs(5);
 
+/// Longest wait, after the grace time, for clients in a transaction to be told that it is over.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Why the process did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -157,6 +160,10 @@ impl Running {
         for worker in &self.workers {
             // Who is not done by then is cut.
             drop(timeout_at(until, worker.drained()).await);
+        }
+        self.gate.closing.cancel();
+        for worker in &self.workers {
+            drop(timeout(FAREWELL_TIMEOUT, worker.drained()).await);
         }
         self.stop.cancel();
         for database in self.gate.served().databases.values() {

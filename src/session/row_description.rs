@@ -41,6 +41,21 @@ pub fn write_prefix(buffer: &mut BytesMut, body: &[u8], n_columns: usize, format
     });
 }
 
+/// Writes the RowDescription of one text column of no table.
+pub fn write_text_column(buffer: &mut BytesMut, name: &str) {
+    wire::message(buffer, b'T', |b| {
+        b.put_i16(1);
+        b.put_slice(name.as_bytes());
+        b.put_u8(0);
+        b.put_slice(&[0; 6]);
+        // pg_type's text, of variable length, without a modifier, in text format.
+        b.put_u32(25);
+        b.put_i16(-1);
+        b.put_i32(-1);
+        b.put_i16(0);
+    });
+}
+
 /// The format of a column under Bind's result formats: none means text, one means all.
 pub fn format_of(formats: &[i16], column_idx: usize) -> i16 {
     match formats {

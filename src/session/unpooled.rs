@@ -11,6 +11,8 @@ pub enum Leftover {
     Settings,
     /// An advisory lock of the session, by this function.
     AdvisoryLock(&'static str),
+    /// A temporary table, view or sequence that is not dropped at commit.
+    TemporaryTable,
 }
 
 /// Whether a statement looks into a server's own catalog, whose OIDs mean something on that server only: such statements of
@@ -37,6 +39,9 @@ pub fn leftover(sql: &[u8], has_standard_strings: bool) -> Leftover {
         }
         found = Leftover::Settings;
     }
+    if makes_temporary(sql, has_standard_strings) {
+        return Leftover::TemporaryTable;
+    }
     for token in tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word) {
         if let Some(name) = SESSION_LOCKS.iter().find(|name| token.is_word(sql, name)) {
             return Leftover::AdvisoryLock(name);
@@ -46,6 +51,19 @@ pub fn leftover(sql: &[u8], has_standard_strings: bool) -> Leftover {
         }
     }
     found
+}
+
+/// CREATE [GLOBAL | LOCAL] TEMP …, CREATE OR REPLACE TEMP VIEW, SELECT … INTO TEMP, without ON COMMIT DROP.
+fn makes_temporary(sql: &[u8], has_standard_strings: bool) -> bool {
+    let words = || tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word);
+    let is = |token: &crate::sql::Token, names: &[&str]| names.iter().any(|name| token.is_word(sql, name));
+    let Some(temporary) = words().position(|token| is(&token, &["temp", "temporary"])) else { return false };
+    let before: Vec<_> =
+        words().take(temporary).filter(|token| !is(token, &["global", "local", "or", "replace", "recursive"])).collect();
+    let is_query = before.first().is_some_and(|first| is(first, &["select", "with"]));
+    let is_made = before.last().is_some_and(|last| is_query && is(last, &["into"]) || before.len() == 1 && is(last, &["create"]));
+    let is_dropped = words().zip(words().skip(1)).any(|(a, b)| is(&a, &["commit"]) && is(&b, &["drop"]));
+    is_made && !is_dropped
 }
 
 /// DO and CALL: code that may change settings, by SET too.
@@ -70,6 +88,23 @@ mod tests {
         assert_eq!(leftover(b"SELECT pg_advisory_lock(1)", true), Leftover::AdvisoryLock("pg_advisory_lock"));
         assert_eq!(leftover(b"SELECT SET_CONFIG('a.b', 'c', false)", true), Leftover::Settings);
         assert_eq!(leftover(b"SELECT 'set_config', pg_advisory_xact_lock(1)", true), Leftover::Nothing);
+    }
+
+    #[test]
+    fn temporary_tables_are_seen_unless_the_commit_drops_them() {
+        let of = |sql: &str| leftover(sql.as_bytes(), true);
+        for sql in ["CREATE TEMP TABLE a (n int)", "create or replace temporary view v as select 1", "SELECT 1 AS n INTO TEMP a"]
+        {
+            assert_eq!(of(sql), Leftover::TemporaryTable, "{sql}");
+        }
+        for sql in [
+            "CREATE TEMP TABLE a (n int) ON COMMIT DROP",
+            "SELECT temp FROM readings",
+            "CREATE TABLE temp (n int)",
+            "INSERT INTO temp VALUES (1)",
+        ] {
+            assert_eq!(of(sql), Leftover::Nothing, "{sql}");
+        }
     }
 
     #[test]

@@ -155,6 +155,15 @@ pub fn ready_for_query(buffer: &mut BytesMut, status: u8) {
     buffer.put_slice(&[b'Z', 0, 0, 0, 5, status]);
 }
 
+/// A `DataRow` of one text field.
+pub fn text_row(buffer: &mut BytesMut, field: &str) {
+    message(buffer, b'D', |b| {
+        b.put_i16(1);
+        b.put_i32(i32::try_from(field.len()).unwrap_or(i32::MAX));
+        b.put_slice(field.as_bytes());
+    });
+}
+
 /// `CopyData` from its payload.
 pub fn copy_data(buffer: &mut BytesMut, payload: &[u8]) {
     message(buffer, b'd', |b| b.put_slice(payload));
