@@ -242,7 +242,11 @@ impl Conversation {
 
     async fn cached_template(&mut self, sql: &[u8]) -> Result<Arc<CachedTemplate>, Failure> {
         let text = self.planning_text(sql)?;
-        let cached = self.fresh_template(text.trim_end().trim_end_matches(';')).await?;
+        let statement = text.trim_end().trim_end_matches(';');
+        let cached = match self.fresh_template(statement).await {
+            Ok(cached) => cached,
+            Err(refusal) => return Err(self.unparsed(statement, refusal).await),
+        };
         if matches!(text, Cow::Owned(_)) && matches!(cached.template.class(), Classified::Command(_)) {
             return Err(unreadable());
         }

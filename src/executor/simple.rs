@@ -186,7 +186,7 @@ impl Conversation {
             Err(_) if self.transaction.phase == Phase::Failed => return self.refuse_failed(sql, ready).await,
             Err(refusal) => {
                 let _timer = StatementTimer::start(self.database.counters.clone(), Route::Refused);
-                return Err(refusal.into());
+                return Err(self.unparsed(sql, refusal).await);
             }
         };
         if self.transaction.phase == Phase::Failed && !ends_transaction(cached.template.class()) {
