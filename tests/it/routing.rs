@@ -265,3 +265,42 @@ async fn pgbench_runs_in_each_protocol_and_misplaces_nothing() {
     check_hash_placement(&cluster, "orders", "user_id", 1200).await;
     poll("leases are back", async || value(&client, "SELECT 1").await == "1").await;
 }
+
+#[tokio::test]
+async fn a_shard_setting_leads_reads_and_misplaces_no_row() {
+    let (cluster, _proxy, client) = start(2).await;
+    client.batch_execute("INSERT INTO users SELECT 1, 'n', 'e', 'us'").await.unwrap();
+    let values: Vec<String> = (2..=40).map(|n| format!("({n}, 'n', 'e', 'us')")).collect();
+    client.batch_execute(&format!("INSERT INTO users VALUES {}", values.join(","))).await.unwrap();
+    let on_first = value(&cluster.direct(0).await, "SELECT count(*) FROM users").await;
+    let its_user = value(&cluster.direct(0).await, "SELECT min(user_id) FROM users").await;
+    client.batch_execute("SET trunkline.shard = 'shard0'").await.unwrap();
+    assert_eq!(value(&client, "SHOW trunkline.shard").await, "shard0");
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, on_first, "a read sees that shard's rows");
+    client.batch_execute("SET trunkline.shard = 'shard1'").await.unwrap();
+    for sql in [
+        format!("INSERT INTO users VALUES ({its_user}, 'n', 'e', 'us')"),
+        format!("DELETE FROM users WHERE user_id = {its_user}"),
+        "INSERT INTO users VALUES (101, 'n', 'e', 'us'), (102, 'n', 'e', 'us'), (103, 'n', 'e', 'us'), (104, 'n', 'e', 'us')"
+            .to_owned(),
+    ] {
+        assert_eq!(sqlstate_of(&client.batch_execute(&sql).await.unwrap_err()).0, "22023", "{sql}");
+    }
+    client.batch_execute("RESET trunkline.shard").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "40");
+    client.batch_execute("BEGIN; SET LOCAL trunkline.shard = 'shard0'").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, on_first);
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "40", "SET LOCAL ends with its transaction");
+}
+
+#[tokio::test]
+async fn what_is_no_sql_gets_the_servers_own_error() {
+    let (_cluster, _proxy, client) = start(2).await;
+    for sql in ["SELEC 1 FROM users", "SELECT name FROM users WHERE user_id = ", "UPDATE users SET"] {
+        assert_eq!(sqlstate_of(&client.batch_execute(sql).await.unwrap_err()).0, "42601", "{sql}");
+    }
+    let refused = client.batch_execute("CREATE TEMP TABLE scratch (n int)").await.unwrap_err();
+    assert_eq!(sqlstate_of(&refused).0, "0A000");
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "0");
+}
