@@ -90,15 +90,19 @@ fn say(text: &str) {
     eprintln!("{text}");
 }
 
-fn run(config: Config, source: PathBuf) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+/// Runs a command on a runtime of this thread.
+fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
         Err(error) => {
             say(&format!("trunkline: cannot start: {error}"));
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    runtime.block_on(async {
+    }
+}
+
+fn run(config: Config, source: PathBuf) -> ExitCode {
+    block_on(async {
         match server::start(config, source).await {
             Ok(running) => {
                 for address in running.client_addresses() {
@@ -116,20 +120,15 @@ fn run(config: Config, source: PathBuf) -> ExitCode {
 }
 
 fn demo(options: &DemoOptions) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            say(&format!("trunkline: cannot start: {error}"));
-            return ExitCode::FAILURE;
+    block_on(async {
+        match trunkline::demo::run(options).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("trunkline: {error}"));
+                ExitCode::FAILURE
+            }
         }
-    };
-    match runtime.block_on(trunkline::demo::run(options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("trunkline: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 /// Serves until SIGTERM or SIGINT, then lets transactions end; a second signal ends at once.

@@ -19,7 +19,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_postgres::{Client, NoTls};
 
 pub use error::DemoError;
-pub use route::explain_offline;
 
 use answer::Answer;
 use layout::{DATABASE, DEFAULT_PORT_BASE, Layout};

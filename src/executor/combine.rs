@@ -7,11 +7,9 @@ use super::describe::no_columns;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::{Description, malformed};
-use crate::observe::ErrorKind;
 use crate::plan::{Access, CombinePlan, MergePlan};
 use crate::session::row_description::{columns, write_prefix};
 use crate::session::wire;
-use crate::sqlstate::{Report, SqlState};
 use crate::topology::{Engine, ShardId, ShardSet, TypeOid};
 
 /// One column of partial rows as the elements of a binary array.
@@ -69,11 +67,7 @@ impl PartialRows {
         if self.n_bytes <= max_bytes {
             return Ok(());
         }
-        let message = format!("the partial rows of the shards need more than {max_bytes} bytes");
-        let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
-            .with_detail("Reason code TL093.")
-            .with_hint("Group by fewer values, or raise query.max_gather_bytes.");
-        Err(Failure::statement(report, ErrorKind::Client))
+        Err(Failure::too_many_bytes("the partial rows of the shards", max_bytes, "Group by fewer values"))
     }
 
     /// The tail of Bind: every parameter binary.

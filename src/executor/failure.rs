@@ -38,6 +38,14 @@ impl Failure {
         Self::client(report.with_detail(format!("Reason code {code}.")).with_hint(hint))
     }
 
+    /// 54000: what the proxy would have to hold is more than `query.max_gather_bytes`.
+    pub fn too_many_bytes(what: &str, max_bytes: u64, way_out: &str) -> Self {
+        let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("{what} need more than {max_bytes} bytes"))
+            .with_detail("Reason code TL093.")
+            .with_hint(format!("{way_out}, or raise query.max_gather_bytes."));
+        Self::client(report)
+    }
+
     pub fn fatal(sqlstate: SqlState, message: impl Into<String>) -> Self {
         Self::Fatal(Box::new(Report::new(sqlstate, message)))
     }

@@ -80,11 +80,7 @@ impl Conversation {
                 _ => {}
             }
             if self.client.output.len() as u64 > max_bytes {
-                let message = format!("the rows of RETURNING need more than {max_bytes} bytes");
-                let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
-                    .with_detail("Reason code TL093.")
-                    .with_hint("Return fewer rows, or raise query.max_gather_bytes.");
-                failure = Some(Failure::statement(report, ErrorKind::Client));
+                failure = Some(Failure::too_many_bytes("the rows of RETURNING", max_bytes, "Return fewer rows"));
                 self.cancel_and_drain(idxs).await;
             }
             if failure.is_some() {

@@ -23,6 +23,13 @@ pub struct PlanSettings {
     pub time_zone: String,
 }
 
+/// Those of a session that has set nothing.
+impl Default for PlanSettings {
+    fn default() -> Self {
+        Self { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() }
+    }
+}
+
 /// A statement's values at execution.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {

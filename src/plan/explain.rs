@@ -26,9 +26,7 @@ pub fn explain_offline(topology: &Topology, sql: &str, now_micros: i64) -> Strin
         Placement::Reference | Placement::Pinned(_) => None,
     });
     let topology = topology.with_watermarks(&marks.collect());
-    let settings =
-        PlanSettings { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() };
-    explain(sql, &Context { topology: &topology, schema: &Schema::default(), settings: &settings }, now_micros)
+    explain(sql, &Context { topology: &topology, schema: &Schema::default(), settings: &PlanSettings::default() }, now_micros)
 }
 
 /// The same with parameters.
