@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::time::timeout_at;
 
 use super::gate::Gate;
+use super::peer::Peer;
 use super::startup::{authenticate, open_session, read_startup, register, say_end};
 use crate::backend::{Socket, Stream};
 use crate::executor::{Batch, Conversation, Failure};
@@ -24,7 +25,7 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 const MAX_MESSAGE_LEN: usize = 0x3fff_ffff + 1;
 
 /// Serves one accepted socket until it is closed.
-pub async fn serve(stream: Stream, address: String, worker_idx: usize, gate: Arc<Gate>) {
+pub async fn serve(stream: Stream, peer: Peer, worker_idx: usize, gate: Arc<Gate>) {
     let mut socket = Socket::new(stream);
     gate.registry.process.n_accepted.increment();
     let config = Arc::clone(&gate.served().config);
@@ -39,10 +40,10 @@ pub async fn serve(stream: Stream, address: String, worker_idx: usize, gate: Arc
         let report = Report::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
         return say_end(&mut socket, report.into()).await;
     };
-    let entry = register(&startup, &address, &gate);
+    let entry = register(&startup, &peer, &gate);
     let registered = Registered { gate: &gate, entry: Arc::clone(&entry) };
     let login = async {
-        match authenticate(&mut socket, &startup, &gate).await {
+        match authenticate(&mut socket, &startup, &peer, &gate).await {
             Ok(identity) => open_session(socket, &startup, identity, &gate, entry).await,
             Err(end) => Err((socket, end)),
         }

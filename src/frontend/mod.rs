@@ -3,8 +3,10 @@
 mod auth;
 mod connection;
 mod gate;
+mod peer;
 mod startup;
 
 pub use auth::{AuthStep, Authenticator, Identity};
 pub use connection::serve;
 pub use gate::{Databases, Gate, Served};
+pub use peer::{ClientCertificate, Peer, TlsPeer};

@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut, BytesMut};
 
 use super::auth::{AuthStep, Authenticator, Identity};
 use super::gate::Gate;
+use super::peer::Peer;
 use crate::backend::{Credentials, Socket};
 use crate::executor::{Conversation, Failure, SessionUser};
 use crate::observe::{ClientDescription, ClientEntry, ClientState};
@@ -108,7 +109,12 @@ fn negotiate(startup: &Startup, output: &mut BytesMut) {
 }
 
 /// Authenticates the client.
-pub(super) async fn authenticate(socket: &mut Socket, startup: &Startup, gate: &Gate) -> Result<Identity, StartupEnd> {
+pub(super) async fn authenticate(
+    socket: &mut Socket,
+    startup: &Startup,
+    _peer: &Peer,
+    gate: &Gate,
+) -> Result<Identity, StartupEnd> {
     if startup.is_replication {
         return Err(Report::new(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported").into());
     }
@@ -209,11 +215,11 @@ fn give_cancel_key(conversation: &mut Conversation, minor: u16, gate: &Gate) -> 
 }
 
 /// Registers the client under what its startup packet says.
-pub(super) fn register(startup: &Startup, address: &str, gate: &Gate) -> Arc<ClientEntry> {
+pub(super) fn register(startup: &Startup, peer: &Peer, gate: &Gate) -> Arc<ClientEntry> {
     gate.registry.add_client(ClientDescription {
         database: startup.database.clone(),
         user: startup.user.clone(),
-        address: address.to_owned(),
+        address: peer.to_string(),
         application_name: startup.settings.get("application_name").cloned().unwrap_or_default(),
     })
 }

@@ -1,5 +1,6 @@
 //! A worker: one thread with a current-thread runtime that serves the clients dealt to it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Stream;
-use crate::frontend::{Gate, serve};
+use crate::frontend::{Gate, Peer, serve};
 
 /// Stack of a worker, in bytes: the parser and the planner walk syntax trees by recursion. Only what is touched takes memory.
 const STACK_SIZE: usize = 64 << 20;
@@ -20,7 +21,7 @@ const INBOX_LEN: usize = 1_024;
 /// An accepted socket, not yet in any runtime.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    Tcp(std::net::TcpStream, String),
+    Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -84,7 +85,7 @@ struct Room {
 impl Room {
     async fn serve_all(self, mut receiver: mpsc::Receiver<Accepted>) {
         while let Some(accepted) = receiver.recv().await {
-            let (stream, address) = match into_stream(accepted) {
+            let (stream, peer) = match into_stream(accepted) {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::info!(%error, "a client left while it was let in");
@@ -94,16 +95,16 @@ impl Room {
             };
             let (gate, n_clients, worker_idx) = (Arc::clone(&self.gate), Arc::clone(&self.n_clients), self.worker_idx);
             self.clients.spawn(async move {
-                serve(stream, address, worker_idx, gate).await;
+                serve(stream, peer, worker_idx, gate).await;
                 n_clients.fetch_sub(1, Ordering::Relaxed);
             });
         }
     }
 }
 
-fn into_stream(accepted: Accepted) -> std::io::Result<(Stream, String)> {
+fn into_stream(accepted: Accepted) -> std::io::Result<(Stream, Peer)> {
     match accepted {
-        Accepted::Tcp(stream, address) => Ok((Stream::tcp(tokio::net::TcpStream::from_std(stream)?)?, address)),
-        Accepted::Unix(stream) => Ok((Stream::Unix(tokio::net::UnixStream::from_std(stream)?), "unix".to_owned())),
+        Accepted::Tcp(stream, address) => Ok((Stream::tcp(tokio::net::TcpStream::from_std(stream)?)?, Peer::tcp(address))),
+        Accepted::Unix(stream) => Ok((Stream::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::unix())),
     }
 }
