@@ -150,16 +150,12 @@ impl Conversation {
     async fn read_answer(&mut self, idx: usize) -> Answer {
         let mut answer = None;
         loop {
-            let header = match self.timer.next_header(&mut self.enlisted[idx].lease).await {
-                Ok(header) => header,
+            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
+                Ok(answer) => answer,
                 Err(error) => return Answer::Lost(self.abandon(idx, error).await),
             };
-            let held = &mut self.enlisted[idx];
-            let message = held.lease.socket.input.split_to(header.len);
-            match header.tag {
-                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
+            match tag {
                 b'Z' => {
-                    held.note_ready(message.last().copied());
                     let unexpected = WaitError::Lost(ConnectionLost("unexpected answer".to_owned()));
                     return match answer {
                         Some(answer) => answer,
@@ -167,11 +163,10 @@ impl Conversation {
                     };
                 }
                 b'E' if answer.is_none() => answer = Some(Answer::Error(self.shard_error(idx, &message))),
-                b'C' if held.n_skipped_cycles == 0 => {
+                b'C' => {
                     let tag = String::from_utf8_lossy(&message[HEADER_LEN..message.len() - 1]).into_owned();
                     answer = answer.or(Some(Answer::Tag(tag)));
                 }
-                b'S' => held.lease.note_parameter(&message[HEADER_LEN..]),
                 _ => {}
             }
         }

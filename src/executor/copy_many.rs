@@ -96,19 +96,14 @@ impl Conversation {
     async fn await_copy_response(&mut self, idx: usize) -> Result<BytesMut, Failure> {
         let mut failure = None;
         loop {
-            let Self { enlisted, timer, .. } = self;
-            let held = &mut enlisted[idx];
-            let header = match timer.next_header(&mut held.lease).await {
-                Ok(header) => header,
+            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
+                Ok(answer) => answer,
                 Err(error) => return Err(self.abandon(idx, error).await),
             };
-            let message = held.lease.socket.input.split_to(header.len);
-            match header.tag {
-                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
+            match tag {
                 b'G' => return Ok(message),
                 b'E' => failure = Some(self.shard_error(idx, &message)),
                 b'Z' => {
-                    held.note_ready(message.last().copied());
                     let unexpected = WaitError::Lost(ConnectionLost("unexpected answer to COPY".to_owned()));
                     return Err(match failure {
                         Some(failure) => failure,

@@ -80,22 +80,16 @@ impl Conversation {
         let mut described = Described { param_types: Vec::new(), row_description: None };
         let mut failure = None;
         loop {
-            let header = match self.timer.next_header(&mut self.enlisted[idx].lease).await {
-                Ok(header) => header,
+            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
+                Ok(answer) => answer,
                 Err(error) => return Err(self.abandon(idx, error).await),
             };
-            let held = &mut self.enlisted[idx];
-            let message = held.lease.socket.input.split_to(header.len).freeze();
-            match header.tag {
-                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
-                b'Z' => {
-                    held.note_ready(message.last().copied());
-                    return failure.map_or(Ok(described), Err);
-                }
+            match tag {
+                b'Z' => return failure.map_or(Ok(described), Err),
                 b't' => described.param_types = parameter_types(&message[HEADER_LEN..]),
-                b'T' => described.row_description = Some(message.slice(HEADER_LEN..)),
+                b'T' => described.row_description = Some(Bytes::copy_from_slice(&message[HEADER_LEN..])),
                 // The client's own statement is at fault: its server's error is passed on as it came.
-                b'E' => failure = Some(Failure::Shard(bytes::BytesMut::from(&message[..]))),
+                b'E' => failure = Some(Failure::Shard(message)),
                 _ => {}
             }
         }

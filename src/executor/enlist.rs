@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+
 use super::failure::Failure;
-use super::timer::WaitError;
+use super::timer::{Timer, WaitError};
 use super::{Conversation, Database};
 use crate::backend::{CheckoutError, Connection, Lease};
 use crate::config::PoolMode;
@@ -11,7 +13,7 @@ use crate::deadline::Deadline;
 use crate::observe::{ClientState, ErrorKind};
 use crate::plan::Access;
 use crate::session::settings::Settings;
-use crate::session::wire;
+use crate::session::wire::{self, Header};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -56,6 +58,42 @@ impl Enlisted {
     pub(super) fn note_ready(&mut self, status: Option<u8>) {
         self.is_ready = true;
         self.lease.is_clean = status == Some(b'I');
+    }
+
+    /// Takes the message at the start of the buffer, whose header this is. `None` for what no reader of an answer looks at:
+    /// what was said of the statements that opened the block, unless it is an error, and ParameterStatus, which is noted. The
+    /// statement's ReadyForQuery is noted and given.
+    pub(super) fn take_answer(&mut self, header: Header) -> Option<BytesMut> {
+        let message = self.lease.socket.input.split_to(header.len);
+        match header.tag {
+            b'S' => {
+                self.lease.note_parameter(&message[wire::HEADER_LEN..]);
+                None
+            }
+            b'Z' if self.n_skipped_cycles > 0 => {
+                self.n_skipped_cycles -= 1;
+                None
+            }
+            b'Z' => {
+                self.note_ready(message.last().copied());
+                Some(message)
+            }
+            b'E' => Some(message),
+            _ if self.n_skipped_cycles > 0 => None,
+            _ => Some(message),
+        }
+    }
+
+    /// The next message of the statement's answer, as [`Self::take_answer`] gives it, with its tag.
+    ///
+    /// Cancel safe.
+    pub(super) async fn next_answer(&mut self, timer: &mut Timer) -> Result<(u8, BytesMut), WaitError> {
+        loop {
+            let header = timer.next_header(&mut self.lease).await?;
+            if let Some(message) = self.take_answer(header) {
+                return Ok((header.tag, message));
+            }
+        }
     }
 }
 
@@ -241,16 +279,10 @@ impl Conversation {
         let enlisted = &mut self.enlisted[idx];
         loop {
             let Ok(header) = enlisted.lease.next_header().await else { return false };
-            let message = enlisted.lease.socket.input.split_to(header.len);
-            match header.tag {
-                b'S' => enlisted.lease.note_parameter(&message[wire::HEADER_LEN..]),
-                b'Z' if enlisted.n_skipped_cycles > 0 => enlisted.n_skipped_cycles -= 1,
-                b'Z' => {
-                    enlisted.note_ready(message.last().copied());
-                    return true;
-                }
+            match (enlisted.take_answer(header), header.tag) {
+                (Some(_), b'Z') => return true,
                 // A server in COPY IN waits for data that will not come.
-                b'G' => return false,
+                (Some(_), b'G') => return false,
                 _ => {}
             }
         }

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::Conversation;
 use super::failure::Failure;
 use super::timer::WaitError;
-use crate::backend::{Connection, ConnectionLost};
+use crate::backend::ConnectionLost;
 use crate::deadline::Deadline;
 use crate::plan::Access;
 use crate::session::wire::{self, HEADER_LEN, Header};
@@ -101,6 +101,16 @@ impl Conversation {
         }
     }
 
+    /// The next message of backend `idx`'s answer, with its tag: see [`super::enlist::Enlisted::take_answer`].
+    pub(super) async fn next_answer_of(&mut self, idxs: &[usize], idx: usize) -> Result<(u8, BytesMut), Failure> {
+        loop {
+            let header = self.next_of(idxs, idx).await?;
+            if let Some(message) = self.enlisted[idx].take_answer(header) {
+                return Ok((header.tag, message));
+            }
+        }
+    }
+
     /// Reads from any of the backends that has room; `wanted` has room always.
     pub(super) async fn fill_any(&mut self, idxs: &[usize], wanted: usize) -> Result<(), Failure> {
         let Self { enlisted, timer, .. } = self;
@@ -186,23 +196,14 @@ impl Conversation {
         for &idx in idxs {
             let mut count = 0;
             loop {
-                let header = self.next_of(idxs, idx).await?;
-                let held = &mut self.enlisted[idx];
-                let message = held.lease.socket.input.split_to(header.len);
-                match header.tag {
-                    b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
-                    b'Z' => {
-                        held.note_ready(message.last().copied());
-                        break;
-                    }
-                    b'C' if held.n_skipped_cycles == 0 => {
-                        count = wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0);
-                    }
+                let (tag, message) = self.next_answer_of(idxs, idx).await?;
+                match tag {
+                    b'Z' => break,
+                    b'C' => count = wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0),
                     b'E' => {
                         let code = wire::report_field(&message[HEADER_LEN..], b'C').unwrap_or_default();
                         failures.push((code == SqlState::QUERY_CANCELED.0, self.shard_error(idx, &message)));
                     }
-                    b'S' => note(&mut held.lease, &message),
                     _ => {}
                 }
             }
@@ -214,8 +215,4 @@ impl Conversation {
             None => Ok(counts),
         }
     }
-}
-
-fn note(connection: &mut Connection, message: &[u8]) {
-    connection.note_parameter(message.get(HEADER_LEN..).unwrap_or_default());
 }

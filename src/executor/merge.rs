@@ -88,21 +88,14 @@ impl Conversation {
             if self.enlisted[idx].is_ready {
                 return Ok(None);
             }
-            let header = self.next_of(idxs, idx).await?;
-            let held = &mut self.enlisted[idx];
-            let mut message = held.lease.socket.input.split_to(header.len);
-            match header.tag {
-                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
+            let (tag, mut message) = self.next_answer_of(idxs, idx).await?;
+            match tag {
                 b'D' => {
                     message.advance(HEADER_LEN);
                     return Ok(Some(message.freeze()));
                 }
                 b'E' => return Err(self.shard_failed(idxs, idx, &message).await),
-                b'S' => held.lease.note_parameter(&message[HEADER_LEN..]),
-                b'Z' => {
-                    held.note_ready(message.last().copied());
-                    return Ok(None);
-                }
+                b'Z' => return Ok(None),
                 _ => {}
             }
         }
@@ -138,14 +131,11 @@ impl Conversation {
     async fn await_description(&mut self, idxs: &[usize], description: &mut Option<()>) -> Result<(), Failure> {
         let Some(&first) = idxs.first() else { return Ok(()) };
         loop {
-            let header = self.next_of(idxs, first).await?;
-            let held = &mut self.enlisted[first];
-            let message = held.lease.socket.input.split_to(header.len);
-            match header.tag {
-                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
+            let (tag, message) = self.next_answer_of(idxs, first).await?;
+            match tag {
                 b'E' => return Err(self.shard_failed(idxs, first, &message).await),
                 b'T' | b'n' => {
-                    if description.take().is_some() && header.tag == b'T' {
+                    if description.take().is_some() && tag == b'T' {
                         self.client.output.extend_from_slice(&message);
                     }
                     return Ok(());
@@ -173,13 +163,8 @@ impl Conversation {
                 held.lease.socket.input.advance(header.len);
                 continue;
             }
-            let message = held.lease.socket.input.split_to(header.len);
-            match header.tag {
-                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
-                b'Z' => held.note_ready(message.last().copied()),
-                b'E' => return Err(self.shard_failed(idxs, idx, &message).await),
-                b'S' => held.lease.note_parameter(&message[HEADER_LEN..]),
-                _ => {}
+            if let Some(message) = held.take_answer(header).filter(|_| header.tag == b'E') {
+                return Err(self.shard_failed(idxs, idx, &message).await);
             }
         }
         Ok(())

@@ -57,17 +57,10 @@ impl Conversation {
         let mut failure = None;
         let max_bytes = self.database.query.max_gather_bytes;
         loop {
-            let header = self.next_of(idxs, idx).await?;
-            let Self { client, enlisted, .. } = self;
-            let held = &mut enlisted[idx];
-            let message = held.lease.socket.input.split_to(header.len);
-            match header.tag {
-                b'Z' if held.n_skipped_cycles > 0 => held.n_skipped_cycles -= 1,
-                b'Z' => {
-                    held.note_ready(message.last().copied());
-                    return failure.map_or(Ok(count), Err);
-                }
-                _ if held.n_skipped_cycles > 0 && header.tag != b'E' => {}
+            let (tag, message) = self.next_answer_of(idxs, idx).await?;
+            let client = &mut self.client;
+            match tag {
+                b'Z' => return failure.map_or(Ok(count), Err),
                 b'E' => failure = Some(self.shard_failed(idxs, idx, &message).await),
                 b'D' | b'I' => client.output.extend_from_slice(&message),
                 b'T' if description == Description::Send => client.output.extend_from_slice(&message),
@@ -76,7 +69,6 @@ impl Conversation {
                     count = wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0);
                     client.output.extend_from_slice(&message);
                 }
-                b'S' => held.lease.note_parameter(&message[HEADER_LEN..]),
                 _ => {}
             }
             if self.client.output.len() as u64 > max_bytes {
