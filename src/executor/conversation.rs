@@ -246,22 +246,30 @@ impl Conversation {
         self.entry.n_statements.increment();
     }
 
+    /// Takes the fingerprint of one statement, in which its literals are found until the next is taken.
+    pub(super) fn take_fingerprint(&mut self, sql: &str) {
+        fingerprint(sql.as_bytes(), self.plan_settings.has_standard_strings, &mut self.fingerprint);
+    }
+
     /// The template of one statement, from the cache or analysed now.
     pub(super) fn template(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
-        let mut print = std::mem::take(&mut self.fingerprint);
-        fingerprint(sql.as_bytes(), self.plan_settings.has_standard_strings, &mut print);
-        let outcome = self.template_of(sql, &print);
-        self.fingerprint = print;
-        outcome
+        self.take_fingerprint(sql);
+        self.template_of(sql)
     }
 
     /// The template of one statement. A table that the snapshot does not know may be new: the catalog is then read again.
     pub(super) async fn fresh_template(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
-        match self.template(sql) {
+        self.take_fingerprint(sql);
+        self.fresh_template_of(sql).await
+    }
+
+    /// The same for the statement whose fingerprint was taken last.
+    pub(super) async fn fresh_template_of(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
+        match self.template_of(sql) {
             Err(refusal) if refusal.code == RefusalCode::UndefinedTable => {
                 self.refresh_stale_schema().await;
                 self.renew_view();
-                self.template(sql)
+                self.template_of(sql)
             }
             outcome => outcome,
         }
@@ -296,7 +304,8 @@ impl Conversation {
         }
     }
 
-    fn template_of(&self, sql: &str, print: &Fingerprint) -> Result<Arc<CachedTemplate>, Refusal> {
+    fn template_of(&self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
+        let print = &self.fingerprint;
         let cache = &self.database.templates[self.worker_idx % self.database.templates.len()];
         if print.is_complete
             && let Some(cached) = cache.get(sql, print, self.context_hash)

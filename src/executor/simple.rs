@@ -15,8 +15,17 @@ use crate::session::depth::{MAX_CHAIN, is_too_deep};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
-use crate::sql::{Classified, Command, UtilityKind, split_statements};
+use crate::sql::{Classified, Command, UtilityKind, fingerprint_of_only, split_statements};
 use crate::sqlstate::{Report, SqlState};
+
+/// One statement of a simple query.
+#[derive(Debug, Clone, Copy)]
+struct Told<'a> {
+    /// Without the semicolon: what is planned.
+    text: &'a str,
+    /// As it came, or with as many characters before it: what one shard is sent, so that the server's words and positions fit.
+    verbatim: &'a str,
+}
 
 impl Conversation {
     /// Answers one Query message, ReadyForQuery included. The answer is in the client's output or on its way.
@@ -78,17 +87,15 @@ impl Conversation {
         }
         let text = self.planning_text(sql)?;
         let text = &*text;
-        if !sql.contains(&b';') && !sql.trim_ascii().is_empty() {
-            return self.run_one(text, Ready::Relay).await;
+        if let Some(end) = fingerprint_of_only(sql, self.plan_settings.has_standard_strings, &mut self.fingerprint) {
+            return self.run_one(Told { text: &text[..end], verbatim: text }, Ready::Relay).await;
         }
-        let statements = split_statements(sql, self.plan_settings.has_standard_strings);
-        match statements.as_slice() {
+        match split_statements(sql, self.plan_settings.has_standard_strings).as_slice() {
             [] => {
                 wire::bare(&mut self.client.output, b'I');
                 Ok(false)
             }
-            [one] => self.run_one(&text[one.clone()], Ready::Relay).await,
-            several => self.run_several(text, several).await,
+            statements => self.run_several(text, statements).await,
         }
     }
 
@@ -136,14 +143,17 @@ impl Conversation {
     /// Several statements of one string are one implicit transaction. When one shard answers them all, it gets the string.
     async fn run_several(&mut self, text: &str, statements: &[Range<usize>]) -> Result<bool, Failure> {
         if let Some((plan, leftover)) = self.common_route(text, statements)? {
-            return self.run_plan(text, plan, leftover, Ready::Relay).await;
+            return self.run_plan(Told { text, verbatim: text }, plan, leftover, Ready::Relay).await;
         }
         for range in statements {
             // COMMIT and ROLLBACK in the string end a transaction: what follows has one of its own.
             if self.transaction.phase == Phase::Idle {
                 self.transaction.begin(Phase::Implicit, "", &self.settings);
             }
-            self.run_one(&text[range.clone()], Ready::Swallow).await?;
+            let statement = &text[range.clone()];
+            let verbatim = in_place(text, range);
+            self.take_fingerprint(statement);
+            self.run_one(Told { text: statement, verbatim: &verbatim }, Ready::Swallow).await?;
         }
         if self.transaction.phase == Phase::Implicit {
             self.commit().await?;
@@ -179,18 +189,19 @@ impl Conversation {
         Ok(common.map(|plan| (plan, leftover)))
     }
 
-    /// Runs one statement. True if ReadyForQuery is already with the client.
-    async fn run_one(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
-        let cached = match self.fresh_template(sql).await {
+    /// Runs one statement, whose fingerprint was taken last. True if ReadyForQuery is already with the client.
+    async fn run_one(&mut self, told: Told<'_>, ready: Ready) -> Result<bool, Failure> {
+        let sql = told.text;
+        let cached = match self.fresh_template_of(sql).await {
             Ok(cached) => cached,
-            Err(_) if self.transaction.phase == Phase::Failed => return self.refuse_failed(sql, ready).await,
+            Err(_) if self.transaction.phase == Phase::Failed => return self.refuse_failed(told, ready).await,
             Err(refusal) => {
                 let _timer = StatementTimer::start(self.database.counters.clone(), Route::Refused);
-                return Err(self.unparsed(sql, refusal).await);
+                return Err(self.unparsed(told.verbatim, refusal).await);
             }
         };
         if self.transaction.phase == Phase::Failed && !ends_transaction(cached.template.class()) {
-            return self.refuse_failed(sql, ready).await;
+            return self.refuse_failed(told, ready).await;
         }
         self.check_leftover(cached.leftover)?;
         let plan = self.bind(&cached, sql, Params::default())?;
@@ -202,29 +213,29 @@ impl Conversation {
         {
             self.block.cursors.insert(name.clone(), *shard);
         }
-        self.run_plan(sql, plan, cached.leftover, ready).await
+        self.run_plan(told, plan, cached.leftover, ready).await
     }
 
     /// Refuses a statement of a failed transaction: by the server that let it fail, which looks at the syntax first.
-    async fn refuse_failed(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
+    async fn refuse_failed(&mut self, told: Told<'_>, ready: Ready) -> Result<bool, Failure> {
         match self.block.failed_on {
             Some(shard) if self.enlisted.iter().any(|enlisted| enlisted.lease.shard == shard) => {
-                self.forward((shard, Access::Read), sql.as_bytes(), Leftover::Nothing, ready).await
+                self.forward((shard, Access::Read), told.verbatim.as_bytes(), Leftover::Nothing, ready).await
             }
             _ => self.check_not_failed().map(|()| false),
         }
     }
 
-    async fn run_plan(&mut self, sql: &str, plan: Plan, leftover: Leftover, ready: Ready) -> Result<bool, Failure> {
+    async fn run_plan(&mut self, told: Told<'_>, plan: Plan, leftover: Leftover, ready: Ready) -> Result<bool, Failure> {
         let _timer = StatementTimer::start(self.database.counters.clone(), route_label(&plan));
         match plan {
-            Plan::Route { shard, access } => self.forward((shard, access), sql.as_bytes(), leftover, ready).await,
+            Plan::Route { shard, access } => self.forward((shard, access), told.verbatim.as_bytes(), leftover, ready).await,
             Plan::AnyOne { access } => {
                 let shard = self.any_live_shard(access).await?;
-                self.forward((shard, access), sql.as_bytes(), leftover, ready).await
+                self.forward((shard, access), told.verbatim.as_bytes(), leftover, ready).await
             }
-            Plan::Command(command) => self.run_command(&command, sql, ready).await,
-            plan => self.run_many(sql, &plan, &BoundValues::none(), Description::Send).await.map(|()| false),
+            Plan::Command(command) => self.run_command(&command, told.text, ready).await,
+            plan => self.run_many(told.text, &plan, &BoundValues::none(), Description::Send).await.map(|()| false),
         }
     }
 
@@ -271,6 +282,18 @@ impl Conversation {
         }
         outcome
     }
+}
+
+/// Strings up to this length, in bytes, have their statements sent in their place among blanks.
+const MAX_PADDED_LEN: usize = 64 * 1024;
+
+/// A statement of a string, with blanks for what stands before it: positions in errors count from the string's begin.
+fn in_place<'a>(text: &'a str, range: &Range<usize>) -> Cow<'a, str> {
+    let statement = &text[range.clone()];
+    if range.start == 0 || text.len() > MAX_PADDED_LEN {
+        return Cow::Borrowed(statement);
+    }
+    Cow::Owned(" ".repeat(text[..range.start].chars().count()) + statement)
 }
 
 pub(super) fn unreadable() -> Failure {

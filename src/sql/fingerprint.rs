@@ -46,13 +46,36 @@ pub struct Fingerprint {
 
 /// Takes the fingerprint of one statement. `into` is cleared and its buffer used again: no allocation once it has grown.
 pub fn fingerprint(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprint) {
+    take(sql, has_standard_strings, into, AtSemicolon::GoOn);
+}
+
+/// Takes the fingerprint of the only statement of `sql` and tells where it ends: before a semicolon that nothing but white
+/// space and comments follows, or at the text's end. `None` if there may be several statements, or none.
+pub fn fingerprint_of_only(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprint) -> Option<usize> {
+    take(sql, has_standard_strings, into, AtSemicolon::End)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtSemicolon {
+    GoOn,
+    End,
+}
+
+#[inline]
+fn take(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprint, at_semicolon: AtSemicolon) -> Option<usize> {
     into.literals.clear();
     into.is_complete = true;
     let mut shape = Shape::new();
     let mut previous = Token { kind: TokenKind::Punctuation(b';'), start: 0, end: 0 };
-    for token in tokens(sql, has_standard_strings) {
+    let mut tokens = tokens(sql, has_standard_strings);
+    while let Some(token) = tokens.next() {
         let gap = &sql[previous.end..token.start];
         shape.gap(gap);
+        if at_semicolon == AtSemicolon::End && token.is_punctuation(b';') {
+            let is_only = previous.end > 0 && tokens.next().is_none();
+            into.hash = shape.finish();
+            return is_only.then_some(token.start);
+        }
         into.is_complete &= is_shareable(sql, previous, token);
         match literal_kind(sql, token) {
             Some(kind) => {
@@ -65,6 +88,7 @@ pub fn fingerprint(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprin
     }
     shape.gap(&sql[previous.end..]);
     into.hash = shape.finish();
+    (previous.end > 0).then_some(sql.len())
 }
 
 fn literal_kind(sql: &[u8], token: Token) -> Option<LiteralKind> {
@@ -188,6 +212,22 @@ mod tests {
 
     fn is_same(left: &str, right: &str) -> bool {
         taken(left.as_bytes()).hash == taken(right.as_bytes()).hash
+    }
+
+    #[test]
+    fn the_only_statement_of_a_string_ends_at_its_semicolon() {
+        let end = |sql: &str| {
+            let mut print = Fingerprint::default();
+            let end = fingerprint_of_only(sql.as_bytes(), true, &mut print);
+            if let Some(end) = end {
+                assert_eq!(print, taken(&sql.as_bytes()[..end]), "{sql}");
+            }
+            end
+        };
+        assert_eq!(end(" select 1 ; -- done"), Some(10));
+        assert_eq!(end("select ';', 2 /* ; */"), Some(21));
+        assert_eq!(end("select 'open;"), Some(13));
+        assert_eq!((end("select 1; select 2"), end(";select 1"), end(" -- ;"), end("")), (None, None, None, None));
     }
 
     #[test]

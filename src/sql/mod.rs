@@ -10,7 +10,7 @@ mod timestamp;
 mod value;
 
 pub use classify::{Classified, Command, CopyDirection, DeallocateTarget, DiscardTarget, SetScope, UtilityKind, classify};
-pub use fingerprint::{Fingerprint, Literal, LiteralKind, fingerprint};
+pub use fingerprint::{Fingerprint, Literal, LiteralKind, fingerprint, fingerprint_of_only};
 pub use lexer::{StringKind, Token, TokenKind, Tokens, fold_identifier, tokens};
 pub use split::split_statements;
 pub use value::{KeyType, ParamFormat, ValueError, canonical_binary, canonical_literal, canonical_text};
