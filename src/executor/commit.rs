@@ -1,5 +1,7 @@
 //! The end of a transaction, and savepoints: the same words to every enlisted backend.
 
+use std::borrow::Cow;
+
 use super::Conversation;
 use super::enlist::Part;
 use super::failure::Failure;
@@ -10,11 +12,12 @@ use crate::observe::ErrorKind;
 use crate::session::wire::HEADER_LEN;
 use crate::sql::SetScope;
 use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
 
 /// How one backend answered a transaction statement.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// Its command tag.
+    /// Its last command tag.
     Tag(String),
     /// Its ErrorResponse.
     Error(Failure),
@@ -108,29 +111,40 @@ impl Conversation {
     pub(super) async fn tell_all(&mut self, sql: &str) -> Vec<Answer> {
         let timeout = self.database.query.timeout;
         self.timer.set(Deadline::after(std::time::Instant::now(), timeout));
-        let shards: Vec<_> =
-            self.enlisted.iter().filter(|enlisted| enlisted.part != Part::Outside).map(|enlisted| enlisted.lease.shard).collect();
-        let mut written = Vec::new();
-        for &shard in &shards {
-            let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) else { continue };
+        let shards = self.enlisted.iter().filter(|enlisted| enlisted.part != Part::Outside).map(|enlisted| enlisted.lease.shard);
+        let told: Vec<_> = shards.map(|shard| (shard, Cow::Borrowed(sql))).collect();
+        self.tell_each(&told).await
+    }
+
+    /// Sends each of these shards its statement, then reads all answers, in the same order. Lost backends are dropped.
+    pub(super) async fn tell_each(&mut self, told: &[(ShardId, Cow<'_, str>)]) -> Vec<Answer> {
+        let mut unsent = Vec::new();
+        for (shard, sql) in told {
+            let Some(idx) = self.index_of(*shard) else {
+                unsent.push(Some(self.gone()));
+                continue;
+            };
             let connection = self.enlisted[idx].begin_statement();
             connection.write_query(sql.as_bytes());
-            written.push(match connection.socket.flush().await {
-                Ok(()) => Ok(shard),
-                Err(error) => Err(self.abandon(idx, error.into()).await),
+            unsent.push(match connection.socket.flush().await {
+                Ok(()) => None,
+                Err(error) => Some(self.abandon(idx, error.into()).await),
             });
         }
         let mut answers = Vec::new();
-        for written in written {
-            answers.push(match written {
-                Err(failure) => Answer::Lost(failure),
-                Ok(shard) => match self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) {
-                    Some(idx) => self.read_answer(idx).await,
-                    None => Answer::Lost(self.gone()),
-                },
+        for ((shard, _), unsent) in told.iter().zip(unsent) {
+            answers.push(match (unsent, self.index_of(*shard)) {
+                (Some(failure), _) => Answer::Lost(failure),
+                (None, Some(idx)) => self.read_answer(idx).await,
+                (None, None) => Answer::Lost(self.gone()),
             });
         }
         answers
+    }
+
+    /// The place of a shard's backend among those that are held.
+    pub(super) fn index_of(&self, shard: ShardId) -> Option<usize> {
+        self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard)
     }
 
     fn gone(&self) -> Failure {
@@ -162,10 +176,10 @@ impl Conversation {
                         None => Answer::Lost(self.abandon(idx, unexpected).await),
                     };
                 }
-                b'E' if answer.is_none() => answer = Some(Answer::Error(self.shard_error(idx, &message))),
+                b'E' if !matches!(answer, Some(Answer::Error(_))) => answer = Some(Answer::Error(self.shard_error(idx, &message))),
                 b'C' => {
                     let tag = String::from_utf8_lossy(&message[HEADER_LEN..message.len() - 1]).into_owned();
-                    answer = answer.or(Some(Answer::Tag(tag)));
+                    answer = Some(Answer::Tag(tag));
                 }
                 _ => {}
             }

@@ -3,6 +3,7 @@
 //! The first written shard coordinates: the others prepare; its own COMMIT carries a row in `trunkline.commits`, which is
 //! the decision; then the others commit what they prepared. Whoever finds a prepared transaction later looks for that row.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Conversation;
@@ -45,7 +46,7 @@ impl Conversation {
         match self.decide(coordinator, &gid).await {
             Decision::Commit => {}
             Decision::Rollback(failure) => {
-                self.roll_back_prepared(&participants, &gid).await;
+                self.finish_prepared(&participants, "ROLLBACK PREPARED", &gid).await;
                 self.end_readers().await;
                 return Err(failure);
             }
@@ -62,8 +63,7 @@ impl Conversation {
             }
         }
         self.database.counters.n_two_phase_commits.increment();
-        let n_pending = self.commit_prepared(&participants, &gid).await;
-        if n_pending == 0 {
+        if self.finish_prepared(&participants, "COMMIT PREPARED", &gid).await {
             self.forget(coordinator, &gid).await;
         }
         // Shards that were only read end their blocks too; nothing depends on how.
@@ -84,23 +84,24 @@ impl Conversation {
         quote_literal(&format!("{gid}:{}", self.view.topology.shard(shard).name))
     }
 
-    fn index_of(&self, shard: ShardId) -> Option<usize> {
-        self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard)
+    /// The same command on each of these shards, about its prepared transaction, all at once.
+    async fn tell_prepared(&mut self, shards: &[ShardId], command: &str, gid: &str) -> Vec<Answer> {
+        let told: Vec<_> =
+            shards.iter().map(|&shard| (shard, Cow::Owned(format!("{command} {}", self.name_on(shard, gid))))).collect();
+        self.tell_each(&told).await
     }
 
     async fn prepare_all(&mut self, coordinator: ShardId, participants: &[ShardId], gid: &str) -> Result<(), Failure> {
+        let answers = self.tell_prepared(participants, "PREPARE TRANSACTION", gid).await;
         let mut prepared = Vec::new();
-        for &shard in participants {
-            let sql = format!("PREPARE TRANSACTION {}", self.name_on(shard, gid));
-            let answer = match self.index_of(shard) {
-                Some(idx) => self.tell(idx, &sql).await,
-                None => Answer::Tag("ROLLBACK".to_owned()),
-            };
+        let mut first_failure = None;
+        for (&shard, answer) in participants.iter().zip(answers) {
             let failure = match answer {
                 Answer::Tag(tag) if tag == "PREPARE TRANSACTION" => {
                     prepared.push(shard);
                     continue;
                 }
+                // A PREPARE that failed has rolled back.
                 Answer::Tag(_) => super::commit::rolled_back(),
                 Answer::Error(failure) => failure,
                 Answer::Lost(failure) => {
@@ -109,41 +110,30 @@ impl Conversation {
                     failure
                 }
             };
-            self.roll_back_prepared(&prepared, gid).await;
-            for shard in participants.iter().chain([&coordinator]).filter(|shard| !prepared.contains(shard)) {
-                if let Some(idx) = self.index_of(*shard) {
-                    // A backend that does not answer is closed, which rolls back as well.
-                    drop(self.tell(idx, "ROLLBACK").await);
-                }
-            }
-            self.end_readers().await;
-            return Err(failure);
+            first_failure.get_or_insert(failure);
         }
-        Ok(())
+        let Some(failure) = first_failure else { return Ok(()) };
+        if let Some(idx) = self.index_of(coordinator) {
+            // A backend that does not answer is closed, which rolls back as well.
+            drop(self.tell(idx, "ROLLBACK").await);
+        }
+        self.finish_prepared(&prepared, "ROLLBACK PREPARED", gid).await;
+        self.end_readers().await;
+        Err(failure)
     }
 
     /// Writes the decision and commits it together with the coordinator's own rows.
     async fn decide(&mut self, coordinator: ShardId, gid: &str) -> Decision {
         let Some(idx) = self.index_of(coordinator) else { return Decision::Rollback(super::commit::rolled_back()) };
-        let decision = format!("INSERT INTO trunkline.commits (gid) VALUES ({})", quote_literal(gid));
+        // After an error in the first the second is not run, and the transaction has failed.
+        let decision = format!("INSERT INTO trunkline.commits (gid) VALUES ({}); COMMIT", quote_literal(gid));
         match self.tell(idx, &decision).await {
-            Answer::Tag(_) => {}
-            Answer::Error(failure) => {
-                drop(self.tell(idx, "ROLLBACK").await);
-                return Decision::Rollback(failure);
-            }
-            // COMMIT was not sent: with its connection the transaction ends.
-            Answer::Lost(failure) => {
-                if let Some(idx) = self.index_of(coordinator) {
-                    drop(self.tell(idx, "ROLLBACK").await);
-                }
-                return Decision::Rollback(failure);
-            }
-        }
-        match self.tell(idx, "COMMIT").await {
             Answer::Tag(tag) if tag == "COMMIT" => Decision::Commit,
             Answer::Tag(_) => Decision::Rollback(super::commit::rolled_back()),
-            Answer::Error(failure) => Decision::Rollback(failure),
+            Answer::Error(failure) => {
+                drop(self.tell(idx, "ROLLBACK").await);
+                Decision::Rollback(failure)
+            }
             Answer::Lost(failure) => match self.was_decided(coordinator, gid).await {
                 Some(true) => Decision::Commit,
                 Some(false) => Decision::Rollback(failure),
@@ -185,29 +175,19 @@ impl Conversation {
         Failure::statement(report, ErrorKind::Connection)
     }
 
-    async fn roll_back_prepared(&mut self, shards: &[ShardId], gid: &str) {
-        for &shard in shards {
-            self.finish_prepared(shard, "ROLLBACK PREPARED", gid).await;
+    /// Ends prepared transactions, by the client's own backends or, where one is lost, by a control connection. False if one
+    /// is still there.
+    async fn finish_prepared(&mut self, shards: &[ShardId], command: &str, gid: &str) -> bool {
+        let answers = self.tell_prepared(shards, command, gid).await;
+        let mut are_all_ended = true;
+        for (&shard, answer) in shards.iter().zip(answers) {
+            are_all_ended &= matches!(answer, Answer::Tag(_)) || self.finish_by_control(shard, command, gid).await;
         }
+        are_all_ended
     }
 
-    /// Commits what was prepared; the number of shards on which it is still pending.
-    async fn commit_prepared(&mut self, shards: &[ShardId], gid: &str) -> usize {
-        let mut n_pending = 0;
-        for &shard in shards {
-            n_pending += usize::from(!self.finish_prepared(shard, "COMMIT PREPARED", gid).await);
-        }
-        n_pending
-    }
-
-    /// Ends a prepared transaction, by the client's own backend or, when that is lost, by the control connection.
-    async fn finish_prepared(&mut self, shard: ShardId, command: &str, gid: &str) -> bool {
+    async fn finish_by_control(&self, shard: ShardId, command: &str, gid: &str) -> bool {
         let sql = format!("{command} {}", self.name_on(shard, gid));
-        if let Some(idx) = self.index_of(shard)
-            && let Answer::Tag(_) = self.tell(idx, &sql).await
-        {
-            return true;
-        }
         for _ in 0..N_RETRIES {
             if let Ok(client) = self.database.primary_control_client(shard).await {
                 match tokio::time::timeout(CONTROL_TIMEOUT, client.connection().batch_execute(&sql)).await {

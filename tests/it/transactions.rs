@@ -211,3 +211,30 @@ async fn a_commit_that_nobody_answers_for_is_undone_nowhere() {
     other.batch_execute(&format!("COMMIT PREPARED '{gid}'")).await.unwrap();
     assert_eq!(n_users(&cluster).await.iter().sum::<u32>(), 50);
 }
+
+/// Raises at the end of a transaction that has inserted a user named `bad`.
+const DEFERRED_CHECK: &str = "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS \
+     $$BEGIN RAISE EXCEPTION 'too late' USING ERRCODE = '23514'; END$$; \
+     CREATE CONSTRAINT TRIGGER late AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
+     WHEN (NEW.name = 'bad') EXECUTE FUNCTION public.refuse()";
+
+#[tokio::test]
+async fn a_check_that_fails_at_the_end_undoes_every_shard_whichever_has_it() {
+    let (cluster, _proxy, client) = start(3).await;
+    for shard_idx in 0..3 {
+        cluster.direct(shard_idx).await.batch_execute(DEFERRED_CHECK).await.unwrap();
+    }
+    for bad in 0..12 {
+        client.batch_execute("BEGIN").await.unwrap();
+        // Rows of all shards; the first written coordinates, so the fault meets coordinator and participants in turn.
+        for id in 0..12 {
+            let name = if id == bad { "bad" } else { "good" };
+            let insert = format!("INSERT INTO users (user_id, name, email, country) VALUES ({id}, '{name}', 'e', 'us')");
+            client.batch_execute(&insert).await.unwrap();
+        }
+        assert_eq!(failure(&client, "COMMIT").await.0, "23514", "user {bad}");
+        assert_eq!(n_users(&cluster).await, [0, 0, 0], "user {bad}");
+        check_none_prepared(&cluster).await;
+    }
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "0");
+}
