@@ -1,35 +1,21 @@
 //! Opening a connection to a server: startup, authentication, parameters.
 //!
-//! Manual: "Message Flow", start-up. SCRAM and MD5 by postgres-protocol.
+//! Manual: "Message Flow", start-up. SCRAM is in [`super::scram`].
 
 use std::collections::BTreeMap;
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
-use super::{Socket, Stream};
+use super::scram::scram;
+use super::{Credentials, Secret, Socket, Stream};
+use crate::session::md5::Md5Secret;
 use crate::session::wire::{self, BodyReader};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::NodeAddress;
 
 /// Longest message a server may send before it is ready.
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
-
-/// Who logs in, towards a server.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Credentials {
-    pub user: String,
-    pub password: Option<String>,
-}
-
-/// Without the password.
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
-}
 
 /// Why a server connection did not come about.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -45,6 +31,8 @@ pub enum ConnectError {
     Protocol(&'static str),
     #[error("the server asks for a password and none is configured for user \"{0}\"")]
     NoPassword(String),
+    #[error("the server's SCRAM secret of user \"{0}\" is not the one by which the client logged in")]
+    OtherSecret(String),
 }
 
 impl ConnectError {
@@ -53,7 +41,7 @@ impl ConnectError {
         match self {
             Self::Io(_) | Self::Timeout | Self::Protocol(_) => true,
             Self::Server(report) => report.sqlstate.0.starts_with(b"57P"),
-            Self::NoPassword(_) => false,
+            Self::NoPassword(_) | Self::OtherSecret(_) => false,
         }
     }
 }
@@ -113,7 +101,7 @@ fn startup(buffer: &mut BytesMut, dbname: &str, user: &str) {
 }
 
 async fn authenticate(socket: &mut Socket, credentials: &Credentials) -> Result<(), ConnectError> {
-    let password = || credentials.password.as_deref().ok_or_else(|| ConnectError::NoPassword(credentials.user.clone()));
+    let no_password = || ConnectError::NoPassword(credentials.user.clone());
     loop {
         let (tag, body) = next_message(socket).await?;
         match tag {
@@ -125,14 +113,21 @@ async fn authenticate(socket: &mut Socket, credentials: &Credentials) -> Result<
         let mut reader = BodyReader(&body);
         match reader.i32() {
             Some(0) => return Ok(()),
-            Some(3) => password_message(&mut socket.output, password()?.as_bytes()),
+            Some(3) => {
+                let Secret::Password(password) = &credentials.secret else { return Err(no_password()) };
+                password_message(&mut socket.output, password.text().as_bytes());
+            }
             Some(5) => {
                 let salt = reader.bytes(4).and_then(|b| <[u8; 4]>::try_from(b).ok());
                 let salt = salt.ok_or(ConnectError::Protocol("malformed salt"))?;
-                let hash = md5_hash(credentials.user.as_bytes(), password()?.as_bytes(), salt);
-                password_message(&mut socket.output, hash.as_bytes());
+                let secret = match &credentials.secret {
+                    Secret::Password(password) => Md5Secret::of_password(password.text().as_bytes(), &credentials.user),
+                    Secret::Md5(secret) => secret.clone(),
+                    Secret::None | Secret::Scram(_) => return Err(no_password()),
+                };
+                password_message(&mut socket.output, secret.answer(salt).as_bytes());
             }
-            Some(10) => scram(socket, reader, password()?).await?,
+            Some(10) => scram(socket, reader, credentials).await?,
             _ => return Err(ConnectError::Protocol("the server asks for an authentication method that is not supported")),
         }
         socket.flush().await?;
@@ -146,39 +141,7 @@ fn password_message(buffer: &mut BytesMut, secret: &[u8]) {
     });
 }
 
-async fn scram(socket: &mut Socket, mut mechanisms: BodyReader<'_>, password: &str) -> Result<(), ConnectError> {
-    let is_offered = std::iter::from_fn(|| mechanisms.c_string()).any(|name| name == SCRAM_SHA_256.as_bytes());
-    if !is_offered {
-        return Err(ConnectError::Protocol("the server offers no SASL mechanism that is supported"));
-    }
-    let failed = |_| ConnectError::Protocol("SCRAM exchange failed");
-    let mut exchange = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-    wire::message(&mut socket.output, b'p', |b| {
-        b.put_slice(SCRAM_SHA_256.as_bytes());
-        b.put_u8(0);
-        b.put_i32(i32::try_from(exchange.message().len()).unwrap_or(0));
-        b.put_slice(exchange.message());
-    });
-    socket.flush().await?;
-    exchange.update(&sasl_payload(socket, 11).await?).map_err(failed)?;
-    wire::message(&mut socket.output, b'p', |b| b.put_slice(exchange.message()));
-    socket.flush().await?;
-    exchange.finish(&sasl_payload(socket, 12).await?).map_err(failed)
-}
-
-async fn sasl_payload(socket: &mut Socket, expected: i32) -> Result<Bytes, ConnectError> {
-    let (tag, mut body) = next_message(socket).await?;
-    match tag {
-        b'E' => Err(ConnectError::Server(server_report(&body))),
-        b'R' if BodyReader(&body).i32() == Some(expected) => {
-            body.advance(4);
-            Ok(body)
-        }
-        _ => Err(ConnectError::Protocol("unexpected message during SCRAM exchange")),
-    }
-}
-
-async fn next_message(socket: &mut Socket) -> Result<(u8, Bytes), ConnectError> {
+pub(super) async fn next_message(socket: &mut Socket) -> Result<(u8, Bytes), ConnectError> {
     loop {
         if let Some(header) = wire::header(&socket.input).map_err(|_| ConnectError::Protocol("malformed message"))? {
             if header.len > MAX_LOGIN_MESSAGE {

@@ -5,12 +5,17 @@ pub mod catalog;
 mod connect;
 mod connection;
 pub mod control;
+mod credentials;
 mod pool;
+mod scram;
 mod socket;
+mod stretch;
 pub mod watermarks;
 
 pub use cancel::{AnnouncedCancel, CancelHandle, cancel_request};
-pub use connect::{ConnectError, Credentials, server_report};
+pub use connect::{ConnectError, server_report};
 pub use connection::{Connection, ConnectionLost, Preparation};
+pub use credentials::{Credentials, Password, Secret};
 pub use pool::{CheckoutError, Lease, PoolFigures, Pools, UserPools};
 pub use socket::{OUTPUT_HIGH_WATER, Socket, Stream};
+pub use stretch::stretch;

@@ -176,7 +176,9 @@ impl Conversation {
                         None => Answer::Lost(self.abandon(idx, unexpected).await),
                     };
                 }
-                b'E' if !matches!(answer, Some(Answer::Error(_))) => answer = Some(Answer::Error(self.shard_error(idx, &message))),
+                b'E' if !matches!(answer, Some(Answer::Error(_))) => {
+                    answer = Some(Answer::Error(self.shard_error(idx, &message)))
+                }
                 b'C' => {
                     let tag = String::from_utf8_lossy(&message[HEADER_LEN..message.len() - 1]).into_owned();
                     answer = Some(Answer::Tag(tag));

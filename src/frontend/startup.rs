@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use super::auth::{AuthStep, Authenticator, Identity};
 use super::gate::Gate;
 use super::peer::Peer;
-use crate::backend::{Credentials, Socket};
+use crate::backend::{Credentials, Password, Secret, Socket};
 use crate::executor::{Conversation, Failure, SessionUser};
 use crate::observe::{ClientDescription, ClientEntry, ClientState};
 use crate::session::startup::{MAX_STARTUP_LEN, Opening, Startup, opening};
@@ -174,7 +174,8 @@ pub(super) async fn open_session(
         let report = Report::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", startup.database));
         return Err((socket, report.into()));
     };
-    let credentials = Credentials { user: identity.backend_user, password: identity.backend_password };
+    let secret = identity.backend_password.map_or(Secret::None, |text| Secret::Password(Password::new(text)));
+    let credentials = Credentials { user: identity.backend_user, secret };
     let pools = database.pools.of_user(&credentials);
     let user = SessionUser { credentials, pools };
     let mut conversation = Conversation::new(socket, database, user, entry, startup.session_settings());

@@ -1,8 +1,10 @@
 //! What a client's session is: message framing, prepared statements, settings, transaction state. Pure.
 
 pub mod depth;
+pub mod md5;
 pub mod prepared;
 pub mod row_description;
+pub mod scram;
 pub mod settings;
 pub mod startup;
 pub mod transaction;
