@@ -52,6 +52,8 @@ pub(super) enum Target {
 pub(super) struct Portal {
     pub statement: SessionStatement,
     pub target: Target,
+    /// Savepoints at its Bind.
+    pub n_savepoints: usize,
 }
 
 /// What one message asks for, with everything looked up.
@@ -270,7 +272,7 @@ impl Conversation {
             self.statements.insert(Bytes::copy_from_slice(parts.statement), statement.clone());
         }
         let target = self.target(&statement, &parts)?;
-        let bound = Portal { statement, target };
+        let bound = Portal { statement, target, n_savepoints: self.transaction.savepoints.len() };
         let portal = Bytes::copy_from_slice(parts.portal);
         self.portals.insert(portal.clone(), bound.clone())?;
         let tail = body_start + parts.tail_start..body_start + body.len();

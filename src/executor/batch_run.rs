@@ -9,19 +9,14 @@ use bytes::Bytes;
 
 use super::Conversation;
 use super::batch::{Action, Batch, Portal, SessionStatement, Target};
-use super::conversation::route_label;
 use super::failure::Failure;
-use super::fan_out::BoundValues;
-use super::merge::Description;
 use super::relay::{Mark, Ready};
 use crate::backend::Preparation;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Plan};
-use crate::session::row_description::{columns, write_prefix};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
-use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
 /// A statement name that no backend ever has: its Close is answered by CloseComplete.
@@ -106,6 +101,7 @@ impl Conversation {
                 Action::Parse { name, previous, .. } | Action::CloseStatement { name, previous } => {
                     self.statements.restore(name, previous);
                 }
+                Action::Bind { portal, .. } => drop(self.portals.remove(&portal)),
                 Action::Fail { ended: Some(unnamed), .. } => self.statements.restore(Bytes::new(), Some(unnamed)),
                 _ => {}
             }
@@ -142,6 +138,9 @@ impl Conversation {
         let mut is_spread = false;
         let mut has_failure = false;
         for action in actions {
+            if is_portion(action) {
+                return true;
+            }
             has_failure |= matches!(action, Action::Fail { .. });
             let Action::Bind { bound, .. } = action else { continue };
             n_bound += 1;
@@ -174,34 +173,38 @@ impl Conversation {
     ) -> Result<bool, Failure> {
         let home = self.home_shard(actions.as_slice());
         let mut run: Option<Run> = None;
-        for action in actions.by_ref() {
+        while let Some(action) = actions.next() {
             let step = match action {
                 Action::Fail { failure, .. } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
                     return Err(failure);
                 }
-                Action::Bind { portal, bound: Portal { target: Target::Own { .. }, .. }, .. } => {
+                Action::Bind { portal, bound: bound @ Portal { target: Target::Own { .. }, .. }, .. } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
-                    self.portals.renew(&portal);
-                    wire::bare(&mut self.client.output, b'2');
+                    self.bind_own(&portal, &bound, actions.as_slice()).await?;
                     continue;
                 }
-                Action::DescribePortal { portal: Portal { statement, target: Target::Own { plan, values } }, .. } => {
+                step @ Action::Bind { .. } if self.portals.has_progress() => {
+                    self.end_run(run.take(), Ready::Swallow).await?;
+                    if let Action::Bind { portal, .. } = &step {
+                        self.close_own(portal);
+                    }
+                    step
+                }
+                Action::DescribePortal { portal: Portal { statement, target: Target::Own { plan, values }, .. }, .. } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
                     self.describe_own(&statement, &plan, &values).await?;
                     continue;
                 }
-                Action::Execute { name, portal: Portal { statement, target: Target::Own { plan, values } }, max_rows } => {
+                Action::Execute { name, portal: portal @ Portal { target: Target::Own { .. }, .. }, max_rows } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
-                    if !self.portals.finish(&name) {
-                        self.run_again(&name, &plan)?;
-                        continue;
-                    }
-                    self.execute_own(&statement, &plan, &values, max_rows).await?;
+                    self.execute_own(&name, &portal, max_rows).await?;
+                    self.unbound = None;
                     continue;
                 }
-                Action::ClosePortal { portal: Some(Portal { target: Target::Own { .. }, .. }) | None, .. } => {
+                Action::ClosePortal { name, portal: Some(Portal { target: Target::Own { .. }, .. }) | None } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
+                    self.close_own(&name);
                     wire::bare(&mut self.client.output, b'3');
                     continue;
                 }
@@ -430,71 +433,15 @@ impl Conversation {
             self.skipped.push((named.name, named.previous.filter(|_| !has_ended)));
         }
     }
+}
 
-    /// Executes a portal of the proxy's own that has run: a SELECT has no more rows, anything else is refused.
-    fn run_again(&mut self, name: &[u8], plan: &Plan) -> Result<(), Failure> {
-        if matches!(plan, Plan::Merge(_) | Plan::Combine(_)) {
-            wire::command_complete(&mut self.client.output, b"SELECT 0");
-            return Ok(());
+/// Whether rows of several shards are asked for in portions: their portals need a transaction to live in.
+fn is_portion(action: &Action) -> bool {
+    match action {
+        Action::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, max_rows, .. } => {
+            *max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_))
         }
-        let message = format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name));
-        Err(Failure::client(Report::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)))
-    }
-
-    async fn describe_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<(), Failure> {
-        let shard = match plan {
-            Plan::Merge(plan) => plan.shards.iter().next(),
-            Plan::Combine(plan) => plan.shards.iter().next(),
-            Plan::Everywhere { shards } => shards.iter().next(),
-            _ => None,
-        };
-        let body = match shard {
-            Some(shard) => {
-                let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
-                self.describe(shard, &sql, &statement.prepared.param_types).await?.row_description
-            }
-            None => None,
-        };
-        match body {
-            Some(body) => {
-                let n_columns = columns(&body).map_or(0, |columns| columns.len());
-                write_prefix(&mut self.client.output, &body, n_columns, &values.result_formats);
-            }
-            None => wire::bare(&mut self.client.output, b'n'),
-        }
-        if self.transaction.phase == Phase::Idle {
-            self.release();
-        }
-        Ok(())
-    }
-
-    async fn execute_own(
-        &mut self,
-        statement: &SessionStatement,
-        plan: &Plan,
-        values: &BoundValues,
-        max_rows: i32,
-    ) -> Result<(), Failure> {
-        let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
-        let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
-        let sql = sql.trim_end().trim_end_matches(';');
-        if let Plan::Command(command) = plan {
-            return self.run_command(command, sql, Ready::Swallow).await.map(drop);
-        }
-        if max_rows > 0 && matches!(plan, Plan::Merge(_) | Plan::Combine(_)) {
-            return Err(Failure::refused(
-                "TL097",
-                "a row limit in Execute across shards is not supported",
-                "Fetch all rows at once (no fetch size), use LIMIT, or bind the statement to one shard by key.",
-            ));
-        }
-        let mut values = values.clone();
-        if values.has_values() {
-            // A text that was rewritten may have lost a parameter's only use: types are given with it.
-            let shard = statement.cached.template.describe_shard().unwrap_or_else(|| first_shard(plan));
-            values.param_types = self.describe(shard, sql, &statement.prepared.param_types).await?.param_types;
-        }
-        self.run_many(sql, plan, &values, Description::Omit).await
+        _ => false,
     }
 }
 
@@ -513,17 +460,4 @@ impl Run {
     fn note_name(&mut self, name: Bytes, previous: Option<SessionStatement>) {
         self.named.push(Named { mark_idx: self.n_marks, name, previous, is_next: !self.has_unmarked });
     }
-}
-
-fn first_shard(plan: &Plan) -> ShardId {
-    let shards = match plan {
-        Plan::Merge(plan) => plan.shards,
-        Plan::Combine(plan) => plan.shards,
-        Plan::Everywhere { shards } => *shards,
-        Plan::Insert(plan) => plan.statements.iter().map(|statement| statement.shard).collect(),
-        Plan::CopyIn(plan) => plan.shards,
-        Plan::Route { shard, .. } => return *shard,
-        Plan::AnyOne { .. } | Plan::Command(_) => return ShardId(0),
-    };
-    shards.iter().next().unwrap_or(ShardId(0))
 }

@@ -82,6 +82,15 @@ impl PartialRows {
     }
 }
 
+/// The last part of a combine plan, with the partial rows of the shards as its parameters.
+pub(super) struct FinalPart {
+    pub engine: ShardId,
+    pub sql: String,
+    pub bound: BoundValues,
+    /// What a single server would say of the client's statement.
+    pub description: Option<Bytes>,
+}
+
 impl Conversation {
     /// Runs a combine plan and writes its rows and CommandComplete. `sql` is the client's text: its description on a shard is
     /// the one that the client sees.
@@ -92,25 +101,13 @@ impl Conversation {
         values: &BoundValues,
         description: Description,
     ) -> Result<(), Failure> {
-        let Some(first) = plan.shards.iter().next() else { return Ok(()) };
-        let original = self.describe(first, sql, &values.param_types).await?;
-        let partial = self.describe(first, &plan.text, &values.param_types).await?;
-        let body = partial.row_description.unwrap_or_else(no_columns);
-        let types: Vec<TypeOid> = columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect();
-        let final_sql = plan.final_sql(&types, &self.view.schema)?;
-        let rows = self.read_partial_rows(plan, values, &types).await?;
-        if !self.transaction.is_open() {
-            // The engine's connection must not wait for those of the shards.
-            self.release();
-        }
+        let FinalPart { engine, sql, bound, description: body } = self.combine_partial(sql, plan, values).await?;
         if description == Description::Send {
-            let body = original.row_description.unwrap_or_else(no_columns);
+            let body = body.unwrap_or_else(no_columns);
             let n_columns = columns(&body).map_or(0, |columns| columns.len());
             write_prefix(&mut self.client.output, &body, n_columns, &values.result_formats);
         }
-        let engine = self.engine();
-        let bound = BoundValues { param_types: Vec::new(), encoded: rows.bound(), result_formats: values.result_formats.clone() };
-        let idxs = self.fan_out(&[(engine, &final_sql)], Access::Read, &bound, &values.result_formats).await?;
+        let idxs = self.fan_out(&[(engine, &sql)], Access::Read, &bound, &values.result_formats).await?;
         let all = MergePlan {
             shards: ShardSet::only(engine),
             text: String::new(),
@@ -122,6 +119,28 @@ impl Conversation {
         let n_emitted = self.concatenate(&idxs, &all, Description::Omit).await?;
         wire::command_complete(&mut self.client.output, format!("SELECT {n_emitted}").as_bytes());
         Ok(())
+    }
+
+    /// Reads the partial rows of the shards and makes the final SELECT over them.
+    pub(super) async fn combine_partial(
+        &mut self,
+        sql: &str,
+        plan: &CombinePlan,
+        values: &BoundValues,
+    ) -> Result<FinalPart, Failure> {
+        let Some(first) = plan.shards.iter().next() else { return Err(malformed("a plan without shards")) };
+        let original = self.describe(first, sql, &values.param_types).await?;
+        let partial = self.describe(first, &plan.text, &values.param_types).await?;
+        let body = partial.row_description.unwrap_or_else(no_columns);
+        let types: Vec<TypeOid> = columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect();
+        let final_sql = plan.final_sql(&types, &self.view.schema)?;
+        let rows = self.read_partial_rows(plan, values, &types).await?;
+        if !self.transaction.is_open() {
+            // The engine's connection must not wait for those of the shards.
+            self.release();
+        }
+        let bound = BoundValues { param_types: Vec::new(), encoded: rows.bound(), result_formats: values.result_formats.clone() };
+        Ok(FinalPart { engine: self.engine(), sql: final_sql, bound, description: original.row_description })
     }
 
     /// A shard that the transaction holds already, so that nobody waits while holding; else the configured engine.

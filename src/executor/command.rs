@@ -227,6 +227,7 @@ impl Conversation {
                 }
                 self.tell_transaction(sql).await?;
                 self.transaction.rollback_to(name, &mut self.settings);
+                self.portals.roll_back_to(self.transaction.savepoints.len().saturating_sub(1));
                 self.block.failed_on = None;
                 self.derive_plan_settings();
                 self.tell_parameters();
@@ -236,6 +237,7 @@ impl Conversation {
                 self.check_savepoint(name)?;
                 self.tell_transaction(sql).await?;
                 self.transaction.release(name);
+                self.portals.release_to(self.transaction.savepoints.len());
                 self.complete("RELEASE");
             }
             _ => {}

@@ -11,6 +11,7 @@ use twox_hash::XxHash3_64;
 use super::batch::SessionStatement;
 use super::database::now_micros;
 use super::enlist::Enlisted;
+use super::own::Unbound;
 use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
 use super::timer::Timer;
@@ -81,6 +82,7 @@ pub struct Conversation {
     pub(super) is_sync_spent: bool,
     pub(super) statements: Statements,
     pub(super) portals: Portals,
+    pub(super) unbound: Option<Unbound>,
     /// Names whose Parse or Close was skipped after an error, with what they stand for.
     pub(super) skipped: Vec<(Bytes, Option<SessionStatement>)>,
     pub(super) timer: Timer,
@@ -122,6 +124,7 @@ impl Conversation {
             is_sync_spent: false,
             statements: Statements::default(),
             portals: Portals::default(),
+            unbound: None,
             skipped: Vec::new(),
             timer: Timer::new(),
             fingerprint: Fingerprint::default(),
@@ -389,6 +392,10 @@ impl Conversation {
     /// # Errors
     /// What ends the session.
     pub(super) async fn fail(&mut self, failure: Failure) -> Result<(), Failure> {
+        let failure = match self.unbound.take() {
+            Some(unbound) => self.fail_bind(&unbound, failure),
+            None => failure,
+        };
         match failure {
             Failure::Statement { report, kind } => {
                 self.database.counters.count_error(kind);

@@ -79,11 +79,17 @@ impl Conversation {
             wire::describe_or_close(output, b'D', b'P', b"");
             wire::execute(output, b"", 0);
             wire::bare(output, b'S');
-            if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {
-                return Err(self.end_fan_out(&idxs, idx, error).await);
-            }
+            self.send_of(&idxs, idx).await?;
         }
         Ok(idxs)
+    }
+
+    /// Sends what was written to backend `idx`.
+    pub(super) async fn send_of(&mut self, idxs: &[usize], idx: usize) -> Result<(), Failure> {
+        match self.timer.send(&mut self.enlisted[idx].lease).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.end_fan_out(idxs, idx, error).await),
+        }
     }
 
     /// Waits until a whole message of backend `idx` is there, while the others' buffers fill up to their limit.
@@ -106,6 +112,9 @@ impl Conversation {
         loop {
             let header = self.next_of(idxs, idx).await?;
             if let Some(message) = self.enlisted[idx].take_answer(header) {
+                if header.tag == b'2' {
+                    self.unbound = None;
+                }
                 return Ok((header.tag, message));
             }
         }

@@ -163,6 +163,9 @@ impl Conversation {
                 held.lease.socket.input.advance(header.len);
                 continue;
             }
+            if header.tag == b'2' {
+                self.unbound = None;
+            }
             if let Some(message) = held.take_answer(header).filter(|_| header.tag == b'E') {
                 return Err(self.shard_failed(idxs, idx, &message).await);
             }
@@ -186,7 +189,7 @@ impl Window {
 }
 
 /// The merge's keys, once the types of the hidden columns are known.
-fn merge_spec(plan: &MergePlan, described: &Described, has_stored_text: bool) -> Result<MergeSpec, Failure> {
+pub(super) fn merge_spec(plan: &MergePlan, described: &Described, has_stored_text: bool) -> Result<MergeSpec, Failure> {
     let body = described.row_description.clone().unwrap_or_else(no_columns);
     let columns = columns(&body).ok_or_else(|| malformed("a shard sent a malformed row description"))?;
     let n_visible = columns.len().saturating_sub(plan.n_hidden);

@@ -20,6 +20,8 @@ mod fan_out;
 mod forward;
 mod greeting;
 mod merge;
+mod own;
+mod portal;
 mod relay;
 mod settings;
 mod simple;

@@ -57,6 +57,7 @@ impl Conversation {
     fn forget_unnamed(&mut self) {
         self.statements.remove(b"");
         self.portals.remove(b"");
+        self.close_own(b"");
     }
 
     /// Answers a FunctionCall.

@@ -1,11 +1,12 @@
 //! What a client has named: its prepared statements and its portals, within limits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
 use super::batch::{Portal, SessionStatement, Target};
 use super::failure::Failure;
+use super::own::Progress;
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -94,8 +95,9 @@ pub(super) struct Portals {
     n_bytes: usize,
     /// Where those are that any shard could take.
     shards: HashMap<Bytes, ShardId>,
-    /// Those of the proxy's own that have run to their end.
-    done: HashSet<Bytes>,
+    /// How far those of the proxy's own have run.
+    pub(super) progress: HashMap<Bytes, Progress>,
+    n_opened: u64,
 }
 
 impl Portals {
@@ -126,7 +128,7 @@ impl Portals {
     }
 
     pub(super) fn clear(&mut self) {
-        if !self.by_name.is_empty() || !self.done.is_empty() || !self.shards.is_empty() {
+        if !self.by_name.is_empty() || !self.progress.is_empty() || !self.shards.is_empty() {
             *self = Self::default();
         }
     }
@@ -140,14 +142,37 @@ impl Portals {
         self.shards.get(name).copied()
     }
 
-    /// A portal of the proxy's own was bound anew.
-    pub(super) fn renew(&mut self, name: &[u8]) {
-        self.done.remove(name);
+    /// Whether a portal of the proxy's own has run, or has begun to.
+    pub(super) fn has_progress(&self) -> bool {
+        !self.progress.is_empty()
     }
 
-    /// Marks a portal of the proxy's own as run; false if it was already.
-    pub(super) fn finish(&mut self, name: &Bytes) -> bool {
-        self.done.insert(name.clone())
+    /// Forgets how far a portal of the proxy's own has run.
+    pub(super) fn take_progress(&mut self, name: &[u8]) -> Option<Progress> {
+        if self.progress.is_empty() { None } else { self.progress.remove(name) }
+    }
+
+    /// A name for a portal on the shards, not used before in this transaction.
+    pub(super) fn next_server_name(&mut self) -> String {
+        self.n_opened += 1;
+        format!("trunkline portal {}", self.n_opened)
+    }
+
+    /// Forgets portals that were bound after this many savepoints: they go with a ROLLBACK TO the one before.
+    pub(super) fn roll_back_to(&mut self, n_savepoints: usize) {
+        let names: Vec<Bytes> =
+            self.by_name.iter().filter(|(_, portal)| portal.n_savepoints > n_savepoints).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.remove(&name);
+            self.progress.remove(&name);
+        }
+    }
+
+    /// Savepoints beyond this many are released: what was bound after them belongs to the level before.
+    pub(super) fn release_to(&mut self, n_savepoints: usize) {
+        for portal in self.by_name.values_mut() {
+            portal.n_savepoints = portal.n_savepoints.min(n_savepoints);
+        }
     }
 }
 

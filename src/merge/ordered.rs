@@ -85,6 +85,11 @@ impl OrderedMerge {
         }
     }
 
+    /// Whether rows are sorted: the next of each stream must then be known before any is given.
+    pub fn is_sorted(&self) -> bool {
+        !self.spec.keys.is_empty()
+    }
+
     /// Says what to do next. Asks for the same stream again until it is supplied or ended.
     pub fn step(&mut self) -> Step {
         while self.n_to_emit != Some(0) {

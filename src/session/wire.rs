@@ -271,6 +271,32 @@ pub fn report_with_context(buffer: &mut BytesMut, tag: u8, error_body: &[u8], co
     });
 }
 
+/// Copies an ErrorResponse's body whose context is about the portal of a Bind, with the portal called `name` there.
+pub fn report_with_portal(buffer: &mut BytesMut, error_body: &[u8], name: &str) {
+    message(buffer, b'E', |b| {
+        let mut reader = BodyReader(error_body);
+        while let Some(code) = reader.u8().filter(|&code| code != 0) {
+            let Some(value) = reader.c_string() else { break };
+            b.put_u8(code);
+            let text = String::from_utf8_lossy(value);
+            match text
+                .strip_prefix("unnamed portal")
+                .or_else(|| text.strip_prefix("portal \"")?.split_once('"').map(|(_, rest)| rest))
+            {
+                Some(rest) if code == b'W' => c_string(b, format!("{name}{rest}").as_bytes()),
+                _ => c_string(b, value),
+            }
+        }
+        b.put_u8(0);
+    });
+}
+
+/// A command tag with another count at its end.
+pub fn with_count(tag: &[u8], count: u64) -> Vec<u8> {
+    let words = tag.iter().rposition(|&byte| byte == b' ').map_or(tag, |at| &tag[..at]);
+    [words, format!(" {count}").as_bytes()].concat()
+}
+
 /// The count at the end of a command tag: 3 of `INSERT 0 3`, of `SELECT 3` and of `COPY 3`.
 pub fn tag_count(tag: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(tag).ok()?.trim_end_matches('\0');
@@ -319,7 +345,20 @@ mod tests {
     }
 
     #[test]
+    fn the_context_of_a_bind_names_the_clients_portal() {
+        let context = |of: &str, name: &str| {
+            let mut buffer = BytesMut::new();
+            let body = format!("SERROR\0W{of} parameter $1 = '...'\nshard \"a\"\0\0");
+            report_with_portal(&mut buffer, body.as_bytes(), name);
+            String::from_utf8(report_field(&buffer[HEADER_LEN..], b'W').unwrap().to_vec()).unwrap()
+        };
+        assert_eq!(context("unnamed portal", "portal \"p\""), "portal \"p\" parameter $1 = '...'\nshard \"a\"");
+        assert_eq!(context("portal \"x\"", "unnamed portal"), "unnamed portal parameter $1 = '...'\nshard \"a\"");
+    }
+
+    #[test]
     fn counts_stand_at_the_end_of_a_tag() {
+        assert_eq!(with_count(b"INSERT 0 3", 12), b"INSERT 0 12");
         assert_eq!((tag_count(b"INSERT 0 3"), tag_count(b"COPY 12"), tag_count(b"BEGIN")), (Some(3), Some(12), None));
     }
 }

@@ -346,6 +346,7 @@ async fn conversations_are_those_of_postgres() {
     for text in [
         include_str!("../conversations/simple.txt"),
         include_str!("../conversations/extended.txt"),
+        include_str!("../conversations/portals.txt"),
         include_str!("../conversations/copy.txt"),
         include_str!("../conversations/faults.txt"),
     ] {

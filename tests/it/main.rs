@@ -12,6 +12,7 @@ mod faults;
 mod harness;
 mod leaks;
 mod merged;
+mod portals;
 mod postgres;
 mod protocol;
 mod routing;

@@ -105,6 +105,13 @@ impl Proxy {
         kill_process(pid, signal).unwrap();
     }
 
+    /// The most memory that it has had so far, in kB.
+    pub(crate) fn peak_memory_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// SIGTERM, and how it ended.
     pub(crate) async fn stop(mut self) -> ExitStatus {
         self.signal(Signal::TERM);

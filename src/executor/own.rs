@@ -1,0 +1,248 @@
+//! Portals of the proxy's own: bound, described, executed whole or in portions, closed.
+
+use bytes::{Bytes, BytesMut};
+
+use super::Conversation;
+use super::batch::{Action, Portal, SessionStatement, Target};
+use super::conversation::route_label;
+use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::merge::Description;
+use super::portal::OpenPortal;
+use super::relay::Ready;
+use crate::observe::StatementTimer;
+use crate::plan::Plan;
+use crate::session::row_description::{columns, write_prefix};
+use crate::session::transaction::Phase;
+use crate::session::wire;
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
+
+/// How far a portal of the proxy's own has run.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Shards have portals of their own for it, with rows left perhaps.
+    Open(Box<OpenPortal>),
+    /// Its statement has run, as a write does whatever the row limit is; these messages are left to be given.
+    Kept(BytesMut),
+    Done,
+}
+
+/// A BindComplete in the client's output that no shard has confirmed yet.
+#[derive(Debug)]
+pub(super) struct Unbound {
+    /// Where it stands, or will.
+    pub at: usize,
+    pub portal: Bytes,
+}
+
+impl Conversation {
+    /// Makes of a failure that came before a shard has bound the portal the one of its Bind: the client sees no BindComplete, and
+    /// a context that names its own portal.
+    pub(super) fn fail_bind(&mut self, unbound: &Unbound, failure: Failure) -> Failure {
+        self.client.output.truncate(unbound.at);
+        match failure {
+            Failure::Shard(message) => {
+                let portal = String::from_utf8_lossy(&unbound.portal);
+                let name = if portal.is_empty() { "unnamed portal".to_owned() } else { format!("portal \"{portal}\"") };
+                let mut renamed = BytesMut::with_capacity(message.len());
+                wire::report_with_portal(&mut renamed, message.get(wire::HEADER_LEN..).unwrap_or_default(), &name);
+                Failure::Shard(renamed)
+            }
+            failure => failure,
+        }
+    }
+
+    /// Answers the Bind of a portal of the proxy's own. Where the next action does not run it at once, the shards are asked now:
+    /// they look at the values, and the portal sees the rows of this moment.
+    pub(super) async fn bind_own(&mut self, name: &Bytes, portal: &Portal, next: &[Action]) -> Result<(), Failure> {
+        self.close_own(name);
+        let Target::Own { plan, values } = &portal.target else { return Ok(()) };
+        let is_read = matches!(**plan, Plan::Merge(_) | Plan::Combine(_));
+        let is_opened = is_read && !is_run_next(name, next);
+        if is_opened || (is_run_next(name, next) && !matches!(**plan, Plan::Command(_) | Plan::CopyIn(_))) {
+            self.unbound = Some(Unbound { at: self.client.output.len(), portal: name.clone() });
+        }
+        if is_opened {
+            let open = self.open_own(&portal.statement, plan, values).await?;
+            self.portals.progress.insert(name.clone(), Progress::Open(Box::new(open)));
+            self.unbound = None;
+        }
+        wire::bare(&mut self.client.output, b'2');
+        Ok(())
+    }
+
+    /// Executes a portal of the proxy's own, from where it stands.
+    pub(super) async fn execute_own(&mut self, name: &Bytes, portal: &Portal, max_rows: i32) -> Result<(), Failure> {
+        let Target::Own { plan, values } = &portal.target else { return Ok(()) };
+        let max_rows = u64::try_from(max_rows).unwrap_or(0);
+        match self.portals.progress.insert(name.clone(), Progress::Done) {
+            Some(Progress::Done) => self.run_again(name, plan),
+            Some(Progress::Open(open)) => self.run_portion(name, open, max_rows).await,
+            Some(Progress::Kept(kept)) => {
+                self.give_kept(name, kept, max_rows);
+                Ok(())
+            }
+            None if max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_)) => {
+                let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
+                let open = self.open_own(&portal.statement, plan, values).await?;
+                self.run_portion(name, Box::new(open), max_rows).await
+            }
+            None => {
+                let mark = self.client.output.len();
+                self.run_whole(&portal.statement, plan, values).await?;
+                if matches!(**plan, Plan::Everywhere { .. }) && self.client.output.get(mark) == Some(&b'D') {
+                    let answer = self.client.output.split_off(mark);
+                    self.give_kept(name, answer, max_rows);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives up what the shards hold for a portal: with the next statement that they get.
+    pub(super) fn close_own(&mut self, name: &[u8]) {
+        if let Some(Progress::Open(open)) = self.portals.take_progress(name) {
+            self.close_portal(&open);
+        }
+    }
+
+    async fn run_portion(&mut self, name: &Bytes, mut open: Box<OpenPortal>, max_rows: u64) -> Result<(), Failure> {
+        let n_rows = self.fetch_portion(&mut open, max_rows).await?;
+        if max_rows > 0 && n_rows == max_rows {
+            wire::bare(&mut self.client.output, b's');
+            self.portals.progress.insert(name.clone(), Progress::Open(open));
+            return Ok(());
+        }
+        wire::command_complete(&mut self.client.output, format!("SELECT {n_rows}").as_bytes());
+        self.close_portal(&open);
+        Ok(())
+    }
+
+    /// Gives so many rows of an answer that is there already, and keeps the rest. Of an answer in portions each tag counts the
+    /// rows that came with it.
+    fn give_kept(&mut self, name: &Bytes, mut answer: BytesMut, max_rows: u64) {
+        let (mut n_rows, mut end) = (0, 0);
+        let mut tag = None;
+        while let Ok(Some(header)) = wire::header(&answer[end..]) {
+            if max_rows > 0 && n_rows == max_rows && matches!(header.tag, b'D' | b'C') {
+                break;
+            }
+            n_rows += u64::from(header.tag == b'D');
+            if header.tag == b'C' {
+                tag = Some(end..end + header.len);
+            }
+            end += header.len;
+        }
+        let rest = answer.split_off(end.min(answer.len()));
+        let Some(tag) = tag else {
+            self.client.output.extend_from_slice(&answer);
+            wire::bare(&mut self.client.output, b's');
+            self.portals.progress.insert(name.clone(), Progress::Kept(rest));
+            return;
+        };
+        let words = answer[tag.start + wire::HEADER_LEN..tag.end - 1].to_vec();
+        self.client.output.extend_from_slice(&answer[..tag.start]);
+        wire::command_complete(&mut self.client.output, &wire::with_count(&words, n_rows));
+        self.client.output.extend_from_slice(&answer[tag.end..]);
+        // What returned rows may be run again, for none.
+        let mut again = BytesMut::new();
+        wire::command_complete(&mut again, &words);
+        self.portals.progress.insert(name.clone(), Progress::Kept(again));
+    }
+
+    /// Executes a portal of the proxy's own that has run: a SELECT has no more rows, anything else is refused.
+    fn run_again(&mut self, name: &[u8], plan: &Plan) -> Result<(), Failure> {
+        if matches!(plan, Plan::Merge(_) | Plan::Combine(_)) {
+            wire::command_complete(&mut self.client.output, b"SELECT 0");
+            return Ok(());
+        }
+        let message = format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name));
+        Err(Failure::client(Report::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)))
+    }
+
+    pub(super) async fn describe_own(
+        &mut self,
+        statement: &SessionStatement,
+        plan: &Plan,
+        values: &BoundValues,
+    ) -> Result<(), Failure> {
+        let shard = match plan {
+            Plan::Merge(plan) => plan.shards.iter().next(),
+            Plan::Combine(plan) => plan.shards.iter().next(),
+            Plan::Everywhere { shards } => shards.iter().next(),
+            _ => None,
+        };
+        let body = match shard {
+            Some(shard) => {
+                let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
+                self.describe(shard, &sql, &statement.prepared.param_types).await?.row_description
+            }
+            None => None,
+        };
+        match body {
+            Some(body) => {
+                let n_columns = columns(&body).map_or(0, |columns| columns.len());
+                write_prefix(&mut self.client.output, &body, n_columns, &values.result_formats);
+            }
+            None => wire::bare(&mut self.client.output, b'n'),
+        }
+        if self.transaction.phase == Phase::Idle {
+            self.release();
+        }
+        Ok(())
+    }
+
+    async fn run_whole(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<(), Failure> {
+        let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
+        let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
+        let sql = sql.trim_end().trim_end_matches(';');
+        if let Plan::Command(command) = plan {
+            return self.run_command(command, sql, Ready::Swallow).await.map(drop);
+        }
+        let values = self.typed_values(statement, plan, values).await?;
+        self.run_many(sql, plan, &values, Description::Omit).await
+    }
+
+    async fn open_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<OpenPortal, Failure> {
+        let values = self.typed_values(statement, plan, values).await?;
+        let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
+        self.open_portal(sql.trim_end().trim_end_matches(';'), plan, &values).await
+    }
+
+    /// The values with the types of all parameters: a text that was rewritten may have lost a parameter's only use.
+    async fn typed_values(
+        &mut self,
+        statement: &SessionStatement,
+        plan: &Plan,
+        values: &BoundValues,
+    ) -> Result<BoundValues, Failure> {
+        let mut values = values.clone();
+        if values.has_values() {
+            let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
+            let sql = sql.trim_end().trim_end_matches(';');
+            let shard = statement.cached.template.describe_shard().unwrap_or_else(|| first_shard(plan));
+            values.param_types = self.describe(shard, sql, &statement.prepared.param_types).await?.param_types;
+        }
+        Ok(values)
+    }
+}
+
+/// Whether what comes next, but for a Describe, runs this portal.
+fn is_run_next(name: &Bytes, next: &[Action]) -> bool {
+    let is_description = |action: &&Action| matches!(action, Action::DescribePortal { name: other, .. } if other == name);
+    matches!(next.iter().find(|action| !is_description(action)), Some(Action::Execute { name: other, .. }) if other == name)
+}
+
+pub(super) fn first_shard(plan: &Plan) -> ShardId {
+    let shards = match plan {
+        Plan::Merge(plan) => plan.shards,
+        Plan::Combine(plan) => plan.shards,
+        Plan::Everywhere { shards } => *shards,
+        Plan::Insert(plan) => plan.statements.iter().map(|statement| statement.shard).collect(),
+        Plan::CopyIn(plan) => plan.shards,
+        Plan::Route { shard, .. } => return *shard,
+        Plan::AnyOne { .. } | Plan::Command(_) => return ShardId(0),
+    };
+    shards.iter().next().unwrap_or(ShardId(0))
+}

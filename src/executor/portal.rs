@@ -1,0 +1,278 @@
+//! A portal over several shards: each has a portal of its own and gives its rows in chunks, so that between two messages of
+//! the client every backend is at rest and may run other statements of the transaction.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::{Buf, BufMut, Bytes};
+
+use super::Conversation;
+use super::describe::no_columns;
+use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::merge::{malformed, merge_spec};
+use crate::deadline::Deadline;
+use crate::merge::{MergeSpec, OrderedMerge, Step};
+use crate::observe::ErrorKind;
+use crate::plan::{Access, Plan};
+use crate::session::row_description::{columns, format_of};
+use crate::session::wire::{self, HEADER_LEN};
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
+
+/// Rows of a shard's first chunk, and most of any.
+const FIRST_CHUNK: u64 = 64;
+const MAX_CHUNK: u64 = 1024;
+
+/// Bytes that a chunk is meant to have, by the rows seen so far.
+const CHUNK_BYTES: u64 = 128 * 1024;
+
+/// An open portal. It holds what is left of each shard's last chunk.
+#[derive(Debug)]
+pub(super) struct OpenPortal {
+    /// The portal's name on the shards.
+    server_name: String,
+    merge: OrderedMerge,
+    sources: Vec<Source>,
+}
+
+/// One shard's rows.
+#[derive(Debug)]
+struct Source {
+    shard: ShardId,
+    /// Read when the chunk was to be finished, and not yet given.
+    rows: VecDeque<Bytes>,
+    /// A chunk is on its way.
+    is_running: bool,
+    /// The shard's portal has no more rows.
+    is_done: bool,
+    n_rows: u64,
+    n_bytes: u64,
+}
+
+impl Source {
+    /// Rows to ask for, of which `n_wanted` are needed at most.
+    fn chunk(&self, n_wanted: Option<u64>) -> u64 {
+        let fitting = match self.n_rows {
+            0 => FIRST_CHUNK,
+            n_rows => (CHUNK_BYTES / (self.n_bytes / n_rows).max(1)).clamp(1, MAX_CHUNK),
+        };
+        n_wanted.map_or(fitting, |n_wanted| n_wanted.clamp(1, fitting))
+    }
+
+    fn note(&mut self, row: &Bytes) {
+        self.n_rows += 1;
+        self.n_bytes += row.len() as u64;
+    }
+}
+
+impl Conversation {
+    /// Opens a portal for the rows of a merge or combine plan on each shard that has a part in it. `sql` is the client's text.
+    ///
+    /// # Errors
+    /// A shard's for the text or the values.
+    pub(super) async fn open_portal(&mut self, sql: &str, plan: &Plan, values: &BoundValues) -> Result<OpenPortal, Failure> {
+        match plan {
+            Plan::Merge(plan) => {
+                let Some(first) = plan.shards.iter().next() else { return Err(no_rows()) };
+                let described = self.describe(first, &plan.text, &values.param_types).await?;
+                let spec = merge_spec(plan, &described, self.has_stored_text())?;
+                let mut formats: Vec<i16> = (0..spec.n_visible).map(|idx| format_of(&values.result_formats, idx)).collect();
+                formats.extend(std::iter::repeat_n(1, plan.n_hidden));
+                let shards: Vec<ShardId> = plan.shards.iter().collect();
+                self.open_on(&shards, &plan.text, (values, &formats), spec).await
+            }
+            Plan::Combine(plan) => {
+                let final_part = self.combine_partial(sql, plan, values).await?;
+                let body = final_part.description.unwrap_or_else(no_columns);
+                let n_visible = columns(&body).map_or(0, |columns| columns.len());
+                let spec = MergeSpec { n_streams: 1, n_visible, n_hidden: 0, keys: Vec::new(), limit: None, offset: 0 };
+                let values = &final_part.bound;
+                self.open_on(&[final_part.engine], &final_part.sql, (values, &values.result_formats), spec).await
+            }
+            _ => Err(no_rows()),
+        }
+    }
+
+    async fn open_on(
+        &mut self,
+        shards: &[ShardId],
+        text: &str,
+        (values, formats): (&BoundValues, &[i16]),
+        spec: MergeSpec,
+    ) -> Result<OpenPortal, Failure> {
+        self.timer.limit(Deadline::after(Instant::now(), self.database.query.shard_timeout));
+        let server_name = self.portals.next_server_name();
+        let tail = values.bind_tail(formats);
+        let mut idxs = Vec::with_capacity(shards.len());
+        for &shard in shards {
+            idxs.push(self.enlist(shard, Access::Read).await?);
+        }
+        for &idx in &idxs {
+            let connection = self.enlisted[idx].begin_statement();
+            connection.unnamed = None;
+            let output = &mut connection.socket.output;
+            wire::parse(output, b"", text.as_bytes(), &values.param_types);
+            wire::bind(output, server_name.as_bytes(), b"", &tail);
+            wire::bare(output, b'S');
+            self.send_of(&idxs, idx).await?;
+        }
+        self.read_counts(&idxs).await?;
+        let source =
+            |&shard: &ShardId| Source { shard, rows: VecDeque::new(), is_running: false, is_done: false, n_rows: 0, n_bytes: 0 };
+        Ok(OpenPortal { server_name, merge: OrderedMerge::new(spec), sources: shards.iter().map(source).collect() })
+    }
+
+    /// Writes the next rows of a portal, `max_rows` of them or, when that is 0, all. Gives their number.
+    ///
+    /// # Errors
+    /// A shard's; 08006 when one is held no more.
+    pub(super) async fn fetch_portion(&mut self, open: &mut OpenPortal, max_rows: u64) -> Result<u64, Failure> {
+        self.timer.limit(Deadline::after(Instant::now(), self.database.query.shard_timeout));
+        let idxs = self.idxs_of(open)?;
+        let mut n_rows = 0;
+        while max_rows == 0 || n_rows < max_rows {
+            let n_wanted = (max_rows > 0).then(|| max_rows - n_rows);
+            match open.merge.step() {
+                Step::Emit(body) => {
+                    n_rows += 1;
+                    wire::message(&mut self.client.output, b'D', |b| b.put_slice(&body));
+                    self.client.flush_if_large().await?;
+                }
+                Step::NeedFrom(source_idx) => match self.source_row(open, &idxs, source_idx, n_wanted).await? {
+                    Some(row) => open.merge.supply(source_idx, row).map_err(|error| malformed(&error.to_string()))?,
+                    None => open.merge.end(source_idx),
+                },
+                Step::Done => break,
+            }
+        }
+        self.finish_chunks(open, &idxs).await?;
+        Ok(n_rows)
+    }
+
+    /// Has the shards close their portals, with the next statement that each gets.
+    pub(super) fn close_portal(&mut self, open: &OpenPortal) {
+        if !self.transaction.is_open() {
+            return;
+        }
+        for source in &open.sources {
+            let Some(held) = self.enlisted.iter_mut().find(|held| held.lease.shard == source.shard) else { continue };
+            held.lease.is_clean = false;
+            let output = &mut held.lease.socket.output;
+            wire::describe_or_close(output, b'C', b'P', open.server_name.as_bytes());
+            wire::bare(output, b'S');
+            held.n_skipped_cycles += 1;
+        }
+    }
+
+    /// The indexes of the sources' backends.
+    fn idxs_of(&self, open: &OpenPortal) -> Result<Vec<usize>, Failure> {
+        let position = |source: &Source| self.enlisted.iter().position(|held| held.lease.shard == source.shard);
+        open.sources.iter().map(position).collect::<Option<Vec<usize>>>().ok_or_else(|| {
+            let report = Report::new(SqlState::CONNECTION_FAILURE, "the connection to a shard of the portal was lost");
+            Failure::statement(report, ErrorKind::Connection)
+        })
+    }
+
+    /// The next row of one source. Where a chunk is needed, the others that are sorted with it get theirs in the same moment.
+    async fn source_row(
+        &mut self,
+        open: &mut OpenPortal,
+        idxs: &[usize],
+        source_idx: usize,
+        n_wanted: Option<u64>,
+    ) -> Result<Option<Bytes>, Failure> {
+        if let Some(row) = open.sources[source_idx].rows.pop_front() {
+            return Ok(Some(row));
+        }
+        while !open.sources[source_idx].is_done {
+            if !open.sources[source_idx].is_running {
+                self.start_chunks(open, idxs, source_idx, n_wanted).await?;
+            }
+            if let Some(row) = self.chunk_row(open, idxs, source_idx).await? {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn start_chunks(
+        &mut self,
+        open: &mut OpenPortal,
+        idxs: &[usize],
+        wanted_idx: usize,
+        n_wanted: Option<u64>,
+    ) -> Result<(), Failure> {
+        let is_sorted = open.merge.is_sorted();
+        for (source_idx, source) in open.sources.iter_mut().enumerate() {
+            let is_needed = source_idx == wanted_idx || (is_sorted && source.n_rows == 0);
+            if !is_needed || source.is_running || source.is_done || !source.rows.is_empty() {
+                continue;
+            }
+            let chunk = i32::try_from(source.chunk(n_wanted)).unwrap_or(i32::MAX);
+            let output = &mut self.enlisted[idxs[source_idx]].begin_statement().socket.output;
+            wire::execute(output, open.server_name.as_bytes(), chunk);
+            wire::bare(output, b'S');
+            source.is_running = true;
+            self.send_of(idxs, idxs[source_idx]).await?;
+        }
+        Ok(())
+    }
+
+    /// The next row of a running chunk; `None` at its end.
+    async fn chunk_row(&mut self, open: &mut OpenPortal, idxs: &[usize], source_idx: usize) -> Result<Option<Bytes>, Failure> {
+        let (idx, source) = (idxs[source_idx], &mut open.sources[source_idx]);
+        loop {
+            let (tag, mut message) = self.next_answer_of(idxs, idx).await?;
+            match tag {
+                b'D' => {
+                    message.advance(HEADER_LEN);
+                    let row = message.freeze();
+                    source.note(&row);
+                    return Ok(Some(row));
+                }
+                b'C' => source.is_done = true,
+                b'E' => return Err(self.shard_failed(idxs, idx, &message).await),
+                b'Z' => {
+                    source.is_running = false;
+                    return Ok(None);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads what is left of running chunks, so that their backends can be used for other statements.
+    async fn finish_chunks(&mut self, open: &mut OpenPortal, idxs: &[usize]) -> Result<(), Failure> {
+        for source_idx in 0..idxs.len() {
+            while open.sources[source_idx].is_running {
+                if let Some(row) = self.chunk_row(open, idxs, source_idx).await? {
+                    open.sources[source_idx].rows.push_back(row);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_rows() -> Failure {
+    Failure::statement(Report::new(SqlState::INTERNAL_ERROR, "a portal of a plan without rows"), ErrorKind::Client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(n_rows: u64, n_bytes: u64) -> Source {
+        Source { shard: ShardId(0), rows: VecDeque::new(), is_running: false, is_done: false, n_rows, n_bytes }
+    }
+
+    #[test]
+    fn chunks_follow_what_is_wanted_and_how_long_rows_are() {
+        assert_eq!(source(0, 0).chunk(None), FIRST_CHUNK);
+        assert_eq!(source(0, 0).chunk(Some(5)), 5);
+        assert_eq!(source(10, 100).chunk(None), MAX_CHUNK);
+        assert_eq!(source(2, 2 * CHUNK_BYTES / 4).chunk(Some(1000)), 4);
+        assert_eq!(source(1, 100 * CHUNK_BYTES).chunk(Some(1000)), 1);
+    }
+}
