@@ -74,6 +74,9 @@ impl Command {
                 ("idle", Int8),
                 ("leased", Int8),
                 ("waiting", Int8),
+                ("reserve", Int8),
+                ("longest_wait_millis", Int8),
+                ("backoff_millis", Int8),
             ],
             Self::Shards => &[
                 ("database", Text),
@@ -174,6 +177,9 @@ fn pools(state: &AdminState) -> Vec<Vec<Cell>> {
             pool.n_idle.into(),
             pool.n_leased.into(),
             pool.n_waiting.into(),
+            pool.n_reserve.into(),
+            (pool.longest_wait.as_millis() as u64).into(),
+            (pool.backoff_left.as_millis() as u64).into(),
         ]
     });
     pools.collect()

@@ -48,6 +48,11 @@ fn pool_rows(section: &str, pool: &PoolConfig) -> Vec<Row> {
     let values = [
         ("mode", mode.to_owned()),
         ("max_per_node", pool.max_per_node.to_string()),
+        ("min_per_node", pool.min_per_node.to_string()),
+        ("reserve", pool.reserve.to_string()),
+        ("reserve_after", duration(pool.reserve_after)),
+        ("connect_backoff", duration(pool.connect_backoff)),
+        ("wait_notice", duration(pool.wait_notice)),
         ("checkout_timeout", duration(pool.checkout_timeout)),
         ("connect_timeout", duration(pool.connect_timeout)),
         ("idle_timeout", duration(pool.idle_timeout)),

@@ -66,7 +66,10 @@ async fn port() -> Port {
         n_open: 1,
         n_idle: 0,
         n_leased: 1,
+        n_reserve: 0,
         n_waiting: 0,
+        longest_wait: Duration::ZERO,
+        backoff_left: Duration::ZERO,
     };
     let (reload, reloads) = mpsc::channel(1);
     let state = Arc::new(AdminState {

@@ -44,6 +44,11 @@ impl ConnectError {
             Self::NoPassword(_) | Self::OtherSecret(_) => false,
         }
     }
+
+    /// Whether the server lives and has no connection left.
+    pub(super) fn is_server_full(&self) -> bool {
+        matches!(self, Self::Server(report) if report.sqlstate == SqlState::TOO_MANY_CONNECTIONS)
+    }
 }
 
 impl From<io::Error> for ConnectError {

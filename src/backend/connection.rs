@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Socket;
 use super::cancel::CancelHandle;
 use super::connect::{Opened, parameter_status};
-use super::{ConnectError, Socket};
+use crate::deadline::Deadline;
 use crate::observe::{Registry, ServerEntry};
 use crate::session::prepared::{Prepared, PreparedOnServer};
 use crate::session::settings::Settings;
@@ -48,6 +49,8 @@ pub struct Connection {
     pub is_clean: bool,
     pub opened_at: Instant,
     pub idle_since: Instant,
+    /// When it is too old to be handed out again.
+    pub expires_at: Deadline,
     entry: Arc<ServerEntry>,
     registry: Arc<Registry>,
 }
@@ -71,6 +74,7 @@ impl Connection {
             is_clean: true,
             opened_at: now,
             idle_since: now,
+            expires_at: Deadline::NEVER,
             entry,
             registry,
         }
@@ -153,19 +157,9 @@ impl Connection {
         }
     }
 
-    /// Whether a pool may hand it out again.
-    pub(super) fn check(&self, limits: &super::pool::Lifetimes) -> Result<(), ConnectError> {
-        let now = Instant::now();
-        if !self.is_clean || self.cancel.is_in_flight() {
-            return Err(ConnectError::Protocol("not clean"));
-        }
-        if now.duration_since(self.opened_at) > limits.max_lifetime || now.duration_since(self.idle_since) > limits.idle_timeout {
-            return Err(ConnectError::Protocol("too old"));
-        }
-        if self.socket.has_news() {
-            return Err(ConnectError::Protocol("closed by the server"));
-        }
-        Ok(())
+    /// Whether a pool may hand it out again: clean, not too old, and nothing to be read from it.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        self.is_clean && !self.cancel.is_in_flight() && !self.expires_at.has_passed(now) && !self.socket.has_news()
     }
 }
 

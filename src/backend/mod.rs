@@ -16,6 +16,6 @@ pub use cancel::{AnnouncedCancel, CancelHandle, cancel_request};
 pub use connect::{ConnectError, server_report};
 pub use connection::{Connection, ConnectionLost, Preparation};
 pub use credentials::{Credentials, Password, Secret};
-pub use pool::{CheckoutError, Lease, PoolFigures, Pools, UserPools};
+pub use pool::{CheckoutError, Lease, PoolFigures, Pools, Rank, Spares, UserPools, Wish};
 pub use socket::{OUTPUT_HIGH_WATER, Socket, Stream};
 pub use stretch::stretch;

@@ -1,64 +1,26 @@
-//! Pools: per node and user, by `deadpool::managed`. Waiting is bounded and first come, first served.
+//! Pools: per user and node. Waiting is bounded and first come, first served.
+
+mod node;
+mod slots;
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use deadpool::Runtime;
-use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
-
-use super::connect::open;
-use super::{CancelHandle, ConnectError, Connection, Credentials};
+use super::{ConnectError, Connection, Credentials};
 use crate::config::PoolConfig;
 use crate::deadline::Deadline;
-use crate::observe::{PoolStatus, Registry, ServerDescription};
+use crate::observe::{PoolStatus, Registry};
 use crate::sqlstate::{Report, SqlState};
-use crate::topology::{NodeAddress, Shard, ShardId, Topology};
+use crate::topology::{Shard, ShardId, Topology};
+use node::{NodePool, Target};
+use slots::Request;
 
-/// Ages at which a connection is not handed out again.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Lifetimes {
-    pub max_lifetime: Duration,
-    pub idle_timeout: Duration,
-}
+pub use slots::Rank;
 
-/// Opens and checks the connections of one pool.
-#[derive(Debug)]
-pub(super) struct NodeManager {
-    address: NodeAddress,
-    shard_name: String,
-    dbname: String,
-    database: String,
-    credentials: Credentials,
-    lifetimes: Lifetimes,
-    n_prepared: usize,
-    registry: Arc<Registry>,
-}
-
-impl managed::Manager for NodeManager {
-    type Type = Connection;
-    type Error = ConnectError;
-
-    async fn create(&self) -> Result<Connection, ConnectError> {
-        let opened = open(&self.address, &self.dbname, &self.credentials).await?;
-        let entry = self.registry.add_server(ServerDescription {
-            database: self.database.clone(),
-            shard: self.shard_name.clone(),
-            node: self.address.to_string(),
-            user: self.credentials.user.clone(),
-            pid: opened.process_id,
-        });
-        let cancel = CancelHandle::new(self.address.clone(), opened.process_id, opened.secret.clone());
-        Ok(Connection::new(opened, cancel, self.n_prepared, entry, Arc::clone(&self.registry)))
-    }
-
-    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<ConnectError> {
-        connection.check(&self.lifetimes).map_err(RecycleError::Backend)
-    }
-}
-
-type Pool = managed::Pool<NodeManager>;
+/// Users with pools above which those of users without a client are given up early.
+const MANY_USERS: usize = 1_000;
 
 /// Why no connection was handed out.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -89,6 +51,19 @@ impl CheckoutError {
     }
 }
 
+/// What a client asks of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    pub shard: ShardId,
+    /// Index in the shard's nodes.
+    pub node_idx: usize,
+    pub rank: Rank,
+    pub now: Instant,
+    pub deadline: Deadline,
+    /// Whether a pause after failed attempts to connect is waited out; without it the last failure is the answer.
+    pub waits_out_pause: bool,
+}
+
 /// All pools of one database.
 #[derive(Debug)]
 pub struct Pools {
@@ -102,9 +77,18 @@ pub struct Pools {
 /// The pools of one server-side user, by shard and node.
 #[derive(Debug)]
 pub struct UserPools {
-    by_shard: Vec<Vec<Pool>>,
-    shard_names: Vec<String>,
-    connect_timeout: Duration,
+    by_shard: Vec<Vec<Arc<NodePool>>>,
+}
+
+/// A pool in which connections are missing to `pool.min_per_node`.
+#[derive(Debug)]
+pub struct Spares(Arc<NodePool>);
+
+impl Spares {
+    /// Opens them. Their sockets belong to the runtime that this runs on.
+    pub async fn open(self) {
+        self.0.open_spares().await;
+    }
 }
 
 /// Figures of one pool, for `SHOW POOLS`.
@@ -127,109 +111,98 @@ impl Pools {
             return Arc::clone(pools);
         }
         let mut by_user = self.by_user.write().unwrap_or_else(PoisonError::into_inner);
+        if by_user.len() >= MANY_USERS {
+            // Their idle connections are closed with them.
+            by_user.retain(|_, pools| Arc::strong_count(pools) > 1);
+        }
         Arc::clone(by_user.entry(credentials.clone()).or_insert_with(|| Arc::new(self.make(credentials))))
     }
 
     fn make(&self, credentials: &Credentials) -> UserPools {
-        let pool = |shard: &Shard, address: &NodeAddress| {
-            let manager = NodeManager {
-                address: address.clone(),
+        let pool = |shard: &Shard, address| {
+            let target = Target {
+                address,
                 shard_name: shard.name.clone(),
                 dbname: shard.dbname.clone(),
                 database: self.database.clone(),
                 credentials: credentials.clone(),
-                lifetimes: Lifetimes { max_lifetime: self.config.max_lifetime, idle_timeout: self.config.idle_timeout },
-                n_prepared: self.config.max_prepared_statements,
-                registry: Arc::clone(&self.registry),
             };
-            let mut config = managed::PoolConfig::new(self.config.max_per_node);
-            config.queue_mode = QueueMode::Lifo;
-            Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build()
+            Arc::new(NodePool::new(target, &self.config, Arc::clone(&self.registry)))
         };
-        UserPools {
-            // Building fails only for timeouts without a runtime, and there is one.
-            by_shard: self
-                .shards
-                .iter()
-                .map(|shard| shard.nodes.iter().filter_map(|node| pool(shard, node).ok()).collect())
-                .collect(),
-            shard_names: self.shards.iter().map(|shard| shard.name.clone()).collect(),
-            connect_timeout: self.config.connect_timeout,
-        }
+        let pools = |shard: &Shard| shard.nodes.iter().map(|address| pool(shard, address.clone())).collect();
+        UserPools { by_shard: self.shards.iter().map(pools).collect() }
     }
 
-    /// Figures of every pool that was used.
+    /// Figures of every pool.
     pub fn figures(&self) -> Vec<PoolFigures> {
-        let by_user = self.by_user.read().unwrap_or_else(PoisonError::into_inner);
-        let mut figures = Vec::new();
-        for (credentials, pools) in by_user.iter() {
-            for (shard, nodes) in self.shards.iter().zip(&pools.by_shard) {
-                for (node, pool) in shard.nodes.iter().zip(nodes) {
-                    figures.push(self.figures_of(credentials, shard, node, &pool.status()));
-                }
-            }
-        }
-        figures
+        let now = Instant::now();
+        self.all().iter().map(|pool| self.figures_of(pool, now)).collect()
     }
 
-    fn figures_of(&self, credentials: &Credentials, shard: &Shard, node: &NodeAddress, status: &managed::Status) -> PoolFigures {
+    fn figures_of(&self, pool: &NodePool, now: Instant) -> PoolFigures {
+        let figures = pool.figures(now);
         PoolStatus {
             database: self.database.clone(),
-            shard: shard.name.clone(),
-            node: node.to_string(),
-            user: credentials.user.clone(),
-            n_max: status.max_size,
-            n_open: status.size,
-            n_idle: status.available,
-            n_leased: status.size.saturating_sub(status.available),
-            n_waiting: status.waiting,
+            shard: pool.target.shard_name.clone(),
+            node: pool.target.address.to_string(),
+            user: pool.target.credentials.user.clone(),
+            n_max: self.config.max_per_node,
+            n_open: figures.n_open,
+            n_idle: figures.n_idle,
+            n_leased: figures.n_leased,
+            n_reserve: figures.n_leased.saturating_sub(self.config.max_per_node),
+            n_waiting: figures.n_waiting,
+            longest_wait: figures.longest_wait,
+            backoff_left: figures.pause_left,
         }
     }
 
-    /// Closes connections that are idle for too long.
-    pub fn close_idle(&self) {
-        let lifetimes = Lifetimes { max_lifetime: self.config.max_lifetime, idle_timeout: self.config.idle_timeout };
-        let by_user = self.by_user.read().unwrap_or_else(PoisonError::into_inner);
-        for pool in by_user.values().flat_map(|pools| pools.by_shard.iter().flatten()) {
-            pool.retain(|connection, _| connection.check(&lifetimes).is_ok());
+    /// Closes idle connections that are not to be kept, and forgets users that have neither clients nor connections.
+    /// Gives the pools in which connections are missing to `pool.min_per_node`.
+    pub fn keep_up(&self) -> Vec<Spares> {
+        let now = Instant::now();
+        let pools = self.all();
+        for pool in &pools {
+            pool.close_idle(now);
         }
+        let mut by_user = self.by_user.write().unwrap_or_else(PoisonError::into_inner);
+        by_user.retain(|_, pools| Arc::strong_count(pools) > 1 || pools.all().any(|pool| pool.n_open() > 0));
+        drop(by_user);
+        pools.into_iter().filter(|pool| pool.lacks_spares()).map(Spares).collect()
     }
 
     /// Fails all waiting and further checkouts; leases out are closed when they come back.
     pub fn close(&self) {
-        let by_user = self.by_user.read().unwrap_or_else(PoisonError::into_inner);
-        for pool in by_user.values().flat_map(|pools| pools.by_shard.iter().flatten()) {
+        for pool in self.all() {
             pool.close();
         }
+    }
+
+    fn all(&self) -> Vec<Arc<NodePool>> {
+        let by_user = self.by_user.read().unwrap_or_else(PoisonError::into_inner);
+        by_user.values().flat_map(|pools| pools.all()).cloned().collect()
     }
 }
 
 impl UserPools {
-    /// Checks out a connection to a node, waiting at most until `deadline`.
+    /// Checks out a connection to a node, waiting at most until the deadline.
     ///
-    /// Holds one of `pool.max_per_node` until the lease is dropped. An idle connection is handed out without waiting.
+    /// Holds one of `pool.max_per_node`, or of `pool.reserve`, until the lease is dropped. An idle connection is handed out
+    /// without waiting.
     ///
     /// # Errors
     /// `Timeout` (53300) if none came free in time; `Connect` (08006 or the server's own) if one had to be opened.
     ///
     /// Cancel safe: dropping the future gives its place in the queue away.
-    pub async fn checkout(&self, shard: ShardId, node_idx: usize, deadline: Deadline) -> Result<Lease, CheckoutError> {
+    pub async fn checkout(&self, wish: Wish) -> Result<Lease, CheckoutError> {
+        let Wish { shard, node_idx, rank, now, deadline, waits_out_pause } = wish;
         let pool = self.by_shard.get(shard.index()).and_then(|nodes| nodes.get(node_idx)).ok_or(CheckoutError::Closed)?;
-        let mut timeouts = Timeouts { wait: Some(Duration::ZERO), create: Some(self.connect_timeout), recycle: None };
-        let mut outcome = pool.timeout_get(&timeouts).await;
-        if matches!(outcome, Err(PoolError::Timeout(managed::TimeoutType::Wait))) {
-            timeouts.wait = deadline.instant().map(|at| at.saturating_duration_since(Instant::now()));
-            outcome = pool.timeout_get(&timeouts).await;
-        }
-        let name = || self.shard_names.get(shard.index()).cloned().unwrap_or_default();
-        let connect = |error| CheckoutError::Connect { shard: name(), node: pool.manager().address.to_string(), error };
-        match outcome {
-            Ok(object) => Ok(Lease { object: Some(object), shard, node_idx }),
-            Err(PoolError::Backend(error)) => Err(connect(error)),
-            Err(PoolError::Timeout(managed::TimeoutType::Create)) => Err(connect(ConnectError::Timeout)),
-            Err(PoolError::Timeout(_)) => Err(CheckoutError::Timeout { shard: name() }),
-            Err(PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)) => Err(CheckoutError::Closed),
-        }
+        let connection = pool.checkout(Request { rank, now, deadline, waits_out_pause }).await?;
+        Ok(Lease { connection: Some(connection), pool: Arc::clone(pool), shard, node_idx })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<NodePool>> {
+        self.by_shard.iter().flatten()
     }
 }
 
@@ -237,7 +210,8 @@ impl UserPools {
 #[derive(Debug)]
 pub struct Lease {
     /// `None` only while being dropped.
-    object: Option<Object<NodeManager>>,
+    connection: Option<Box<Connection>>,
+    pool: Arc<NodePool>,
     pub shard: ShardId,
     pub node_idx: usize,
 }
@@ -247,26 +221,29 @@ impl Deref for Lease {
 
     #[allow(clippy::expect_used, reason = "the option is empty only inside drop")]
     fn deref(&self) -> &Connection {
-        self.object.as_ref().expect("a lease holds its connection until it is dropped")
+        self.connection.as_ref().expect("a lease holds its connection until it is dropped")
     }
 }
 
 impl DerefMut for Lease {
     #[allow(clippy::expect_used, reason = "the option is empty only inside drop")]
     fn deref_mut(&mut self) -> &mut Connection {
-        self.object.as_mut().expect("a lease holds its connection until it is dropped")
+        self.connection.as_mut().expect("a lease holds its connection until it is dropped")
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(mut object) = self.object.take() else { return };
-        object.entry().release();
-        if object.is_clean && object.socket.input.is_empty() && !object.cancel.is_in_flight() {
-            object.idle_since = Instant::now();
-            object.socket.shrink();
+        let Some(mut connection) = self.connection.take() else { return };
+        connection.entry().release();
+        let now = Instant::now();
+        if connection.is_clean && connection.socket.input.is_empty() && !connection.cancel.is_in_flight() {
+            connection.idle_since = now;
+            connection.socket.shrink();
+            self.pool.give_back(connection, now);
         } else {
-            drop(Object::take(object));
+            drop(connection);
+            self.pool.lost(now);
         }
     }
 }

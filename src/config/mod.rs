@@ -72,6 +72,15 @@ pub struct PoolConfig {
     pub mode: PoolMode,
     /// Most connections per node and user.
     pub max_per_node: usize,
+    /// Connections that are kept open per node and user, once they were used.
+    pub min_per_node: usize,
+    /// Connections above `max_per_node` for clients that hold others already, or have waited for `reserve_after`.
+    pub reserve: usize,
+    pub reserve_after: Duration,
+    /// Longest pause between two attempts to connect to a node that refuses.
+    pub connect_backoff: Duration,
+    /// A client that waits for a connection is told so after this long; zero: never.
+    pub wait_notice: Duration,
     pub checkout_timeout: Duration,
     pub connect_timeout: Duration,
     /// An unused connection is closed after this long.

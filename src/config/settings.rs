@@ -35,6 +35,11 @@ impl Default for PoolConfig {
         Self {
             mode: PoolMode::Transaction,
             max_per_node: 20,
+            min_per_node: 0,
+            reserve: 2,
+            reserve_after: Duration::from_secs(3),
+            connect_backoff: Duration::from_secs(1),
+            wait_notice: Duration::from_secs(5),
             checkout_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
@@ -166,17 +171,28 @@ pub(super) fn read_names(value: &Value<'_>) -> Vec<String> {
 
 /// Reads a `[pool]`, or one database's own over `default`.
 pub(super) fn read_pool(mut section: Section<'_>, default: &PoolConfig) -> PoolConfig {
+    let mut count = |key, least, default: usize| section.integer(key, least..=MAX_COUNT, default as u32) as usize;
+    let max_per_node = count("max_per_node", 1, default.max_per_node);
+    let min_per_node = count("min_per_node", 0, default.min_per_node.min(max_per_node));
+    let reserve = count("reserve", 0, default.reserve);
+    let max_prepared_statements = count("max_prepared_statements", 1, default.max_prepared_statements);
+    if min_per_node > max_per_node {
+        let key = format!("{}.min_per_node", section.shown_path());
+        section.source().fault_of_key(&[&key], format!("{key}: must not exceed max_per_node"));
+    }
     let pool = PoolConfig {
         mode: section.take("mode").and_then(|value| read_mode(&value)).unwrap_or(default.mode),
-        max_per_node: section.integer("max_per_node", 1..=MAX_COUNT, default.max_per_node as u32) as usize,
+        max_per_node,
+        min_per_node,
+        reserve,
+        reserve_after: section.duration("reserve_after", default.reserve_after),
+        connect_backoff: section.positive_duration("connect_backoff", default.connect_backoff),
+        wait_notice: section.duration("wait_notice", default.wait_notice),
         checkout_timeout: section.positive_duration("checkout_timeout", default.checkout_timeout),
         connect_timeout: section.positive_duration("connect_timeout", default.connect_timeout),
         idle_timeout: section.duration("idle_timeout", default.idle_timeout),
         max_lifetime: section.duration("max_lifetime", default.max_lifetime),
-        max_prepared_statements: {
-            let n_statements = default.max_prepared_statements as u32;
-            section.integer("max_prepared_statements", 1..=MAX_COUNT, n_statements) as usize
-        },
+        max_prepared_statements,
     };
     section.finish();
     pool

@@ -4,21 +4,17 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::Conversation;
 use super::failure::Failure;
 use super::timer::{Timer, WaitError};
-use super::{Conversation, Database};
-use crate::backend::{CheckoutError, Connection, Lease};
+use crate::backend::{Connection, Lease};
 use crate::config::PoolMode;
-use crate::deadline::Deadline;
-use crate::observe::{ClientState, ErrorKind};
+use crate::observe::ErrorKind;
 use crate::plan::Access;
 use crate::session::settings::Settings;
 use crate::session::wire::{self, Header};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
-
-/// Longest wait for a further connection while others are held: two clients may wait for each other.
-const HOLDING_CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest wait for a server to answer a cancel before its connection is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -138,19 +134,7 @@ impl Conversation {
     }
 
     async fn check_out(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
-        let database = &self.database;
-        let now = Instant::now();
-        let mut wait = database.config.pool.checkout_timeout;
-        if !self.enlisted.is_empty() {
-            wait = wait.min(HOLDING_CHECKOUT_TIMEOUT);
-        }
-        let deadline = Deadline::after(now, wait).min(self.timer.deadline());
-        self.entry.enter(ClientState::Waiting);
-        // In a transaction a write may follow: replicas serve it only while the primary is down.
-        let outcome = lease(database, &self.user.pools, (shard, access), deadline).await;
-        database.counters.checkout_wait.record(now.elapsed());
-        self.entry.enter(ClientState::Active);
-        let mut lease = outcome?;
+        let mut lease = self.take_lease(shard, access).await?;
         lease.entry().lease(self.entry.id);
         self.sync_settings(&mut lease).await?;
         // From here on `release` takes it back: a cancel must not reach a connection that another client has by then.
@@ -295,40 +279,4 @@ pub(super) fn timeout_failure(shards: &str) -> Failure {
         Report::new(SqlState::QUERY_CANCELED, format!("canceling statement due to statement timeout on shard \"{shards}\""))
             .with_hint("See query.timeout and query.shard_timeout in the configuration.");
     Failure::statement(report, ErrorKind::ShardTimeout)
-}
-
-/// Checks out a connection to the right node of a shard. A read tries another node when one cannot be reached; a write waits
-/// for a primary until the deadline.
-async fn lease(
-    database: &Database,
-    pools: &crate::backend::UserPools,
-    (shard, access): (ShardId, Access),
-    deadline: Deadline,
-) -> Result<Lease, CheckoutError> {
-    let topology = &database.config.topology;
-    let no_node = || CheckoutError::NoNode { shard: topology.shard_name(shard).to_owned() };
-    if topology.shards.get(shard.index()).is_none() {
-        // The dedicated engine is one server and is not probed: its own error is the answer.
-        return pools.checkout(shard, 0, deadline).await;
-    }
-    let node_idx = match access {
-        Access::Read => database.board.reader_of(shard),
-        Access::Write => database.board.primary_of(shard),
-    };
-    let node_idx = match node_idx {
-        Some(node_idx) => node_idx,
-        None => database.board.wait_for_primary(shard, deadline).await.map_err(|_| no_node())?,
-    };
-    let failure = match pools.checkout(shard, node_idx, deadline).await {
-        Ok(lease) => return Ok(lease),
-        Err(failure) => failure,
-    };
-    if !matches!(&failure, CheckoutError::Connect { error, .. } if error.is_evidence_against_node()) {
-        return Err(failure);
-    }
-    database.board.report_connect_failure(shard, node_idx);
-    match database.board.replica_besides(shard, node_idx).filter(|_| access == Access::Read) {
-        Some(replica) => pools.checkout(shard, replica, deadline).await.map_err(|_| failure),
-        None => Err(failure),
-    }
 }

@@ -6,6 +6,7 @@
 mod batch;
 mod batch_run;
 mod cancel;
+mod checkout;
 mod combine;
 mod command;
 mod commit;

@@ -3,6 +3,7 @@
 //! Text format 0.0.4: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
 use std::fmt::{self, Write};
+use std::time::Duration;
 
 use super::{DatabaseCounters, ErrorKind, Histogram, ProcessCounters, Route};
 
@@ -26,6 +27,9 @@ const TEMPLATE_LOOKUPS: &str = "trunkline_template_lookups_total";
 const POOL_CONNECTIONS: &str = "trunkline_pool_connections";
 const POOL_LIMIT: &str = "trunkline_pool_connections_limit";
 const POOL_WAITING: &str = "trunkline_pool_waiting_clients";
+const POOL_LONGEST_WAIT: &str = "trunkline_pool_longest_wait_seconds";
+const POOL_RESERVE: &str = "trunkline_pool_reserve_connections";
+const POOL_BACKOFF: &str = "trunkline_pool_connect_backoff_seconds";
 const NODE_UP: &str = "trunkline_node_up";
 const NODE_PRIMARY: &str = "trunkline_node_primary";
 const NODE_LSN: &str = "trunkline_node_wal_position_bytes";
@@ -66,8 +70,14 @@ pub struct PoolStatus {
     pub n_open: usize,
     pub n_idle: usize,
     pub n_leased: usize,
+    /// Of the leased ones, those above the limit.
+    pub n_reserve: usize,
     /// Clients that wait for a connection.
     pub n_waiting: usize,
+    /// How long the first of them waits.
+    pub longest_wait: Duration,
+    /// Time until a connection may be opened again, after a failure.
+    pub backoff_left: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,9 +186,20 @@ fn write_pools(page: &mut Page, pools: &[PoolStatus]) {
     for pool in pools {
         page.line(POOL_LIMIT, &pool_labels(pool), pool.n_max);
     }
-    page.family(POOL_WAITING, "gauge", "Clients that wait for a server connection.");
-    for pool in pools {
-        page.line(POOL_WAITING, &pool_labels(pool), pool.n_waiting);
+    type Read = fn(&PoolStatus) -> f64;
+    let gauges: [(&str, &str, Read); 4] = [
+        (POOL_WAITING, "Clients that wait for a server connection.", |pool| pool.n_waiting as f64),
+        (POOL_LONGEST_WAIT, "How long the first of them waits.", |pool| pool.longest_wait.as_secs_f64()),
+        (POOL_RESERVE, "Leased server connections above the limit.", |pool| pool.n_reserve as f64),
+        (POOL_BACKOFF, "Time until a server connection may be opened again, after a failure.", |pool| {
+            pool.backoff_left.as_secs_f64()
+        }),
+    ];
+    for (name, help, read) in gauges {
+        page.family(name, "gauge", help);
+        for pool in pools {
+            page.line(name, &pool_labels(pool), read(pool));
+        }
     }
 }
 
@@ -261,8 +282,6 @@ impl fmt::Display for Labels<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -280,7 +299,10 @@ mod tests {
             n_open: 3,
             n_idle: 1,
             n_leased: 2,
-            n_waiting: 0,
+            n_reserve: 0,
+            n_waiting: 1,
+            longest_wait: Duration::from_millis(1500),
+            backoff_left: Duration::from_millis(250),
         };
         let text = render(&Scrape {
             process: ProcessSample { version: "0.1.0", started_at_seconds: 1.5, counters: &process },
@@ -299,6 +321,7 @@ mod tests {
             "trunkline_statement_duration_seconds_sum{database=\"shop\",route=\"merge\"} 60.003",
             "trunkline_statement_duration_seconds_count{database=\"shop\",route=\"merge\"} 2",
             "trunkline_pool_connections{database=\"a\\\"b\\\\c\",shard=\"asia\",node=\"127.0.0.1:1\",user=\"app\",state=\"leased\"} 2",
+            "trunkline_pool_longest_wait_seconds{database=\"a\\\"b\\\\c\",shard=\"asia\",node=\"127.0.0.1:1\",user=\"app\"} 1.5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -123,12 +124,28 @@ async fn primary_client(database: &Database, shard: ShardId) -> Result<crate::ba
     node.ok_or_else(|| ControlError::Mismatch("no such node".to_owned()))?.client().await
 }
 
-/// Closes idle connections and prepares what could not be prepared before, until `stop`.
-pub(super) async fn maintain(gate: Arc<Gate>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
-        for database in gate.served().databases.values() {
-            database.pools.close_idle();
-            prepare(database).await;
+/// What is looked after while the process runs.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    pub gate: Arc<Gate>,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+    /// Of the workers: connections that are opened ahead belong to them.
+    pub runtimes: Vec<Handle>,
+}
+
+impl Upkeep {
+    /// Closes idle connections, opens missing ones and prepares what could not be prepared before, until `stop`.
+    pub(super) async fn run(self) {
+        let mut runtimes = self.runtimes.iter().cycle();
+        while self.stop.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
+            for database in self.gate.served().databases.values() {
+                for (spares, runtime) in database.pools.keep_up().into_iter().zip(runtimes.by_ref()) {
+                    let stop = self.stop.clone();
+                    self.tasks.spawn_on(async move { stop.run_until_cancelled(spares.open()).await }, runtime);
+                }
+                prepare(database).await;
+            }
         }
     }
 }

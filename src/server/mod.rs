@@ -92,11 +92,12 @@ pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartErro
     });
     tasks.spawn(crate::admin::serve(admin, state, stop.clone()));
     tasks.spawn(Reloader { gate: Arc::clone(&gate), builder, view, source, requests, stop: stop.clone() }.run());
-    tasks.spawn(database::maintain(Arc::clone(&gate), stop.clone()));
     let workers = (0..config.server.workers)
         .map(|idx| Worker::start(idx, &gate))
         .collect::<Result<Vec<_>, _>>()
         .map_err(StartError::Worker)?;
+    let runtimes = workers.iter().map(Worker::runtime).collect();
+    tasks.spawn(database::Upkeep { gate: Arc::clone(&gate), tasks: tasks.clone(), stop: stop.clone(), runtimes }.run());
     let mut client_addresses = Vec::new();
     for listener in listeners {
         client_addresses.extend(listener.address());

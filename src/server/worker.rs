@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,6 +38,7 @@ pub(super) struct Worker {
     inbox: Inbox,
     clients: TaskTracker,
     stop: CancellationToken,
+    runtime: Handle,
     thread: JoinHandle<()>,
 }
 
@@ -48,12 +50,17 @@ impl Worker {
         let (clients, stop) = (TaskTracker::new(), CancellationToken::new());
         let room = Room { worker_idx, gate: Arc::clone(gate), clients: clients.clone(), n_clients: Arc::clone(&inbox.n_clients) };
         let stopped = stop.clone();
+        let handle = runtime.handle().clone();
         let thread =
             std::thread::Builder::new().name(format!("worker-{worker_idx}")).stack_size(STACK_SIZE).spawn(move || {
                 // Dropping the runtime at the end cuts the clients that are left.
                 runtime.block_on(async { stopped.run_until_cancelled(room.serve_all(receiver)).await });
             })?;
-        Ok(Self { inbox, clients, stop, thread })
+        Ok(Self { inbox, clients, stop, runtime: handle, thread })
+    }
+
+    pub(super) fn runtime(&self) -> Handle {
+        self.runtime.clone()
     }
 
     pub(super) fn inbox(&self) -> Inbox {

@@ -1,6 +1,7 @@
 //! Real servers for every test: Postgres by initdb in a directory of its own, the proxy as the built binary.
 
 mod cluster;
+mod fake;
 mod postgres;
 mod programs;
 mod proxy;
@@ -16,6 +17,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use trunkline::demo::postgres::{Installation, is_port_free};
 
 pub(crate) use cluster::{Cluster, ClusterOptions, Single, load_both};
+pub(crate) use fake::{Fake, Manner};
 pub(crate) use postgres::Postgres;
 pub(crate) use programs::{pgbench, psql};
 pub(crate) use proxy::{Proxy, ProxyOptions, QUICK_HEALTH};

@@ -1,0 +1,100 @@
+//! Taking connections out of the pools, and what a client hears while it waits.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::failure::Failure;
+use super::{Conversation, Database};
+use crate::backend::{CheckoutError, Lease, Rank, UserPools, Wish};
+use crate::deadline::Deadline;
+use crate::observe::ClientState;
+use crate::plan::Access;
+use crate::session::wire::{self, Severity};
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
+
+/// Longest wait for a further connection while others are held: two clients may wait for each other.
+const HOLDING_CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Conversation {
+    /// Takes a connection to a shard out of its pool. A client that waits for long is told so.
+    ///
+    /// # Errors
+    /// 53300, 08006, 57P03, or the server's own refusal.
+    pub(super) async fn take_lease(&mut self, shard: ShardId, access: Access) -> Result<Lease, Failure> {
+        let now = Instant::now();
+        let mut wait = self.database.config.pool.checkout_timeout;
+        let rank = if self.enlisted.is_empty() { Rank::Newcomer } else { Rank::Holder };
+        if rank == Rank::Holder {
+            wait = wait.min(HOLDING_CHECKOUT_TIMEOUT);
+        }
+        let deadline = Deadline::after(now, wait).min(self.timer.deadline());
+        let notice_at = Deadline::after(now, self.database.config.pool.wait_notice);
+        let wish = Wish { shard, node_idx: 0, rank, now, deadline, waits_out_pause: true };
+        self.entry.enter(ClientState::Waiting);
+        let outcome = {
+            let Self { client, database, user, .. } = self;
+            // In a transaction a write may follow: replicas serve it only while the primary is down.
+            let mut leasing = pin!(lease(database, &user.pools, access, wish));
+            // Most often one is idle: only a wait is worth a timer.
+            match poll_fn(|cx| Poll::Ready(leasing.as_mut().poll(cx))).await {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => match notice_at.instant().filter(|_| client.output.is_empty()) {
+                    None => leasing.await,
+                    Some(at) => match tokio::time::timeout_at(at.into(), leasing.as_mut()).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => {
+                            wire::report(&mut client.output, Severity::Notice, &still_waiting(database, shard));
+                            client.flush().await?;
+                            leasing.await
+                        }
+                    },
+                },
+            }
+        };
+        self.database.counters.checkout_wait.record(now.elapsed());
+        self.entry.enter(ClientState::Active);
+        Ok(outcome?)
+    }
+}
+
+fn still_waiting(database: &Database, shard: ShardId) -> Report {
+    let name = database.config.topology.shard_name(shard);
+    Report::new(SqlState::SUCCESSFUL_COMPLETION, format!("waiting for a free server connection to shard \"{name}\""))
+        .with_hint("See pool.max_per_node and pool.checkout_timeout in the configuration.")
+}
+
+/// Checks out a connection to the right node of a shard. A read tries another node when one cannot be reached; a write waits
+/// for a primary until the deadline.
+async fn lease(database: &Database, pools: &UserPools, access: Access, wish: Wish) -> Result<Lease, CheckoutError> {
+    let (topology, shard) = (&database.config.topology, wish.shard);
+    let no_node = || CheckoutError::NoNode { shard: topology.shard_name(shard).to_owned() };
+    if topology.shards.get(shard.index()).is_none() {
+        // The dedicated engine is one server and is not probed: its own error is the answer.
+        return pools.checkout(wish).await;
+    }
+    let node_idx = match access {
+        Access::Read => database.board.reader_of(shard),
+        Access::Write => database.board.primary_of(shard),
+    };
+    let node_idx = match node_idx {
+        Some(node_idx) => node_idx,
+        None => database.board.wait_for_primary(shard, wish.deadline).await.map_err(|_| no_node())?,
+    };
+    // A read with somewhere else to go need not wait until this node is tried again.
+    let waits_out_pause = access == Access::Write || topology.shard(shard).nodes.len() == 1;
+    let failure = match pools.checkout(Wish { node_idx, waits_out_pause, ..wish }).await {
+        Ok(lease) => return Ok(lease),
+        Err(failure) => failure,
+    };
+    if !matches!(&failure, CheckoutError::Connect { error, .. } if error.is_evidence_against_node()) {
+        return Err(failure);
+    }
+    database.board.report_connect_failure(shard, node_idx);
+    match database.board.replica_besides(shard, node_idx).filter(|_| access == Access::Read) {
+        Some(replica) => pools.checkout(Wish { node_idx: replica, ..wish }).await.map_err(|_| failure),
+        None => Err(failure),
+    }
+}
