@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tables::Cell;
-use crate::config::{AuthMethod, Config, DatabaseConfig, PoolConfig, PoolMode, TwoPhase};
+use crate::config::{Config, DatabaseConfig, PoolConfig, PoolMode, TwoPhase};
 use crate::topology::Engine;
 
 /// One row per setting, in the order of the file.
@@ -67,18 +67,17 @@ fn query_rows(config: &Config) -> Vec<Row> {
     let two_phase = match query.two_phase {
         TwoPhase::Required => "required",
     };
-    let method = match config.auth.method {
-        AuthMethod::ScramSha256 => "scram-sha-256",
-        AuthMethod::Trust => "trust",
-    };
     vec![
         row("query.timeout", duration(query.timeout)),
         row("query.shard_timeout", duration(query.shard_timeout)),
         row("query.max_gather_bytes", query.max_gather_bytes),
         row("query.max_message_bytes", query.max_message_bytes),
         row("query.two_phase", two_phase),
-        row("auth.method", method),
+        row("auth.rules", config.auth.rules.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
         row("auth.users", config.auth.users.keys().cloned().collect::<Vec<_>>().join(", ")),
+        row("auth.query.user", config.auth.query.as_ref().map(|query| query.user.clone()).unwrap_or_default()),
+        row("auth.failed_logins", config.auth.failures.burst),
+        row("auth.failed_login_interval", duration(config.auth.failures.interval)),
         row("health.interval", duration(health.interval)),
         row("health.timeout", duration(health.timeout)),
         row("health.fall", health.fall),

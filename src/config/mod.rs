@@ -1,5 +1,6 @@
 //! The configuration file: strict TOML on disk ([`raw`]), typed and checked after. All faults at once, with their lines.
 
+mod auth;
 mod fault;
 mod key;
 mod raw;
@@ -20,13 +21,15 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::topology::Topology;
+use auth::{Around, read_auth};
 use fault::Source;
 use raw::Section;
 use topology::{Surroundings, read_database};
 
+pub use auth::{Asking, AuthConfig, AuthMethod, AuthQueryConfig, AuthRule, FailureConfig, NameSet, Network, Transport};
 pub use fault::Fault;
 pub use reload::Changes;
-pub use users::{ScramVerifier, UserConfig, UserSecret};
+pub use users::{UserConfig, UserSecret};
 
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,19 +114,6 @@ pub enum TwoPhase {
     Required,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthMethod {
-    ScramSha256,
-    Trust,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct AuthConfig {
-    pub method: AuthMethod,
-    /// By client user name. Under trust a user that is not here logs in too, and uses its own name towards the servers.
-    pub users: BTreeMap<String, UserConfig>,
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct HealthConfig {
     pub interval: Duration,
@@ -193,7 +183,7 @@ fn read_config(mut root: Section<'_>) -> Config {
     let query = settings::read_query(root.section("query"));
     settings::judge_checkout(root.source(), "pool", &pool, &query);
     let health = settings::read_health(root.section("health"));
-    let auth = read_auth(root.section("auth"), &dir, &server);
+    let auth = root.section("auth");
     if let Some(tls) = root.take("tls") {
         tls.fault("TLS is not supported yet; remove the section");
     }
@@ -202,30 +192,10 @@ fn read_config(mut root: Section<'_>) -> Config {
     if entries.is_empty() {
         root.source().fault_of_file("no database is configured: add [databases.NAME]");
     }
+    let names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
+    let auth = read_auth(auth, &Around { dir: &dir, server: &server, databases: &names });
     let named = entries.iter().filter_map(|entry| Some((entry.name.clone(), read_database(entry, surroundings)?)));
     let databases = named.collect();
     root.finish();
     Config { server, admin, pool, query, auth, health, databases }
-}
-
-fn read_auth(mut section: Section<'_>, dir: &Path, server: &ServerConfig) -> AuthConfig {
-    let source = section.source();
-    let method = settings::read_method(&mut section);
-    let is_trust = method == AuthMethod::Trust;
-    if !section.boolean("force") && is_trust {
-        settings::judge_trust(source, server);
-    }
-    let users = match section.string("file") {
-        Some(file) => users::load_users(&dir.join(file), !is_trust).unwrap_or_else(|faults| {
-            source.absorb(faults);
-            BTreeMap::new()
-        }),
-        None if is_trust => BTreeMap::new(),
-        None => {
-            source.fault_of_key(&["auth.method"], "auth.file: method \"scram-sha-256\" needs a users file");
-            BTreeMap::new()
-        }
-    };
-    section.finish();
-    AuthConfig { method, users }
 }

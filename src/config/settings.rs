@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::fault::Source;
 use super::raw::{Section, Value};
-use super::{AdminConfig, AuthMethod, HealthConfig, PoolConfig, PoolMode, QueryConfig, ServerConfig, TwoPhase};
+use super::{AdminConfig, HealthConfig, PoolConfig, PoolMode, QueryConfig, ServerConfig, TwoPhase};
 
 /// Most client connections, runtimes, servers' connections: far above use, far below what would overflow a sum.
 const MAX_COUNT: u32 = 1_000_000;
@@ -255,36 +255,6 @@ pub(super) fn read_health(mut section: Section<'_>) -> HealthConfig {
     }
     section.finish();
     health
-}
-
-/// Reads `auth.method`.
-pub(super) fn read_method(section: &mut Section<'_>) -> AuthMethod {
-    let Some(value) = section.take("method") else { return AuthMethod::ScramSha256 };
-    match value.string() {
-        Some("scram-sha-256") | None => AuthMethod::ScramSha256,
-        Some("trust") => AuthMethod::Trust,
-        Some(word @ ("md5" | "plain" | "cert")) => {
-            value.fault(format!("\"{word}\" is not supported yet; use \"scram-sha-256\" or \"trust\""));
-            AuthMethod::ScramSha256
-        }
-        Some(word) => {
-            value.fault(format!("\"{word}\" is not a method of authentication; use \"scram-sha-256\" or \"trust\""));
-            AuthMethod::ScramSha256
-        }
-    }
-}
-
-/// Under trust anyone who reaches an address is let in as anyone, so the address must not be reached from outside.
-///
-/// The admin port judges for itself: its console takes clients of the same machine only, and its HTTP only shows.
-pub(super) fn judge_trust(source: &Source, server: &ServerConfig) {
-    for address in server.listen.iter().filter(|address| !address.ip().is_loopback()) {
-        let message = format!(
-            "server.listen: auth.method \"trust\" lets anyone in as any user, and {address} is reachable from other machines; \
-             listen on 127.0.0.1, use \"scram-sha-256\", or set auth.force = true"
-        );
-        source.fault_of_key(&["server.listen", "auth.method"], message);
-    }
 }
 
 /// A client that waits longer for a connection than its statement may take would be told of the wrong limit.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::topology::{Engine, HashFunction, Key, KeyMap, KeyValue, Placement, Shard, ShardId, ShardSet, Topology};
 
 use super::units::{show_duration, show_size};
-use super::{AuthMethod, Config, DatabaseConfig};
+use super::{AuthRule, Config, DatabaseConfig};
 
 /// Listed values shown per branch; more are counted.
 const MAX_VALUES_SHOWN: usize = 8;
@@ -14,9 +14,9 @@ impl Config {
     /// A summary for a person: where it listens, its limits, and for each database the shards and where each table is.
     pub fn summary(&self) -> String {
         let listen: Vec<_> = self.server.listen.iter().map(ToString::to_string).collect();
-        let method = match self.auth.method {
-            AuthMethod::ScramSha256 => "scram-sha-256",
-            AuthMethod::Trust => "trust",
+        let method = match &self.auth.rules[..] {
+            [rule] if *rule == AuthRule::of_method(rule.method) => rule.method.as_str().to_owned(),
+            rules => format!("{} rules of authentication", rules.len()),
         };
         let mut text = format!(
             "clients   {} ({method}, {} named users, at most {} clients, {} workers)\nadmin     {}\nlimits    statement {}, \
@@ -30,6 +30,9 @@ impl Config {
             show_size(self.query.max_gather_bytes),
             show_size(self.query.max_message_bytes as u64),
         );
+        if self.auth.rules.len() > 1 {
+            text.extend(self.auth.rules.iter().map(|rule| format!("  rule {rule}\n")));
+        }
         for (name, database) in &self.databases {
             text.push_str(&database_summary(name, database));
         }

@@ -88,8 +88,7 @@ buckets = 1000
             t.toml:12: pool.checkout_timeout: must not exceed query.timeout, which counts the wait too
             t.toml:15: query.max_gather_bytes: must be a size such as "256MB" (units: B, kB, MB, GB, TB; 1kB is 1024 bytes)
             t.toml:16: query.two_phase: must be "required": what writes more than one shard commits in two phases
-            t.toml:18: auth.method: "md5" is not supported yet; use "scram-sha-256" or "trust"
-            t.toml:18: auth.file: method "scram-sha-256" needs a users file
+            t.toml:18: auth.file: method "md5" needs a users file, or [auth.query]
             t.toml:19: tls: TLS is not supported yet; remove the section
             t.toml:21: unknown key "surprise"; known are server, admin, pool, query, health, auth, tls, databases
             t.toml:22: databases.shop: key "shards" is missing
@@ -103,12 +102,12 @@ fn syntax_errors_do_not_hide_the_rest() {
     check(
         "[server]\nworkers = \n[pool]\nmode = 1\n",
         &expect![[r#"
-        t.toml: auth.file: method "scram-sha-256" needs a users file
-        t.toml: no database is configured: add [databases.NAME]
-        t.toml:2: string values must be quoted, expected literal string
-        t.toml:2: server.workers: must be an integer from 1 to 1024
-        t.toml:4: pool.mode: must be a string
-    "#]],
+            t.toml: no database is configured: add [databases.NAME]
+            t.toml: auth.file: method "scram-sha-256" needs a users file, or [auth.query]
+            t.toml:2: string values must be quoted, expected literal string
+            t.toml:2: server.workers: must be an integer from 1 to 1024
+            t.toml:4: pool.mode: must be a string
+        "#]],
     );
 }
 

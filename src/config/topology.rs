@@ -239,17 +239,22 @@ fn read_control(section: &mut Section<'_>, dir: &Path) -> ControlConfig {
     let default = ControlConfig { user: DEFAULT_CONTROL_USER.to_owned(), password: None };
     let Some(mut control) = section.take("control").and_then(|value| value.table()) else { return default };
     let user = control.need("user").and_then(|value| read_name(&value)).unwrap_or(default.user);
-    let given = ["password", "password_file", "password_env"].map(|key| control.take(key));
+    let password = read_password(&mut control, dir);
+    control.finish();
+    ControlConfig { user, password }
+}
+
+/// `password`, or where it stands: `password_file`, `password_env`.
+pub(super) fn read_password(section: &mut Section<'_>, dir: &Path) -> Option<String> {
+    let given = ["password", "password_file", "password_env"].map(|key| section.take(key));
     if let Some(second) = given.iter().flatten().nth(1) {
         second.fault("only one of password, password_file and password_env can hold");
     }
     let [password, file, variable] = given;
-    let password = password
+    password
         .and_then(|value| value.string().map(str::to_owned))
         .or_else(|| file.and_then(|value| read_password_file(&value, dir)))
-        .or_else(|| variable.and_then(|value| read_password_variable(&value)));
-    control.finish();
-    ControlConfig { user, password }
+        .or_else(|| variable.and_then(|value| read_password_variable(&value)))
 }
 
 fn read_password_file(value: &Value<'_>, dir: &Path) -> Option<String> {

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use pgwire::api::auth::sasl::scram::{SCRAM_ITERATIONS, ScramSecret, gen_salted_password};
 use toml::de::DeTable;
 
 use super::fault::{Fault, Source};
 use super::raw::{Section, Value};
+use crate::session::md5::Md5Secret;
+use crate::session::scram::Verifier;
 
 /// A user of the users file.
 #[derive(Clone)]
@@ -19,53 +18,61 @@ pub struct UserConfig {
     /// User and password towards the servers; the client's own name and password when left out.
     pub backend_user: Option<String>,
     pub backend_password: Option<String>,
-    verifier: OnceLock<ScramVerifier>,
+    derived: OnceLock<Verifier>,
 }
 
+/// What is known of a user's password.
 #[derive(Clone, PartialEq, Eq)]
 pub enum UserSecret {
     None,
     Password(String),
+    /// `md5…` as in pg_authid.
+    Md5(Md5Secret),
     /// `SCRAM-SHA-256$…` as in pg_authid.
-    Scram(String),
+    Scram(Verifier),
 }
 
-/// What a server must know to check a SCRAM proof: RFC 5802, section 3. The password cannot be read from it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ScramVerifier {
-    pub salt: Vec<u8>,
-    pub iterations: usize,
-    pub stored_key: Vec<u8>,
-    pub server_key: Vec<u8>,
+/// Which secrets the methods of the rules can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SecretNeed {
+    /// A user may log in without any.
+    None,
+    Any,
+    /// MD5 secrets are of no use.
+    Scram,
 }
 
-/// Length of SHA-256's output in bytes.
-const KEY_LENGTH: usize = 32;
-/// More would make each login of a client a burden of seconds: its own work, by the server's number.
-const MAX_ITERATIONS: usize = 10_000_000;
+impl UserSecret {
+    /// What a server keeps of a password; what is neither of its two forms is taken for the password itself.
+    pub fn of_stored(text: &str) -> Self {
+        if let Some(verifier) = Verifier::parse(text) {
+            return Self::Scram(verifier);
+        }
+        Md5Secret::parse(text).map_or_else(|| Self::Password(text.to_owned()), Self::Md5)
+    }
+}
 
 impl UserConfig {
     pub fn new(secret: UserSecret, backend_user: Option<String>, backend_password: Option<String>) -> Self {
-        Self { secret, backend_user, backend_password, verifier: OnceLock::new() }
+        Self { secret, backend_user, backend_password, derived: OnceLock::new() }
     }
 
-    /// The user's SCRAM verifier; `None` for a user without a password.
-    ///
-    /// A plain password is stretched on the first call only (thousands of hashes) with the salt that `salt` gives.
-    pub fn verifier(&self, salt: impl FnOnce() -> Vec<u8>) -> Option<&ScramVerifier> {
-        if let Some(known) = self.verifier.get() {
-            return Some(known);
+    /// The user's SCRAM verifier, if it is stored or was derived already.
+    pub fn verifier(&self) -> Option<&Verifier> {
+        match &self.secret {
+            UserSecret::Scram(verifier) => Some(verifier),
+            UserSecret::Password(_) => self.derived.get(),
+            UserSecret::None | UserSecret::Md5(_) => None,
         }
-        let verifier = match &self.secret {
-            UserSecret::None => return None,
-            UserSecret::Password(password) => ScramVerifier::derive(password, salt()),
-            UserSecret::Scram(secret) => ScramVerifier::parse(secret)?,
-        };
-        Some(self.verifier.get_or_init(|| verifier))
+    }
+
+    /// Keeps a verifier that was derived from the user's password. The first one stays.
+    pub fn remember(&self, verifier: Verifier) -> &Verifier {
+        self.derived.get_or_init(|| verifier)
     }
 }
 
-/// Without the verifier, which only follows from the secret.
+/// Without the derived verifier, which only follows from the secret.
 impl PartialEq for UserConfig {
     fn eq(&self, other: &Self) -> bool {
         (&self.secret, &self.backend_user, &self.backend_password)
@@ -82,53 +89,29 @@ impl std::fmt::Debug for UserConfig {
     }
 }
 
-impl ScramVerifier {
-    /// Reads a secret of pg_authid: `SCRAM-SHA-256$ITERATIONS:SALT$STORED_KEY:SERVER_KEY`
-    /// (src/backend/libpq/auth-scram.c, `parse_scram_secret`).
-    pub fn parse(secret: &str) -> Option<Self> {
-        let (iterations_and_salt, keys) = secret.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
-        let (iterations, salt) = iterations_and_salt.split_once(':')?;
-        let (stored_key, server_key) = keys.split_once(':')?;
-        let verifier = Self {
-            salt: STANDARD.decode(salt).ok()?,
-            iterations: iterations.parse().ok().filter(|n| (1..=MAX_ITERATIONS).contains(n))?,
-            stored_key: STANDARD.decode(stored_key).ok()?,
-            server_key: STANDARD.decode(server_key).ok()?,
-        };
-        let is_sound =
-            !verifier.salt.is_empty() && verifier.stored_key.len() == KEY_LENGTH && verifier.server_key.len() == KEY_LENGTH;
-        is_sound.then_some(verifier)
-    }
-
-    /// Stretches a password with Postgres's own number of iterations.
-    pub fn derive(password: &str, salt: Vec<u8>) -> Self {
-        let salted_password = gen_salted_password(password, &salt, SCRAM_ITERATIONS);
-        match ScramSecret::verifier_from_salted_password(salt, salted_password, SCRAM_ITERATIONS) {
-            ScramSecret::Verifier { salt, iterations, stored_key, server_key } => {
-                Self { salt, iterations, stored_key, server_key }
-            }
-            // That function makes no other kind; a verifier without keys matches no proof.
-            ScramSecret::SaltedPassword { salt, .. } => {
-                Self { salt, iterations: SCRAM_ITERATIONS, stored_key: Vec::new(), server_key: Vec::new() }
-            }
-        }
-    }
-}
-
 /// Reads the users file at `path`.
 ///
 /// # Errors
 /// All its faults, with its own lines.
-pub(super) fn load_users(path: &Path, is_password_needed: bool) -> Result<BTreeMap<String, UserConfig>, Vec<Fault>> {
+pub(super) fn load_users(
+    path: &Path,
+    need: SecretNeed,
+    may_be_empty: bool,
+) -> Result<BTreeMap<String, Arc<UserConfig>>, Vec<Fault>> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!("cannot read the users file: {error}");
         vec![Fault { file: path.to_owned(), line: None, message }]
     })?;
-    parse_users(&text, path, is_password_needed)
+    parse_users(&text, path, need, may_be_empty)
 }
 
 /// Reads the text of a users file.
-pub(super) fn parse_users(text: &str, path: &Path, is_password_needed: bool) -> Result<BTreeMap<String, UserConfig>, Vec<Fault>> {
+fn parse_users(
+    text: &str,
+    path: &Path,
+    need: SecretNeed,
+    may_be_empty: bool,
+) -> Result<BTreeMap<String, Arc<UserConfig>>, Vec<Fault>> {
     let source = Source::new(path, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -137,36 +120,41 @@ pub(super) fn parse_users(text: &str, path: &Path, is_password_needed: bool) -> 
     let mut root = Section::root(&source, &document);
     let mut users = BTreeMap::new();
     for value in root.take("users").and_then(|value| value.list()).unwrap_or_default() {
-        let Some((name, user)) = value.table().and_then(|section| read_user(section, is_password_needed)) else { continue };
+        let Some((name, user)) = value.table().and_then(|section| read_user(section, need)) else { continue };
         if users.contains_key(&name) {
             value.fault(format!("user \"{name}\" is named twice"));
         }
-        users.insert(name, user);
+        users.insert(name, Arc::new(user));
     }
     root.finish();
-    if users.is_empty() && is_password_needed {
+    if users.is_empty() && need != SecretNeed::None && !may_be_empty {
         source.fault_of_file("the users file names no user");
     }
     let faults = source.into_faults();
     if faults.is_empty() { Ok(users) } else { Err(faults) }
 }
 
-fn read_user(mut section: Section<'_>, is_password_needed: bool) -> Option<(String, UserConfig)> {
+fn read_user(mut section: Section<'_>, need: SecretNeed) -> Option<(String, UserConfig)> {
     let name = section.need("name").and_then(|value| read_name(&value));
-    let password = section.take("password");
-    let scram_secret = section.take("scram_secret");
-    let secret = match (&password, &scram_secret) {
-        (Some(_), Some(value)) => {
-            value.fault("a user has a password or a scram_secret, not both");
-            UserSecret::None
-        }
-        (Some(value), None) => read_password(value),
-        (None, Some(value)) => read_scram_secret(value),
-        (None, None) => UserSecret::None,
-    };
-    if is_password_needed && password.is_none() && scram_secret.is_none() {
-        section.fault("users: auth.method \"scram-sha-256\" needs a password or a scram_secret for each user");
+    let given = ["password", "scram_secret", "md5_secret"].map(|key| section.take(key));
+    if let Some(second) = given.iter().flatten().nth(1) {
+        second.fault("a user has one of password, scram_secret and md5_secret");
     }
+    if need != SecretNeed::None && given.iter().all(Option::is_none) {
+        section.fault("users: auth.method asks for a password: a user needs a password, scram_secret or md5_secret");
+    }
+    let [password, scram_secret, md5_secret] = &given;
+    if let Some(value) = md5_secret
+        && need == SecretNeed::Scram
+    {
+        value.fault("proves nothing under \"scram-sha-256\"; use method \"md5\", or a scram_secret");
+    }
+    let secret = match (password, scram_secret, md5_secret) {
+        (Some(value), None, None) => read_password(value),
+        (None, Some(value), None) => read_scram_secret(value),
+        (None, None, Some(value)) => read_md5_secret(value),
+        (_, _, _) => UserSecret::None,
+    };
     let backend_user = section.take("backend_user").and_then(|value| read_name(&value));
     let backend_password = section.string("backend_password");
     section.finish();
@@ -183,21 +171,32 @@ pub(super) fn read_name(value: &Value<'_>) -> Option<String> {
 }
 
 fn read_password(value: &Value<'_>) -> UserSecret {
-    match value.string() {
-        Some("") => value.fault("must not be empty"),
-        Some(text) if text.starts_with("SCRAM-SHA-256$") => value.fault("is a SCRAM secret: say scram_secret"),
-        Some(text) => return UserSecret::Password(text.to_owned()),
-        None => {}
+    let Some(text) = value.string() else { return UserSecret::None };
+    match UserSecret::of_stored(text) {
+        _ if text.is_empty() => value.fault("must not be empty"),
+        UserSecret::Md5(_) => value.fault("is an MD5 secret: say md5_secret"),
+        _ if text.starts_with("SCRAM-SHA-256$") => value.fault("is a SCRAM secret: say scram_secret"),
+        secret => return secret,
     }
     UserSecret::None
 }
 
 fn read_scram_secret(value: &Value<'_>) -> UserSecret {
     let Some(text) = value.string() else { return UserSecret::None };
-    if ScramVerifier::parse(text).is_none() {
+    let verifier = Verifier::parse(text);
+    if verifier.is_none() {
         value.fault("is not a SCRAM secret; it looks like SCRAM-SHA-256$4096:SALT$STORED_KEY:SERVER_KEY, see pg_authid");
     }
-    UserSecret::Scram(text.to_owned())
+    verifier.map_or(UserSecret::None, UserSecret::Scram)
+}
+
+fn read_md5_secret(value: &Value<'_>) -> UserSecret {
+    let Some(text) = value.string() else { return UserSecret::None };
+    let secret = Md5Secret::parse(text);
+    if secret.is_none() {
+        value.fault("is not an MD5 secret; it is md5 and 32 digits from 0 to f, see pg_authid");
+    }
+    secret.map_or(UserSecret::None, UserSecret::Md5)
 }
 
 #[cfg(test)]
@@ -206,7 +205,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn check(text: &str, faults: &Expect) {
-        let outcome = parse_users(text, Path::new("users.toml"), true);
+        let outcome = parse_users(text, Path::new("users.toml"), SecretNeed::Scram, false);
         let lines: Vec<_> = outcome.err().unwrap_or_default().iter().map(|fault| format!("{fault}\n")).collect();
         faults.assert_eq(&lines.concat());
     }
@@ -229,23 +228,15 @@ password = "SCRAM-SHA-256$4096:AA==$AA==:AA=="
 name = "b"
 "#,
             &expect![[r#"
-                users.toml:5: users.scram_secret: a user has a password or a scram_secret, not both
+                users.toml:5: users.scram_secret: a user has one of password, scram_secret and md5_secret
                 users.toml:6: users: user "a" is named twice
                 users.toml:8: users.scram_secret: is not a SCRAM secret; it looks like SCRAM-SHA-256$4096:SALT$STORED_KEY:SERVER_KEY, see pg_authid
-                users.toml:9: unknown key "colour" in users; known are name, password, scram_secret, backend_user, backend_password
+                users.toml:9: unknown key "colour" in users; known are name, password, scram_secret, md5_secret, backend_user, backend_password
                 users.toml:10: users: key "name" is missing
                 users.toml:11: users.password: is a SCRAM secret: say scram_secret
-                users.toml:12: users: auth.method "scram-sha-256" needs a password or a scram_secret for each user
+                users.toml:12: users: auth.method asks for a password: a user needs a password, scram_secret or md5_secret
             "#]],
         );
-    }
-
-    #[test]
-    fn a_secret_of_postgres_is_read() {
-        let password = "pencil";
-        let secret = postgres_protocol::password::scram_sha_256(password.as_bytes());
-        let stored = ScramVerifier::parse(&secret).expect("a secret");
-        assert!(stored == ScramVerifier::derive(password, stored.salt.clone()));
     }
 
     #[test]

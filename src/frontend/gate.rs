@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
+use super::auth::FailedLogins;
 use crate::config::Config;
 use crate::executor::{CancelRegistry, Database};
 use crate::observe::Registry;
@@ -18,6 +19,7 @@ pub type Databases = BTreeMap<String, Arc<Database>>;
 pub struct Gate {
     pub registry: Arc<Registry>,
     pub cancels: CancelRegistry,
+    pub failed_logins: FailedLogins,
     /// Set when the process is to end: idle clients are closed, others after their transaction.
     pub draining: CancellationToken,
     /// Set when the grace time is over: clients between two statements of a transaction are closed as well.
@@ -42,6 +44,7 @@ impl Gate {
         Self {
             registry,
             cancels: CancelRegistry::default(),
+            failed_logins: FailedLogins::default(),
             closing: CancellationToken::new(),
             draining,
             served: RwLock::new(Arc::new(served)),

@@ -6,7 +6,7 @@ mod gate;
 mod peer;
 mod startup;
 
-pub use auth::{AuthStep, Authenticator, Identity};
+pub use auth::{AuthInput, AuthStep, Authenticator, Expected, FailedLogins, Identity, Login, derive_ahead};
 pub use connection::serve;
 pub use gate::{Databases, Gate, Served};
 pub use peer::{ClientCertificate, Peer, TlsPeer};

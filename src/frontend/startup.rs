@@ -6,18 +6,15 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use super::auth::{AuthStep, Authenticator, Identity};
+use super::auth::{Identity, log_in};
 use super::gate::Gate;
 use super::peer::Peer;
-use crate::backend::{Credentials, Password, Secret, Socket};
+use crate::backend::Socket;
 use crate::executor::{Conversation, Failure, SessionUser};
 use crate::observe::{ClientDescription, ClientEntry, ClientState};
 use crate::session::startup::{MAX_STARTUP_LEN, Opening, Startup, opening};
 use crate::session::wire::{self, Severity};
 use crate::sqlstate::{Report, SqlState};
-
-/// Longest message from a client that is not authenticated: PG_MAX_AUTH_TOKEN_LENGTH in src/include/libpq/auth.h.
-const MAX_AUTH_MESSAGE_LEN: usize = 65_535;
 
 /// Bytes of a cancel key's secret, by protocol 3.0 and from 3.2 on.
 const SHORT_SECRET_LEN: usize = 4;
@@ -112,52 +109,14 @@ fn negotiate(startup: &Startup, output: &mut BytesMut) {
 pub(super) async fn authenticate(
     socket: &mut Socket,
     startup: &Startup,
-    _peer: &Peer,
+    peer: &Peer,
     gate: &Gate,
 ) -> Result<Identity, StartupEnd> {
     if startup.is_replication {
         return Err(Report::new(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported").into());
     }
     negotiate(startup, &mut socket.output);
-    let mut authenticator = Authenticator::begin(&startup.user, &gate.served().config.auth);
-    let mut step = authenticator.step(None);
-    loop {
-        match step {
-            AuthStep::Send(bytes) => {
-                socket.output.extend_from_slice(&bytes);
-                socket.flush().await?;
-            }
-            AuthStep::Done { send, identity } => {
-                socket.output.extend_from_slice(&send);
-                return Ok(identity);
-            }
-            AuthStep::Fail(report) => return Err(report.into()),
-        }
-        let payload = read_password_message(socket).await?;
-        step = authenticator.step(Some(&payload));
-    }
-}
-
-async fn read_password_message(socket: &mut Socket) -> Result<BytesMut, StartupEnd> {
-    loop {
-        if let Some(header) = wire::header(&socket.input).map_err(|_| StartupEnd::Silent)? {
-            if header.tag != b'p' {
-                let message = format!("expected password response, got message type {}", header.tag);
-                return Err(Report::new(SqlState::PROTOCOL_VIOLATION, message).into());
-            }
-            if header.len > MAX_AUTH_MESSAGE_LEN {
-                return Err(StartupEnd::Silent);
-            }
-            if socket.input.len() >= header.len {
-                let mut message = socket.input.split_to(header.len);
-                message.advance(wire::HEADER_LEN);
-                return Ok(message);
-            }
-        }
-        if socket.fill().await? == 0 {
-            return Err(StartupEnd::Silent);
-        }
-    }
+    log_in(socket, startup, peer, gate).await
 }
 
 /// Makes the session of an authenticated client and tells it parameters, cancel key and readiness.
@@ -174,8 +133,7 @@ pub(super) async fn open_session(
         let report = Report::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", startup.database));
         return Err((socket, report.into()));
     };
-    let secret = identity.backend_password.map_or(Secret::None, |text| Secret::Password(Password::new(text)));
-    let credentials = Credentials { user: identity.backend_user, secret };
+    let credentials = identity.credentials;
     let pools = database.pools.of_user(&credentials);
     let user = SessionUser { credentials, pools };
     let mut conversation = Conversation::new(socket, database, user, entry, startup.session_settings());

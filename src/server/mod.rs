@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{AdminState, AdminView};
 use crate::config::Config;
-use crate::frontend::{Gate, Served};
+use crate::frontend::{Gate, Served, derive_ahead};
 use crate::observe::Registry;
 
 pub use database::DatabaseError;
@@ -92,6 +92,7 @@ pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartErro
     });
     tasks.spawn(crate::admin::serve(admin, state, stop.clone()));
     tasks.spawn(Reloader { gate: Arc::clone(&gate), builder, view, source, requests, stop: stop.clone() }.run());
+    spawn_derivation(&tasks, &stop, &config);
     let workers = (0..config.server.workers)
         .map(|idx| Worker::start(idx, &gate))
         .collect::<Result<Vec<_>, _>>()
@@ -105,6 +106,12 @@ pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartErro
         tasks.spawn(acceptor.run());
     }
     Ok(Running { client_addresses, admin_address, gate, is_accepting, stop, tasks, workers, reload })
+}
+
+/// Stretches the passwords of the users file beside everything else.
+fn spawn_derivation(tasks: &TaskTracker, stop: &CancellationToken, config: &Arc<Config>) {
+    let (config, stop) = (Arc::clone(config), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(derive_ahead(&config.auth)).await });
 }
 
 fn admin_view(config: &Arc<Config>, databases: &crate::frontend::Databases) -> AdminView {

@@ -48,6 +48,7 @@ impl Reloader {
             }
         }
         self.view.send_replace(Arc::new(super::admin_view(&config, &databases)));
+        super::spawn_derivation(&self.builder.tasks, &self.stop, &config);
         self.gate.replace(Served { config, databases });
         let mut words = vec![if changes.live.is_empty() {
             "nothing changed".to_owned()
