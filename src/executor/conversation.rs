@@ -407,7 +407,7 @@ impl Conversation {
             }
             // Counted when it was relayed.
             Failure::Reported => {}
-            Failure::Client(_) | Failure::Fatal(_) => return Err(failure),
+            Failure::Client(_) | Failure::Ended | Failure::Fatal(_) => return Err(failure),
         }
         match self.transaction.phase {
             Phase::Idle => self.release(),

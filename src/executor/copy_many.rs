@@ -31,7 +31,7 @@ impl Conversation {
         self.client.flush().await?;
         self.is_sync_spent = true;
         let outcome = match self.split_copy(plan, &idxs).await {
-            Err(end @ (Failure::Fatal(_) | Failure::Client(_))) => return Err(end),
+            Err(end @ (Failure::Fatal(_) | Failure::Ended | Failure::Client(_))) => return Err(end),
             outcome => outcome,
         };
         // A connection that was lost is held no more, and the others have moved.

@@ -16,6 +16,8 @@ pub enum Failure {
     Shard(BytesMut),
     /// A server's ErrorResponse is already in the client's output.
     Reported,
+    /// A server's own FATAL is in the client's output: the client's session ends with it, as the server's has.
+    Ended,
     /// The client's socket is gone: nobody to tell.
     Client(std::io::Error),
     /// To be told to the client before its socket is closed.

@@ -58,6 +58,10 @@ enum Stop {
     Ready,
     CopyIn,
     PrefixFailed(Box<crate::sqlstate::Report>),
+    /// FATAL: the server closes the connection after it.
+    Ended,
+    /// What comes is not the protocol.
+    Lost(ConnectionLost),
 }
 
 impl Conversation {
@@ -77,10 +81,7 @@ impl Conversation {
         loop {
             let Self { client, enlisted, .. } = self;
             let held = &mut enlisted[idx];
-            let (range, stop) = match scan(held, &mut client.output, marks, &mut relayed, (ready, is_extended)) {
-                Ok(scanned) => scanned,
-                Err(lost) => return Err(self.abandon_midway(idx, lost.into(), &relayed).await),
-            };
+            let (range, stop) = scan(held, &mut client.output, marks, &mut relayed, (ready, is_extended));
             let input = &mut held.lease.socket.input;
             self.database.counters.n_bytes_to_clients.add(range.len() as u64);
             if !range.is_empty() {
@@ -93,6 +94,11 @@ impl Conversation {
                 Some(Stop::PrefixFailed(report)) => {
                     self.drop_enlisted(idx);
                     return Err(Failure::Statement { report, kind: ErrorKind::Shard });
+                }
+                Some(Stop::Lost(lost)) => return Err(self.abandon_midway(idx, lost.into(), &relayed).await),
+                Some(Stop::Ended) => {
+                    self.drop_enlisted(idx);
+                    return Err(Failure::Ended);
                 }
                 None => {
                     client.flush_if_large().await?;
@@ -116,7 +122,8 @@ impl Conversation {
     async fn abandon_midway(&mut self, idx: usize, error: WaitError, relayed: &Relayed) -> Failure {
         let failure = self.abandon(idx, error).await;
         if relayed.n_passing == 0 {
-            return failure;
+            // If the client has its error already: one statement gets one.
+            return if relayed.error.is_some() { Failure::Reported } else { failure };
         }
         // The client has half a message: nothing that follows could be understood.
         Failure::Client(std::io::Error::new(std::io::ErrorKind::BrokenPipe, "a server's message was cut"))
@@ -132,15 +139,20 @@ fn scan(
     marks: &mut VecDeque<Mark>,
     relayed: &mut Relayed,
     (ready, is_extended): (Ready, bool),
-) -> Result<(Range<usize>, Option<Stop>), ConnectionLost> {
+) -> (Range<usize>, Option<Stop>) {
     let connection = &mut *held.lease;
     let mut input = std::mem::take(&mut connection.socket.input);
     let mut scanner = Scanner { start: 0, position: relayed.n_passing.min(input.len()), output };
     relayed.n_passing -= scanner.position;
     let mut stop = None;
     while stop.is_none() {
-        let Some(header) = wire::header(&input[scanner.position..]).map_err(|error| ConnectionLost(error.to_string()))? else {
-            break;
+        let header = match wire::header(&input[scanner.position..]) {
+            Ok(Some(header)) => header,
+            Ok(None) => break,
+            Err(error) => {
+                stop = Some(Stop::Lost(ConnectionLost(error.to_string())));
+                break;
+            }
         };
         let available = input.len() - scanner.position;
         if available < header.len {
@@ -182,24 +194,42 @@ fn scan(
                 relayed.has_held_parameters = true;
                 scanner.skip(&input, message);
             }
-            tag => {
-                note(connection, relayed, tag, &input[message.start + HEADER_LEN..message.end]);
-                stop = (tag == b'G').then_some(Stop::CopyIn);
-                scanner.position = message.end;
+            tag if is_answer(tag) => {
+                let body = message.start + HEADER_LEN..message.end;
+                note(connection, relayed, tag, &input[body.clone()]);
+                stop = match tag {
+                    b'G' => Some(Stop::CopyIn),
+                    b'E' if wire::is_fatal(&input[body.clone()]) => Some(Stop::Ended),
+                    _ => None,
+                };
+                if matches!(tag, b'E' | b'N') && !wire::is_whole_report(&input[body.clone()]) {
+                    scanner.skip(&input, message);
+                    wire::whole_report(scanner.output, tag, &input[body]);
+                } else {
+                    scanner.position = message.end;
+                }
             }
+            tag => stop = Some(Stop::Lost(ConnectionLost(format!("server sent a message of unexpected type {tag}")))),
         }
     }
     let range = scanner.start..scanner.position;
     connection.socket.input = input;
-    Ok((range, stop))
+    (range, stop)
+}
+
+/// Whether a message may stand in the answer to a statement. All others would confuse the client as much as the proxy.
+fn is_answer(tag: u8) -> bool {
+    matches!(tag, b'2' | b'A' | b'C' | b'c' | b'E' | b'G' | b'H' | b'I' | b'N' | b'n' | b'S' | b's' | b'T' | b't' | b'V')
 }
 
 fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag: u8, body: &[u8]) {
     match tag {
         b'E' => {
             let code = wire::report_field(body, b'C').unwrap_or_default();
-            let is_undefined = matches!(code, b"42P01" | b"42703" | b"42883");
-            relayed.error = Some(if is_undefined { ServerError::UndefinedObject } else { ServerError::Other });
+            relayed.error = Some(match code {
+                b"42P01" | b"42703" | b"42883" => ServerError::UndefinedObject,
+                _ => ServerError::Other,
+            });
         }
         b'S' => {
             connection.note_parameter(body);

@@ -133,6 +133,9 @@ pub(super) async fn open_session(
         let report = Report::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", startup.database));
         return Err((socket, report.into()));
     };
+    if let Some(fault) = &startup.fault {
+        return Err((socket, fault.clone().into()));
+    }
     let credentials = identity.credentials;
     let pools = database.pools.of_user(&credentials);
     let user = SessionUser { credentials, pools };
@@ -141,7 +144,7 @@ pub(super) async fn open_session(
         let end = match failure {
             Failure::Statement { report, .. } | Failure::Fatal(report) => StartupEnd::Refused(report),
             Failure::Shard(message) => StartupEnd::Relayed(message),
-            Failure::Reported | Failure::Client(_) => StartupEnd::Silent,
+            Failure::Reported | Failure::Ended | Failure::Client(_) => StartupEnd::Silent,
         };
         conversation.close().await;
         return Err((conversation.client, end));

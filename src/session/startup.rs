@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::options::apply_options;
 use super::settings::{SettingValue, Settings};
 use super::wire::BodyReader;
 use crate::sqlstate::{Report, SqlState};
@@ -34,12 +35,15 @@ pub struct Startup {
     pub is_replication: bool,
     /// Everything else, names folded.
     pub settings: BTreeMap<String, String>,
+    /// What is wrong with `options`: to be told to a client that has proved who it is.
+    pub fault: Option<Report>,
 }
 
 /// Reads the packet after its length field.
 ///
 /// # Errors
-/// As src/backend/tcop/backend_startup.c: 08P01 for a bad layout, 0A000 for another major version, 28000 without a user.
+/// As src/backend/tcop/backend_startup.c: 08P01 for a bad layout, 0A000 for another major version, 28000 without a user, 22023
+/// for a value of `replication` that is none.
 pub fn opening(packet: &[u8]) -> Result<Opening, Report> {
     let mut reader = BodyReader(packet);
     let malformed =
@@ -52,7 +56,8 @@ pub fn opening(packet: &[u8]) -> Result<Opening, Report> {
         (1234, 5679) => Ok(Opening::Ssl),
         (1234, 5680) => Ok(Opening::GssEncryption),
         (1234, 5678) => {
-            let pid = reader.i32().ok_or_else(malformed)?;
+            // Without a key it is nobody's: as any other wrong one it gets no answer.
+            let pid = reader.i32().unwrap_or(0);
             Ok(Opening::Cancel { pid, secret: reader.0.to_vec() })
         }
         (3, minor) => startup(minor, reader, malformed()).map(Opening::Startup),
@@ -72,12 +77,13 @@ fn startup(minor: u16, mut reader: BodyReader<'_>, malformed: Report) -> Result<
         database: String::new(),
         is_replication: false,
         settings: BTreeMap::new(),
+        fault: None,
     };
     // 3.1 was never released; what asks for it gets 3.0.
     if minor == 1 {
         startup.minor = 0;
     }
-    let mut options = String::new();
+    let (mut options, mut named) = (String::new(), BTreeMap::new());
     loop {
         let name = reader.c_string().ok_or_else(|| malformed.clone())?;
         if name.is_empty() {
@@ -89,9 +95,9 @@ fn startup(minor: u16, mut reader: BodyReader<'_>, malformed: Report) -> Result<
             "user" => startup.user = value,
             "database" => startup.database = value,
             "options" => options = value,
-            "replication" => startup.is_replication = !matches!(value.as_str(), "false" | "off" | "no" | "0"),
+            "replication" => startup.is_replication = is_replication(&value)?,
             _ if name.starts_with("_pq_.") => startup.unknown_options.push(name),
-            _ => drop(startup.settings.insert(name.to_ascii_lowercase(), value)),
+            _ => drop(named.insert(name.to_ascii_lowercase(), value)),
         }
     }
     if !reader.0.is_empty() {
@@ -103,41 +109,25 @@ fn startup(minor: u16, mut reader: BodyReader<'_>, malformed: Report) -> Result<
     if startup.database.is_empty() {
         startup.database.clone_from(&startup.user);
     }
-    apply_options(&options, &mut startup.settings)?;
+    startup.fault = apply_options(&options, &mut startup.settings).err();
+    // What has a parameter of its own is set after what stands in `options`.
+    startup.settings.append(&mut named);
     Ok(startup)
 }
 
-/// `-c name=value`, `-cname=value` and `--name=value`, blanks and backslashes escaped by a backslash: pg_split_opts.
-fn apply_options(options: &str, settings: &mut BTreeMap<String, String>) -> Result<(), Report> {
-    let words = split_options(options);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let assignment = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
-            Some("") => words.next().map(String::as_str),
-            assignment => assignment,
-        };
-        let pair = assignment.and_then(|text| text.split_once('='));
-        let (name, value) = pair.ok_or_else(|| {
-            Report::new(SqlState::PROTOCOL_VIOLATION, format!("invalid command-line argument for server process: {word}"))
-        })?;
-        settings.insert(name.to_ascii_lowercase().replace('-', "_"), value.to_owned());
+/// What the value of `replication` asks for: a boolean as `parse_bool` reads it, or "database".
+fn is_replication(value: &str) -> Result<bool, Report> {
+    let lower = value.to_ascii_lowercase();
+    let begins = |word: &str, n_least: usize| lower.len() >= n_least && word.starts_with(&lower);
+    if value == "database" || begins("true", 1) || begins("yes", 1) || begins("on", 2) || lower == "1" {
+        return Ok(true);
     }
-    Ok(())
-}
-
-fn split_options(options: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut chars = options.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            c if c.is_ascii_whitespace() => words.extend(word.take()),
-            '\\' => word.get_or_insert_default().extend(chars.next()),
-            c => word.get_or_insert_default().push(c),
-        }
+    if begins("false", 1) || begins("no", 1) || begins("off", 2) || lower == "0" {
+        return Ok(false);
     }
-    words.extend(word);
-    words
+    let message = format!("invalid value for parameter \"replication\": \"{value}\"");
+    Err(Report::new(SqlState::INVALID_PARAMETER_VALUE, message)
+        .with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
 }
 
 impl Startup {
@@ -157,12 +147,12 @@ mod tests {
 
     #[test]
     fn startup_reads_options_as_the_server_does() {
-        let body = b"user\0ann\0options\0-c geqo=off --work-mem=4\\ MB -csearch_path=a\0_pq_.x\0y\0TimeZone\0UTC\0\0";
+        let body = b"user\0ann\0geqo\0on\0options\0-c geqo=off --work-mem=4\\ MB -csearch_path=a\0_pq_.x\0y\0TimeZone\0UTC\0\0";
         let Ok(Opening::Startup(startup)) = opening(&packet(3, 2, body)) else { panic!() };
         assert_eq!((startup.user.as_str(), startup.database.as_str(), startup.minor), ("ann", "ann", 2));
         assert_eq!(startup.unknown_options, ["_pq_.x"]);
         let pairs: Vec<_> = startup.settings.iter().map(|(n, v)| format!("{n}={v}")).collect();
-        assert_eq!(pairs, ["geqo=off", "search_path=a", "timezone=UTC", "work_mem=4 MB"]);
+        assert_eq!(pairs, ["geqo=on", "search_path=a", "timezone=UTC", "work_mem=4 MB"]);
     }
 
     #[test]

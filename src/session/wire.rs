@@ -247,25 +247,63 @@ pub fn report_field(body: &[u8], code: u8) -> Option<&[u8]> {
     }
 }
 
+/// Whether an ErrorResponse's body says that the server closes the connection.
+pub fn is_fatal(body: &[u8]) -> bool {
+    let severity = report_field(body, b'V').or_else(|| report_field(body, b'S'));
+    matches!(severity, Some(b"FATAL" | b"PANIC"))
+}
+
+/// Whether an ErrorResponse's or NoticeResponse's body has what each has: both severities, SQLSTATE and message.
+pub fn is_whole_report(body: &[u8]) -> bool {
+    b"SVCM".iter().all(|&code| report_field(body, code).is_some_and(|value| code != b'C' || value.len() == 5))
+}
+
 /// Copies an ErrorResponse's body with `context` added to its `W` field (or as one).
+///
+/// The session that it is told to goes on, so FATAL becomes ERROR.
 pub fn report_with_context(buffer: &mut BytesMut, tag: u8, error_body: &[u8], context: &str) {
+    let severity = if is_fatal(error_body) { Some(Severity::Error) } else { None };
+    copy_report(buffer, tag, error_body, (Some(context), severity));
+}
+
+/// Copies an ErrorResponse's or NoticeResponse's body; of the fields that each has, those left out are put in.
+pub fn whole_report(buffer: &mut BytesMut, tag: u8, body: &[u8]) {
+    copy_report(buffer, tag, body, (None, None));
+}
+
+fn copy_report(buffer: &mut BytesMut, tag: u8, body: &[u8], (context, severity): (Option<&str>, Option<Severity>)) {
+    let given = report_field(body, b'V').or_else(|| report_field(body, b'S'));
+    let fallback = if tag == b'N' { Severity::Notice } else { Severity::Error };
+    let severity_text = severity.map(|severity| severity.as_str().as_bytes());
+    let sqlstate = report_field(body, b'C').filter(|code| code.len() == 5);
+    let own: [(u8, &[u8]); 4] = [
+        (b'S', severity_text.or_else(|| report_field(body, b'S')).or(given).unwrap_or(fallback.as_str().as_bytes())),
+        (b'V', severity_text.or(given).unwrap_or(fallback.as_str().as_bytes())),
+        (b'C', sqlstate.unwrap_or(if tag == b'N' { b"00000" } else { b"XX000" })),
+        (b'M', report_field(body, b'M').unwrap_or(b"missing error text")),
+    ];
     message(buffer, tag, |b| {
-        let mut reader = BodyReader(error_body);
-        let mut is_placed = false;
-        while let Some(code) = reader.u8().filter(|&code| code != 0) {
-            let Some(value) = reader.c_string() else { break };
+        let mut put = |code: u8, value: &[u8], more: &str| {
             b.put_u8(code);
             b.put_slice(value);
-            if code == b'W' {
-                b.put_u8(b'\n');
-                b.put_slice(context.as_bytes());
-                is_placed = true;
+            c_string(b, more.as_bytes());
+        };
+        own.iter().for_each(|(code, value)| put(*code, value, ""));
+        let mut reader = BodyReader(body);
+        let mut context = context;
+        while let Some(code) = reader.u8().filter(|&code| code != 0) {
+            let Some(value) = reader.c_string() else { break };
+            match code {
+                b'S' | b'V' | b'C' | b'M' => {}
+                b'W' => {
+                    let more = context.take().map(|context| format!("\n{context}"));
+                    put(code, value, more.as_deref().unwrap_or_default());
+                }
+                _ => put(code, value, ""),
             }
-            b.put_u8(0);
         }
-        if !is_placed {
-            b.put_u8(b'W');
-            c_string(b, context.as_bytes());
+        if let Some(context) = context {
+            put(b'W', b"", context);
         }
         b.put_u8(0);
     });
@@ -354,6 +392,24 @@ mod tests {
         };
         assert_eq!(context("unnamed portal", "portal \"p\""), "portal \"p\" parameter $1 = '...'\nshard \"a\"");
         assert_eq!(context("portal \"x\"", "unnamed portal"), "unnamed portal parameter $1 = '...'\nshard \"a\"");
+    }
+
+    #[test]
+    fn a_report_gets_the_fields_that_a_server_left_out() {
+        for (body, expected) in [
+            (&b"\0"[..], &b"SERROR\0VERROR\0CXX000\0Mmissing error text\0\0"[..]),
+            (b"SFATAL\0Mgone\0Hgo\0\0", b"SFATAL\0VFATAL\0CXX000\0Mgone\0Hgo\0\0"),
+            (b"C42\0SERROR\0VERROR\0Mx\0", b"SERROR\0VERROR\0CXX000\0Mx\0\0"),
+        ] {
+            assert!(!is_whole_report(body));
+            let mut buffer = BytesMut::new();
+            whole_report(&mut buffer, b'E', body);
+            assert_eq!(&buffer[HEADER_LEN..], expected);
+            assert!(is_whole_report(&buffer[HEADER_LEN..]));
+        }
+        let mut buffer = BytesMut::new();
+        report_with_context(&mut buffer, b'E', b"SFATAL\0VFATAL\0C57P01\0Mover\0\0", "shard \"a\"");
+        assert_eq!(&buffer[HEADER_LEN..], b"SERROR\0VERROR\0C57P01\0Mover\0Wshard \"a\"\0\0");
     }
 
     #[test]

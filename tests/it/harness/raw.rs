@@ -30,7 +30,10 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn open(port: u16) -> Self {
-        Self { stream: TcpStream::connect(("127.0.0.1", port)).await.unwrap() }
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        // What is sent in pieces is to arrive in pieces.
+        stream.set_nodelay(true).unwrap();
+        Self { stream }
     }
 
     /// Opened and logged in as `postgres`: ReadyForQuery has been read.
@@ -88,7 +91,12 @@ impl Raw {
     }
 
     pub(crate) async fn read_byte(&mut self) -> Option<u8> {
-        tokio::time::timeout(PATIENCE, self.stream.read_u8()).await.expect("no byte came").ok()
+        self.byte_within(PATIENCE).await.expect("no byte came")
+    }
+
+    /// One byte if it comes in time: `Err` when none does, `None` at the end of the stream.
+    pub(crate) async fn byte_within(&mut self, patience: Duration) -> Result<Option<u8>, tokio::time::error::Elapsed> {
+        Ok(tokio::time::timeout(patience, self.stream.read_u8()).await?.ok())
     }
 
     /// Whether the server closes the socket within the tests' patience; messages before the end are read over.
