@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use futures_util::future::join_all;
 use tokio_postgres::Client;
+use trunkline::demo::postgres::Login;
 
-use crate::harness::{Cluster, Proxy, ProxyOptions, QUICK_HEALTH, Single, value};
+use crate::harness::{Cluster, ClusterOptions, Proxy, ProxyOptions, QUICK_HEALTH, Single, value};
 
 /// Rows that every conversation begins with.
 const SEED: [&str; 3] = [
@@ -22,6 +23,9 @@ const CLEAR: &str = "TRUNCATE users, audit, countries";
 /// What is left in the tables after a conversation.
 const REMAINS: [&str; 2] =
     ["SELECT user_id, name FROM users ORDER BY user_id", "SELECT audit_id, actor FROM audit ORDER BY audit_id"];
+
+/// Statistics that one server has and another has not yet would give them different plans.
+const SETTINGS: &[(&str, &str)] = &[("autovacuum", "off")];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PoolMode {
@@ -109,11 +113,12 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set() -> Self {
-        let single = Single::start().await;
+        let single = Single::start_with(SETTINGS).await;
         let direct = Side::new(single.server.port(), single.connect().await, vec![single.connect().await]);
         let (mut clusters, mut proxied) = (Vec::new(), Vec::new());
         for n_shards in [1, 3] {
-            let cluster = Cluster::start(n_shards).await;
+            let options = ClusterOptions { n_shards, has_replicas: false, login: Login::Trust, settings: SETTINGS };
+            let cluster = Cluster::start_with(options).await;
             let mut of_cluster = Vec::new();
             for mode in PoolMode::ALL {
                 of_cluster.push(Proxied::start(&cluster, mode).await);

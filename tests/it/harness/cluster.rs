@@ -80,8 +80,12 @@ pub(crate) struct Single {
 
 impl Single {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
         let scratch = Scratch::new();
-        let server = Postgres::start(&scratch, "single", &Login::Trust, &[]).await;
+        let server = Postgres::start(&scratch, "single", &Login::Trust, settings).await;
         Self { server, _scratch: scratch }
     }
 
