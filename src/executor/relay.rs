@@ -199,15 +199,10 @@ fn scan(
                 note(connection, relayed, tag, &input[body.clone()]);
                 stop = match tag {
                     b'G' => Some(Stop::CopyIn),
-                    b'E' if wire::is_fatal(&input[body.clone()]) => Some(Stop::Ended),
+                    b'E' if wire::is_fatal(&input[body]) => Some(Stop::Ended),
                     _ => None,
                 };
-                if matches!(tag, b'E' | b'N') && !wire::is_whole_report(&input[body.clone()]) {
-                    scanner.skip(&input, message);
-                    wire::whole_report(scanner.output, tag, &input[body]);
-                } else {
-                    scanner.position = message.end;
-                }
+                scanner.pass_answer(tag, &input, message);
             }
             tag => stop = Some(Stop::Lost(ConnectionLost(format!("server sent a message of unexpected type {tag}")))),
         }
@@ -253,6 +248,17 @@ struct Scanner<'a> {
 impl Scanner<'_> {
     fn pass(&mut self, input: &[u8], message: Range<usize>, is_relayed: bool) {
         if is_relayed { self.position = message.end } else { self.skip(input, message) }
+    }
+
+    /// Passes a message; a report that lacks fields which each has gets them.
+    fn pass_answer(&mut self, tag: u8, input: &[u8], message: Range<usize>) {
+        let body = &input[message.start + HEADER_LEN..message.end];
+        if matches!(tag, b'E' | b'N') && !wire::is_whole_report(body) {
+            self.skip(input, message);
+            wire::whole_report(self.output, tag, body);
+        } else {
+            self.position = message.end;
+        }
     }
 
     fn skip(&mut self, input: &[u8], message: Range<usize>) {

@@ -134,7 +134,7 @@ pub(super) async fn open_session(
         return Err((socket, report.into()));
     };
     if let Some(fault) = &startup.fault {
-        return Err((socket, fault.clone().into()));
+        return Err((socket, StartupEnd::Refused(fault.clone())));
     }
     let credentials = identity.credentials;
     let pools = database.pools.of_user(&credentials);

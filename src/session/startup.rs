@@ -36,7 +36,7 @@ pub struct Startup {
     /// Everything else, names folded.
     pub settings: BTreeMap<String, String>,
     /// What is wrong with `options`: to be told to a client that has proved who it is.
-    pub fault: Option<Report>,
+    pub fault: Option<Box<Report>>,
 }
 
 /// Reads the packet after its length field.
@@ -109,7 +109,7 @@ fn startup(minor: u16, mut reader: BodyReader<'_>, malformed: Report) -> Result<
     if startup.database.is_empty() {
         startup.database.clone_from(&startup.user);
     }
-    startup.fault = apply_options(&options, &mut startup.settings).err();
+    startup.fault = apply_options(&options, &mut startup.settings).err().map(Box::new);
     // What has a parameter of its own is set after what stands in `options`.
     startup.settings.append(&mut named);
     Ok(startup)
