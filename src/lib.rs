@@ -2,7 +2,7 @@
 //!
 //! # Architecture
 //! Imports go one way only, and `tests/it/tidy.rs` enforces it:
-//! `sqlstate, deadline, topology` ← `sql` ← `plan` ← `merge, session` ← (the pure core ends) ← `observe, config` ← `backend, health`
+//! `sqlstate, deadline, topology` ← `sql` ← `plan` ← `merge, session` ← (the pure core ends) ← `observe, tls, config` ← `backend, health`
 //! ← `executor` ← `frontend` ← `admin` ← `server` ← `demo` ← `main`.
 //!
 //! What is absent: the core has no sockets, no clock, no randomness and no global; no module below `server` reads the
@@ -23,4 +23,5 @@ pub mod server;
 pub mod session;
 pub mod sql;
 pub mod sqlstate;
+pub mod tls;
 pub mod topology;

@@ -111,6 +111,7 @@ impl Command {
                 ("statements", Int8),
                 ("transactions", Int8),
                 ("connected_at", Timestamptz),
+                ("tls", Text),
             ],
             Self::Servers => &[
                 ("id", Int8),
@@ -123,6 +124,7 @@ impl Command {
                 ("client_id", Int8),
                 ("leases", Int8),
                 ("connected_at", Timestamptz),
+                ("tls", Text),
             ],
             Self::Stats => &[("database", Text), ("name", Text), ("value", Int8)],
             Self::Config => &[("name", Text), ("value", Text)],
@@ -248,6 +250,7 @@ fn clients(state: &AdminState) -> Vec<Vec<Cell>> {
             client.n_statements.value().into(),
             client.n_transactions.value().into(),
             client.connected_at.into(),
+            client.tls.as_str().into(),
         ]
     };
     clients.iter().map(row).collect()
@@ -268,6 +271,7 @@ fn servers(state: &AdminState) -> Vec<Vec<Cell>> {
             server.client_id().into(),
             server.n_leases.value().into(),
             server.connected_at.into(),
+            description.tls.as_str().into(),
         ]
     };
     servers.iter().map(row).collect()

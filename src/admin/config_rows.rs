@@ -11,6 +11,8 @@ pub(super) fn rows(config: &Config) -> Vec<Vec<Cell>> {
     let mut rows = server_rows(config);
     rows.extend(pool_rows("pool", &config.pool));
     rows.extend(query_rows(config));
+    rows.push(row("tls.mode", config.tls.clients.mode.as_str()));
+    rows.push(row("tls.server.mode", config.tls.server.mode.as_str()));
     for (name, database) in &config.databases {
         rows.extend(database_rows(name, database, &config.pool));
     }
@@ -105,6 +107,7 @@ fn database_rows(name: &str, database: &DatabaseConfig, pool: &PoolConfig) -> Ve
         let nodes: Vec<_> = shard.nodes.iter().map(ToString::to_string).collect();
         row(format!("{section}.shards.{}", shard.name), format!("{} on {}", shard.dbname, nodes.join(", ")))
     }));
+    rows.push(row(format!("{section}.tls.mode"), database.tls.mode.as_str()));
     if database.pool != *pool {
         rows.extend(pool_rows(&format!("{section}.pool"), &database.pool));
     }

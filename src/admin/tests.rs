@@ -48,9 +48,16 @@ async fn port() -> Port {
         user: "app".into(),
         address: "unix".into(),
         application_name: "psql".into(),
+        tls: "TLSv1.3 TLS_AES_256_GCM_SHA384".into(),
     });
-    let server =
-        ServerDescription { database: "shop".into(), shard: "asia".into(), node: "h1:5432".into(), user: "app".into(), pid: 77 };
+    let server = ServerDescription {
+        database: "shop".into(),
+        shard: "asia".into(),
+        node: "h1:5432".into(),
+        user: "app".into(),
+        pid: 77,
+        tls: String::new(),
+    };
     registry.add_server(server).lease(1);
     let counters = Arc::new(DatabaseCounters::default());
     counters.record_statement(Route::Merge, Duration::from_millis(2));

@@ -8,8 +8,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::Stream;
-use crate::topology::NodeAddress;
+use super::connect::{Endpoint, Opened};
+use super::secure::secure;
+use super::{ConnectError, Stream};
 
 /// Longest wait for a server to take a CancelRequest.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,15 +21,23 @@ pub struct CancelHandle(Arc<CancelKey>);
 
 #[derive(Debug)]
 struct CancelKey {
-    address: NodeAddress,
+    endpoint: Endpoint,
+    /// Whether the connection is encrypted: its key then does not travel in clear.
+    is_encrypted: bool,
     process_id: i32,
     secret: Bytes,
     n_in_flight: AtomicUsize,
 }
 
 impl CancelHandle {
-    pub fn new(address: NodeAddress, process_id: i32, secret: Bytes) -> Self {
-        Self(Arc::new(CancelKey { address, process_id, secret, n_in_flight: AtomicUsize::new(0) }))
+    pub(super) fn new(endpoint: Endpoint, opened: &Opened) -> Self {
+        Self(Arc::new(CancelKey {
+            endpoint,
+            is_encrypted: matches!(opened.socket.stream, Stream::Tls(_)),
+            process_id: opened.process_id,
+            secret: opened.secret.clone(),
+            n_in_flight: AtomicUsize::new(0),
+        }))
     }
 
     /// Announces a cancel: until the returned request is dropped, the connection is not reused.
@@ -57,9 +66,9 @@ impl AnnouncedCancel {
     /// Failures are ignored, as libpq's PQcancel would only report them: the statement's deadline stands anyway.
     pub async fn send(self) {
         let key = &self.handle.0;
-        let outcome = timeout(CANCEL_TIMEOUT, cancel_request(&key.address, key.process_id, &key.secret)).await;
+        let outcome = timeout(CANCEL_TIMEOUT, key.send()).await;
         if !matches!(outcome, Ok(Ok(()))) {
-            tracing::info!(node = %key.address, "a cancel request did not reach its server");
+            tracing::info!(node = %key.endpoint.address, "a cancel request did not reach its server");
         }
     }
 }
@@ -70,14 +79,23 @@ impl Drop for AnnouncedCancel {
     }
 }
 
-/// Sends one CancelRequest and waits until the server closes the socket.
-pub async fn cancel_request(address: &NodeAddress, process_id: i32, secret: &[u8]) -> std::io::Result<()> {
-    let mut stream = Stream::connect(address).await?;
-    let mut request = BytesMut::new();
-    request.put_i32(i32::try_from(12 + secret.len()).unwrap_or(16));
-    request.put_i32(80_877_102);
-    request.put_i32(process_id);
-    request.put_slice(secret);
-    stream.write_all(&request).await?;
-    stream.read(&mut [0]).await.map(drop)
+impl CancelKey {
+    /// Sends one CancelRequest and waits until the server closes the socket.
+    async fn send(&self) -> Result<(), ConnectError> {
+        let mut stream = Stream::connect(&self.endpoint.address).await?;
+        if self.is_encrypted {
+            stream = secure(stream, &self.endpoint.address.host, &self.endpoint.tls).await?;
+            if !matches!(stream, Stream::Tls(_)) {
+                return Err(ConnectError::Protocol("server does not support SSL, but the connection to cancel uses it"));
+            }
+        }
+        let mut request = BytesMut::new();
+        request.put_i32(i32::try_from(12 + self.secret.len()).unwrap_or(16));
+        request.put_i32(80_877_102);
+        request.put_i32(self.process_id);
+        request.put_slice(&self.secret);
+        stream.write_all(&request).await?;
+        stream.flush().await?;
+        Ok(stream.read(&mut [0]).await.map(drop)?)
+    }
 }

@@ -8,10 +8,12 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::scram::scram;
+use super::secure::secure;
 use super::{Credentials, Secret, Socket, Stream};
 use crate::session::md5::Md5Secret;
 use crate::session::wire::{self, BodyReader};
 use crate::sqlstate::{Report, SqlState};
+use crate::tls::Connector;
 use crate::topology::NodeAddress;
 
 /// Longest message a server may send before it is ready.
@@ -29,6 +31,9 @@ pub enum ConnectError {
     Server(Report),
     #[error("{0}")]
     Protocol(&'static str),
+    /// The handshake failed, or the server's certificate is not believed.
+    #[error("TLS handshake failed: {0}")]
+    Tls(String),
     #[error("the server asks for a password and none is configured for user \"{0}\"")]
     NoPassword(String),
     #[error("the server's SCRAM secret of user \"{0}\" is not the one by which the client logged in")]
@@ -39,7 +44,7 @@ impl ConnectError {
     /// Whether the node is to blame, and not the user that logs in or the number of its connections.
     pub fn is_evidence_against_node(&self) -> bool {
         match self {
-            Self::Io(_) | Self::Timeout | Self::Protocol(_) => true,
+            Self::Io(_) | Self::Timeout | Self::Protocol(_) | Self::Tls(_) => true,
             Self::Server(report) => report.sqlstate.0.starts_with(b"57P"),
             Self::NoPassword(_) | Self::OtherSecret(_) => false,
         }
@@ -66,13 +71,22 @@ pub(super) struct Opened {
     pub parameters: BTreeMap<String, String>,
 }
 
-/// Connects and logs in.
+/// Where a connection goes, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    pub address: NodeAddress,
+    pub dbname: String,
+    pub tls: Connector,
+}
+
+/// Connects, encrypted if both sides want it, and logs in.
 ///
 /// Cancel safe: dropping the future closes the socket.
-pub(super) async fn open(address: &NodeAddress, dbname: &str, credentials: &Credentials) -> Result<Opened, ConnectError> {
-    let socket = Socket::new(Stream::connect(address).await?);
+pub(super) async fn open(endpoint: &Endpoint, credentials: &Credentials) -> Result<Opened, ConnectError> {
+    let stream = Stream::connect(&endpoint.address).await?;
+    let socket = Socket::new(secure(stream, &endpoint.address.host, &endpoint.tls).await?);
     let mut opened = Opened { socket, process_id: 0, secret: Bytes::new(), parameters: BTreeMap::new() };
-    startup(&mut opened.socket.output, dbname, &credentials.user);
+    startup(&mut opened.socket.output, &endpoint.dbname, &credentials.user);
     opened.socket.flush().await?;
     authenticate(&mut opened.socket, credentials).await?;
     loop {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, Object, Pool, PoolError, Runtime, Timeouts};
+use tokio_postgres::Client;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls};
 
+use super::secure::ControlTls;
 use crate::config::ControlConfig;
 use crate::sqlstate::SqlState;
+use crate::tls::{Connector, TlsMode};
 use crate::topology::NodeAddress;
 
 /// Most control connections to one node at a time from one [`ControlNode`].
@@ -54,7 +56,13 @@ impl ControlNode {
     ///
     /// # Errors
     /// `Mismatch` when the connection settings make no pool.
-    pub fn new(address: &NodeAddress, dbname: &str, control: &ControlConfig, timeout: Duration) -> Result<Self, ControlError> {
+    pub fn new(
+        address: &NodeAddress,
+        dbname: &str,
+        control: &ControlConfig,
+        tls: &Connector,
+        timeout: Duration,
+    ) -> Result<Self, ControlError> {
         let mut settings = tokio_postgres::Config::new();
         settings
             .host(&address.host)
@@ -63,13 +71,13 @@ impl ControlNode {
             .user(&control.user)
             .application_name("trunkline control")
             .options(options(timeout))
-            .ssl_mode(SslMode::Disable)
+            .ssl_mode(ssl_mode(address, tls.mode))
             .connect_timeout(timeout);
         if let Some(password) = &control.password {
             settings.password(password);
         }
         let timeouts = Timeouts { wait: Some(timeout), create: Some(timeout), recycle: Some(timeout) };
-        let pool = Pool::builder(Manager::new(settings, NoTls))
+        let pool = Pool::builder(Manager::new(settings, ControlTls(tls.clone())))
             .max_size(MAX_CONNECTIONS)
             .timeouts(timeouts)
             .runtime(Runtime::Tokio1)
@@ -165,6 +173,16 @@ fn options(timeout: Duration) -> String {
     )
 }
 
+/// As the connections for clients' statements: see `secure`, which says how far the server is then believed.
+fn ssl_mode(address: &NodeAddress, mode: TlsMode) -> SslMode {
+    match mode {
+        TlsMode::Off => SslMode::Disable,
+        _ if address.host.starts_with('/') => SslMode::Disable,
+        TlsMode::Prefer => SslMode::Prefer,
+        TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+    }
+}
+
 fn sqlstate_of(code: &str) -> SqlState {
     code.as_bytes().try_into().map_or(SqlState::INTERNAL_ERROR, SqlState)
 }
@@ -189,14 +207,14 @@ mod tests {
     async fn a_closed_port_is_unreachable_and_a_mute_one_times_out() {
         let control = ControlConfig { user: "u".into(), password: None };
         let closed = NodeAddress { host: "127.0.0.1".into(), port: 1 };
-        let node = ControlNode::new(&closed, "db", &control, Duration::from_secs(5)).unwrap();
+        let node = ControlNode::new(&closed, "db", &control, &Connector::off(), Duration::from_secs(5)).unwrap();
         let error = node.client().await.unwrap_err();
         assert!(matches!(&error, ControlError::Unreachable { .. }), "{error}");
         assert!(error.to_string().contains("refused"), "{error}");
 
         let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mute_address = NodeAddress { host: "127.0.0.1".into(), port: mute.local_addr().unwrap().port() };
-        let node = ControlNode::new(&mute_address, "db", &control, Duration::from_millis(20)).unwrap();
+        let node = ControlNode::new(&mute_address, "db", &control, &Connector::off(), Duration::from_millis(20)).unwrap();
         assert!(matches!(node.client().await, Err(ControlError::Timeout { .. })));
     }
 }

@@ -8,11 +8,13 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
+use super::connect::Endpoint;
 use super::{ConnectError, Connection, Credentials};
 use crate::config::PoolConfig;
 use crate::deadline::Deadline;
 use crate::observe::{PoolStatus, Registry};
 use crate::sqlstate::{Report, SqlState};
+use crate::tls::Connector;
 use crate::topology::{Shard, ShardId, Topology};
 use node::{NodePool, Target};
 use slots::Request;
@@ -70,6 +72,7 @@ pub struct Pools {
     database: String,
     shards: Vec<Shard>,
     config: PoolConfig,
+    tls: Connector,
     registry: Arc<Registry>,
     by_user: RwLock<HashMap<Credentials, Arc<UserPools>>>,
 }
@@ -95,11 +98,12 @@ impl Spares {
 pub type PoolFigures = PoolStatus;
 
 impl Pools {
-    pub fn new(topology: &Topology, config: &PoolConfig, registry: Arc<Registry>) -> Self {
+    pub fn new(topology: &Topology, config: &PoolConfig, tls: &Connector, registry: Arc<Registry>) -> Self {
         Self {
             database: topology.database.clone(),
             shards: topology.shards.iter().cloned().chain(topology.dedicated_engine().map(|(_, engine)| engine)).collect(),
             config: config.clone(),
+            tls: tls.clone(),
             registry,
             by_user: RwLock::default(),
         }
@@ -121,9 +125,8 @@ impl Pools {
     fn make(&self, credentials: &Credentials) -> UserPools {
         let pool = |shard: &Shard, address| {
             let target = Target {
-                address,
+                endpoint: Endpoint { address, dbname: shard.dbname.clone(), tls: self.tls.clone() },
                 shard_name: shard.name.clone(),
-                dbname: shard.dbname.clone(),
                 database: self.database.clone(),
                 credentials: credentials.clone(),
             };
@@ -144,7 +147,7 @@ impl Pools {
         PoolStatus {
             database: self.database.clone(),
             shard: pool.target.shard_name.clone(),
-            node: pool.target.address.to_string(),
+            node: pool.target.endpoint.address.to_string(),
             user: pool.target.credentials.user.clone(),
             n_max: self.config.max_per_node,
             n_open: figures.n_open,

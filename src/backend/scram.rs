@@ -6,9 +6,10 @@ use bytes::{Buf, BufMut, Bytes};
 use pgwire::api::auth::sasl::scram::random_nonce;
 
 use super::connect::{ConnectError, next_message, server_report};
-use super::{Credentials, Secret, Socket};
-use crate::session::scram::{ClientBinding, ClientExchange, ClientKeys, SCRAM_SHA_256, Salting};
+use super::{Credentials, Secret, Socket, Stream};
+use crate::session::scram::{ClientBinding, ClientExchange, ClientKeys, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Salting};
 use crate::session::wire::{self, BodyReader};
+use crate::tls::end_point_hash;
 
 /// Most iterations that a server may ask for: a quarter of a second of one core. Postgres's default is 4,096.
 const MAX_ITERATIONS: u32 = 1_000_000;
@@ -25,16 +26,16 @@ pub(super) async fn scram(
     mut mechanisms: BodyReader<'_>,
     credentials: &Credentials,
 ) -> Result<(), ConnectError> {
-    if !std::iter::from_fn(|| mechanisms.c_string()).any(|name| name == SCRAM_SHA_256.as_bytes()) {
-        return Err(ConnectError::Protocol("the server offers no SASL mechanism that is supported"));
-    }
+    let offered: Vec<&[u8]> = std::iter::from_fn(|| mechanisms.c_string()).collect();
+    let (mechanism, binding) = choose(&offered, end_point_of(&socket.stream))
+        .ok_or(ConnectError::Protocol("the server offers no SASL mechanism that is supported"))?;
     if matches!(credentials.secret, Secret::None | Secret::Md5(_)) {
         return Err(ConnectError::NoPassword(credentials.user.clone()));
     }
-    let exchange = ClientExchange::new(random_nonce(), ClientBinding::None);
+    let exchange = ClientExchange::new(random_nonce(), binding);
     let first = exchange.first();
     wire::message(&mut socket.output, b'p', |b| {
-        b.put_slice(SCRAM_SHA_256.as_bytes());
+        b.put_slice(mechanism.as_bytes());
         b.put_u8(0);
         b.put_i32(i32::try_from(first.len()).unwrap_or(0));
         b.put_slice(first.as_bytes());
@@ -46,6 +47,26 @@ pub(super) async fn scram(
     wire::message(&mut socket.output, b'p', |b| b.put_slice(last.as_bytes()));
     socket.flush().await?;
     server_proof.check(&payload(socket, 12).await?).map_err(ConnectError::Protocol)
+}
+
+/// The channel binding of an encrypted connection.
+fn end_point_of(stream: &Stream) -> Option<Vec<u8>> {
+    match stream {
+        Stream::Tls(stream) => stream.peer_certificate().and_then(|leaf| end_point_hash(&leaf)),
+        Stream::Tcp(_) | Stream::Unix(_) => None,
+    }
+}
+
+/// The mechanism to use of those that a server offers. Over TLS the exchange is bound to the server's certificate if it can be:
+/// who stands between with a certificate of its own cannot pass it on. RFC 5802, section 6.
+fn choose(offered: &[&[u8]], end_point: Option<Vec<u8>>) -> Option<(&'static str, ClientBinding)> {
+    let is_offered = |name: &str| offered.contains(&name.as_bytes());
+    match end_point {
+        Some(hash) if is_offered(SCRAM_SHA_256_PLUS) => Some((SCRAM_SHA_256_PLUS, ClientBinding::EndPoint(hash))),
+        Some(_) if is_offered(SCRAM_SHA_256) => Some((SCRAM_SHA_256, ClientBinding::NotOffered)),
+        None if is_offered(SCRAM_SHA_256) => Some((SCRAM_SHA_256, ClientBinding::None)),
+        Some(_) | None => None,
+    }
 }
 
 async fn keys(credentials: &Credentials, salting: &Salting) -> Result<Arc<ClientKeys>, ConnectError> {
@@ -75,8 +96,9 @@ async fn payload(socket: &mut Socket, expected: i32) -> Result<Bytes, ConnectErr
 #[cfg(test)]
 mod tests {
     use super::super::Password;
-    use super::super::connect::open;
+    use super::super::connect::{Endpoint, open};
     use super::*;
+    use crate::tls::Connector;
     use crate::topology::NodeAddress;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -100,7 +122,8 @@ mod tests {
             drop(stream.read_to_end(&mut buffer).await);
         };
         let credentials = Credentials { user: "ann".to_owned(), secret };
-        let (outcome, ()) = tokio::join!(open(&address, "db", &credentials), server);
+        let endpoint = Endpoint { address, dbname: "db".to_owned(), tls: Connector::off() };
+        let (outcome, ()) = tokio::join!(open(&endpoint, &credentials), server);
         outcome.err().map(|error| error.to_string()).unwrap_or_default()
     }
 
@@ -116,6 +139,16 @@ mod tests {
         let closed = "server closed the connection unexpectedly";
         assert_eq!(met(password(), &format!("{nonce},{salt},i=1")).await, closed, "answered, however long");
         assert_eq!(met(password(), &format!("{nonce}{nonce},{salt},i=1")).await, "message too long during start-up");
+    }
+
+    #[test]
+    fn the_exchange_is_bound_where_both_sides_can() {
+        let (plain, plus) = (SCRAM_SHA_256.as_bytes(), SCRAM_SHA_256_PLUS.as_bytes());
+        let hash = || Some(vec![1]);
+        assert_eq!(choose(&[plus, plain], hash()), Some((SCRAM_SHA_256_PLUS, ClientBinding::EndPoint(vec![1]))));
+        assert_eq!(choose(&[plain], hash()), Some((SCRAM_SHA_256, ClientBinding::NotOffered)));
+        assert_eq!(choose(&[plus, plain], None), Some((SCRAM_SHA_256, ClientBinding::None)));
+        assert_eq!((choose(&[plus], None), choose(&[], hash()), choose(&[b"OTHER"], None)), (None, None, None));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A TCP or unix socket with its buffers: the same for clients and for servers.
+//! A TCP or unix socket, encrypted or not, with its buffers: the same for clients and for servers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::encrypted::Encrypted;
 use crate::topology::NodeAddress;
 
 /// Room that a read is given at least, and the size an idle buffer may keep.
@@ -22,6 +23,8 @@ pub const OUTPUT_HIGH_WATER: usize = 64 * 1024;
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// TLS over TCP. Boxed: its state is large, and a plain socket pays nothing for it.
+    Tls(Box<Encrypted>),
 }
 
 impl Stream {
@@ -44,12 +47,21 @@ impl Stream {
         Ok(Self::Tcp(stream))
     }
 
+    /// TLS version and cipher suite; `None` for a plain socket.
+    pub fn tls_description(&self) -> Option<String> {
+        match self {
+            Self::Tls(stream) => Some(stream.description()),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
     /// Whether the peer has closed the socket or sent something unasked: true for a socket not to be used again.
     fn has_news(&self) -> bool {
         let mut byte = [0];
         let outcome = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
             Self::Unix(stream) => stream.try_read(&mut byte),
+            Self::Tls(stream) => return stream.has_news(),
         };
         !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -60,6 +72,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => stream.poll_read(cx, buffer),
         }
     }
 }
@@ -69,17 +82,22 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => stream.poll_write(cx, bytes),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => stream.poll_shutdown(cx),
         }
     }
 }
@@ -121,7 +139,7 @@ impl Socket {
             self.stream.write_all(&self.output).await?;
             self.output.clear();
         }
-        Ok(())
+        self.stream.flush().await
     }
 
     /// Writes what the socket takes of `output`; ready once that is all.
@@ -133,7 +151,7 @@ impl Socket {
             }
             self.output.advance(n_written);
         }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Writes `output` if it has grown large.
@@ -144,7 +162,8 @@ impl Socket {
     /// Writes `bytes` after `output`, without a copy when there is no output.
     pub async fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.output.is_empty() {
-            return self.stream.write_all(bytes).await;
+            self.stream.write_all(bytes).await?;
+            return self.stream.flush().await;
         }
         self.output.extend_from_slice(bytes);
         self.flush().await

@@ -9,6 +9,7 @@ mod settings;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topology;
 mod units;
 mod users;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::tls::{Acceptor, Connector, TlsMode};
 use crate::topology::Topology;
 use auth::{Around, read_auth};
 use fault::Source;
@@ -40,6 +42,7 @@ pub struct Config {
     pub query: QueryConfig,
     pub auth: AuthConfig,
     pub health: HealthConfig,
+    pub tls: TlsConfig,
     pub databases: BTreeMap<String, DatabaseConfig>,
 }
 
@@ -124,12 +127,29 @@ pub struct HealthConfig {
 }
 
 #[derive(Debug, Clone, PartialEq)]
+pub struct TlsConfig {
+    pub clients: ClientTls,
+    /// Towards servers, for databases that say nothing of their own.
+    pub server: Connector,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientTls {
+    pub mode: TlsMode,
+    /// `None` when the mode is off.
+    pub acceptor: Option<Acceptor>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct DatabaseConfig {
     /// Without watermarks: those are loaded at start.
     pub topology: Topology,
     pub control: ControlConfig,
     /// `[databases.NAME.pool]` may change these for one database.
     pub pool: PoolConfig,
+    /// Towards its servers; `[databases.NAME.tls]` may change it for one database.
+    pub tls: Connector,
 }
 
 /// The proxy's own user towards the servers: probes, catalog, watermarks.
@@ -184,10 +204,8 @@ fn read_config(mut root: Section<'_>) -> Config {
     settings::judge_checkout(root.source(), "pool", &pool, &query);
     let health = settings::read_health(root.section("health"));
     let auth = root.section("auth");
-    if let Some(tls) = root.take("tls") {
-        tls.fault("TLS is not supported yet; remove the section");
-    }
-    let surroundings = Surroundings { dir: &dir, pool: &pool, query: &query };
+    let tls = tls::read_tls(root.section("tls"), &dir);
+    let surroundings = Surroundings { dir: &dir, pool: &pool, query: &query, tls: &tls.server };
     let entries = root.section("databases").into_entries();
     if entries.is_empty() {
         root.source().fault_of_file("no database is configured: add [databases.NAME]");
@@ -197,5 +215,5 @@ fn read_config(mut root: Section<'_>) -> Config {
     let named = entries.iter().filter_map(|entry| Some((entry.name.clone(), read_database(entry, surroundings)?)));
     let databases = named.collect();
     root.finish();
-    Config { server, admin, pool, query, auth, health, databases }
+    Config { server, admin, pool, query, auth, health, tls, databases }
 }

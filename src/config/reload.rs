@@ -38,6 +38,7 @@ impl Config {
             ("query", self.query != new.query),
             ("auth", self.auth != new.auth),
             ("health", self.health != new.health),
+            ("tls", self.tls != new.tls),
         ];
         let mut live = names_of(&live);
         live.extend(self.changed_databases(new));
@@ -54,6 +55,10 @@ impl Config {
             ..self.server
         };
         self.admin.listen = running.admin.listen;
+        if self.tls == running.tls {
+            // With the keys of the tickets that clients hold.
+            self.tls = running.tls.clone();
+        }
         self
     }
 

@@ -19,13 +19,15 @@ impl Config {
             rules => format!("{} rules of authentication", rules.len()),
         };
         let mut text = format!(
-            "clients   {} ({method}, {} named users, at most {} clients, {} workers)\nadmin     {}\nlimits    statement {}, \
+            "clients   {} ({method}, {} named users, at most {} clients, {} workers)\nadmin     {}\ntls       clients {}, servers {}\nlimits    statement {}, \
              partial rows {}, message {}\n",
             listen.join(", "),
             self.auth.users.len(),
             self.server.max_clients,
             self.server.workers,
             self.admin.listen,
+            self.tls.clients.mode.as_str(),
+            self.tls.server.mode.as_str(),
             show_duration(self.query.timeout),
             show_size(self.query.max_gather_bytes),
             show_size(self.query.max_message_bytes as u64),
@@ -225,6 +227,7 @@ reference = true
         expect![[r#"
             clients   127.0.0.1:6432 (trust, 0 named users, at most 10000 clients, 2 workers)
             admin     127.0.0.1:6433
+            tls       clients off, servers prefer
             limits    statement 30s, partial rows 256MB, message 64MB
 
             database shop: 3 shards, pool transaction with at most 20 connections per node, engine any, control user postgres

@@ -89,7 +89,8 @@ buckets = 1000
             t.toml:15: query.max_gather_bytes: must be a size such as "256MB" (units: B, kB, MB, GB, TB; 1kB is 1024 bytes)
             t.toml:16: query.two_phase: must be "required": what writes more than one shard commits in two phases
             t.toml:18: auth.file: method "md5" needs a users file, or [auth.query]
-            t.toml:19: tls: TLS is not supported yet; remove the section
+            t.toml:20: tls.cert: needs its key beside it
+            t.toml:20: tls.cert: cannot read x: No such file or directory (os error 2)
             t.toml:21: unknown key "surprise"; known are server, admin, pool, query, health, auth, tls, databases
             t.toml:22: databases.shop: key "shards" is missing
             t.toml:23: databases.shop.buckets: must be a power of two up to 65536

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::tls::Connector;
 use crate::topology::{Engine, HashFunction, MAX_SHARDS, NodeAddress, Placement, Shard, ShardId, Table, TableName, Topology};
 
 use super::key::{HashDefaults, read_function, read_key, read_n_buckets, read_ranges};
 use super::raw::{Section, Value};
 use super::settings::{judge_checkout, read_pool};
+use super::tls::read_server_tls;
 use super::users::read_name;
 use super::{ControlConfig, DatabaseConfig, PoolConfig, QueryConfig};
 
@@ -24,6 +26,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) dir: &'a Path,
     pub(super) pool: &'a PoolConfig,
     pub(super) query: &'a QueryConfig,
+    pub(super) tls: &'a Connector,
 }
 
 /// The names that a placement may use.
@@ -100,9 +103,10 @@ pub(super) fn read_database(value: &Value<'_>, surroundings: Surroundings<'_>) -
     if section.source().has_key(&format!("{pool_path}.checkout_timeout")) {
         judge_checkout(section.source(), &pool_path, &pool, surroundings.query);
     }
+    let tls = read_server_tls(section.section("tls"), surroundings.tls, surroundings.dir);
     section.finish();
     let topology = Topology { database: name.to_owned(), shards, tables, default_shard, engine, epoch: 1 };
-    Some(DatabaseConfig { topology, control, pool })
+    Some(DatabaseConfig { topology, control, pool, tls })
 }
 
 fn read_hash_defaults<'d>(section: &mut Section<'d>, names: &Names) -> HashDefaults<'d> {

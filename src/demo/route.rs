@@ -31,7 +31,7 @@ impl Planner {
         let Some((node, dbname, database)) = found else {
             return Err(DemoError::Proxy(format!("{} has no shard of {DATABASE}", config_file.display())));
         };
-        let node = ControlNode::new(&node, &dbname, &database.control, CONTROL_TIMEOUT)?;
+        let node = ControlNode::new(&node, &dbname, &database.control, &database.tls, CONTROL_TIMEOUT)?;
         let mut client = node.client().await?;
         let marks = watermarks::load_or_create(&mut client, &database.topology, now_micros()).await?;
         let schema = catalog::load_schema(&client, 1).await?;

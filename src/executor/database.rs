@@ -83,7 +83,7 @@ impl Database {
         let generation = predecessor.map_or(0, |predecessor| predecessor.view().generation + 1);
         Self {
             name: topology.database.clone(),
-            pools: Pools::new(&topology, &config.pool, registry),
+            pools: Pools::new(&topology, &config.pool, &config.tls, registry),
             query,
             board,
             counters: predecessor.map(|predecessor| Arc::clone(&predecessor.counters)).unwrap_or_default(),

@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 
 use super::gate::Gate;
 use super::peer::Peer;
-use super::startup::{authenticate, open_session, read_startup, register, say_end};
+use super::startup::{Arrival, authenticate, open_session, read_startup, register, say_end};
 use crate::backend::{Socket, Stream};
 use crate::executor::{Batch, Conversation, Failure};
 use crate::observe::{ClientEntry, ClientState, ErrorKind};
@@ -26,11 +26,12 @@ const MAX_MESSAGE_LEN: usize = 0x3fff_ffff + 1;
 
 /// Serves one accepted socket until it is closed.
 pub async fn serve(stream: Stream, peer: Peer, worker_idx: usize, gate: Arc<Gate>) {
-    let mut socket = Socket::new(stream);
+    let mut arrival = Arrival { socket: Some(Socket::new(stream)), peer };
     gate.registry.process.n_accepted.increment();
     let config = Arc::clone(&gate.served().config);
     let deadline = Instant::now() + config.server.login_timeout;
-    let Ok(outcome) = timeout_at(deadline.into(), read_startup(&mut socket, &gate)).await else { return };
+    let Ok(outcome) = timeout_at(deadline.into(), read_startup(&mut arrival, &gate)).await else { return };
+    let Arrival { socket: Some(mut socket), peer } = arrival else { return };
     let startup = match outcome {
         Ok(startup) => startup,
         Err(end) => return say_end(&mut socket, end).await,
@@ -40,7 +41,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker_idx: usize, gate: Arc<Gate
         let report = Report::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
         return say_end(&mut socket, report.into()).await;
     };
-    let entry = register(&startup, &peer, &gate);
+    let entry = register(&startup, &socket, &peer, &gate);
     let registered = Registered { gate: &gate, entry: Arc::clone(&entry) };
     let login = async {
         match authenticate(&mut socket, &startup, &peer, &gate).await {

@@ -5,6 +5,7 @@ mod connection;
 mod gate;
 mod peer;
 mod startup;
+mod tls;
 
 pub use auth::{AuthInput, AuthStep, Authenticator, Expected, FailedLogins, Identity, Login, derive_ahead};
 pub use connection::serve;

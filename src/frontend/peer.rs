@@ -14,7 +14,8 @@ pub struct Peer {
 /// What the TLS handshake told of a client, and what it told the client.
 #[derive(Debug, Clone)]
 pub struct TlsPeer {
-    /// Hash of the certificate shown to the client: the channel binding `tls-server-end-point` of RFC 5929.
+    /// Hash of the certificate shown to the client: the channel binding `tls-server-end-point` of RFC 5929. Empty where
+    /// that defines none (Ed25519): channel binding is then not offered.
     pub server_end_point: Vec<u8>,
     /// The certificate that the client has proved to hold, verified against `tls.client_ca`.
     pub certificate: Option<ClientCertificate>,

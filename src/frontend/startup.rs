@@ -9,10 +9,11 @@ use bytes::{Buf, BufMut, BytesMut};
 use super::auth::{Identity, log_in};
 use super::gate::Gate;
 use super::peer::Peer;
+use super::tls;
 use crate::backend::Socket;
 use crate::executor::{Conversation, Failure, SessionUser};
 use crate::observe::{ClientDescription, ClientEntry, ClientState};
-use crate::session::startup::{MAX_STARTUP_LEN, Opening, Startup, opening};
+use crate::session::startup::{MAX_STARTUP_LEN, Opening, Startup, opening, unsupported_protocol};
 use crate::session::wire::{self, Severity};
 use crate::sqlstate::{Report, SqlState};
 
@@ -43,21 +44,39 @@ impl From<Report> for StartupEnd {
     }
 }
 
-/// Reads opening packets until one asks for a session; answers the others.
+/// A connection on its way to a session. The socket is `None` once a handshake has failed with it.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub socket: Option<Socket>,
+    pub peer: Peer,
+}
+
+/// Reads opening packets until one asks for a session; answers the others, and encrypts the connection when the client wants it.
+///
+/// Encryption of either kind may be asked for once: by TLS, and before or instead of that by GSSAPI, which there is none of. A
+/// client may also begin with TLS itself, without asking.
 ///
 /// Not cancel safe: the socket is to be dropped with the future.
-pub(super) async fn read_startup(socket: &mut Socket, gate: &Gate) -> Result<Startup, StartupEnd> {
+pub(super) async fn read_startup(arrival: &mut Arrival, gate: &Gate) -> Result<Startup, StartupEnd> {
+    let (mut may_ask_tls, mut may_ask_gss) = (true, true);
+    if has_begun_tls(arrival).await? {
+        tls::accept_direct(arrival, gate).await?;
+        may_ask_gss = false;
+    }
     loop {
+        let socket = arrival.socket.as_mut().ok_or(StartupEnd::Silent)?;
         let packet = read_packet(socket).await?;
         match opening(&packet)? {
-            Opening::Ssl | Opening::GssEncryption => {
-                // What was sent after the request without waiting for the answer was not meant to be read in clear.
-                if !socket.input.is_empty() {
-                    return Err(Report::new(SqlState::PROTOCOL_VIOLATION, "received unencrypted data after SSL request").into());
-                }
-                socket.output.put_u8(b'N');
-                socket.flush().await?;
+            Opening::Ssl if may_ask_tls => {
+                let is_accepted = tls::answer_request(arrival, gate).await?;
+                (may_ask_tls, may_ask_gss) = (false, may_ask_gss && !is_accepted);
             }
+            Opening::GssEncryption if may_ask_gss => {
+                tls::refuse_request(socket).await?;
+                may_ask_gss = false;
+            }
+            Opening::Ssl => return Err(unsupported_protocol(1234, 5679).into()),
+            Opening::GssEncryption => return Err(unsupported_protocol(1234, 5680).into()),
             Opening::Cancel { pid, secret } => {
                 gate.registry.process.n_cancel_requests.increment();
                 for cancel in gate.cancels.cancels(pid, &secret) {
@@ -68,6 +87,17 @@ pub(super) async fn read_startup(socket: &mut Socket, gate: &Gate) -> Result<Sta
             Opening::Startup(startup) => return Ok(startup),
         }
     }
+}
+
+/// Whether the client speaks TLS from its first byte on.
+async fn has_begun_tls(arrival: &mut Arrival) -> Result<bool, StartupEnd> {
+    let socket = arrival.socket.as_mut().ok_or(StartupEnd::Silent)?;
+    while socket.input.is_empty() {
+        if socket.fill().await? == 0 {
+            return Err(StartupEnd::Silent);
+        }
+    }
+    Ok(socket.input[0] == tls::HANDSHAKE_RECORD)
 }
 
 async fn read_packet(socket: &mut Socket) -> Result<BytesMut, StartupEnd> {
@@ -112,6 +142,7 @@ pub(super) async fn authenticate(
     peer: &Peer,
     gate: &Gate,
 ) -> Result<Identity, StartupEnd> {
+    tls::judge(startup, peer, gate.served().config.tls.clients.mode)?;
     if startup.is_replication {
         return Err(Report::new(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported").into());
     }
@@ -177,12 +208,13 @@ fn give_cancel_key(conversation: &mut Conversation, minor: u16, gate: &Gate) -> 
 }
 
 /// Registers the client under what its startup packet says.
-pub(super) fn register(startup: &Startup, peer: &Peer, gate: &Gate) -> Arc<ClientEntry> {
+pub(super) fn register(startup: &Startup, socket: &Socket, peer: &Peer, gate: &Gate) -> Arc<ClientEntry> {
     gate.registry.add_client(ClientDescription {
         database: startup.database.clone(),
         user: startup.user.clone(),
         address: peer.to_string(),
         application_name: startup.settings.get("application_name").cloned().unwrap_or_default(),
+        tls: socket.stream.tls_description().unwrap_or_default(),
     })
 }
 

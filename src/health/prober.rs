@@ -42,7 +42,7 @@ pub fn spawn_probers(
                 board: Arc::clone(board),
                 shard: ShardId(shard_idx as u8),
                 node_idx,
-                node: ControlNode::new(address, &shard.dbname, &database.control, health.timeout)?,
+                node: ControlNode::new(address, &shard.dbname, &database.control, &database.tls, health.timeout)?,
                 health: health.clone(),
             };
             let shutdown = shutdown.clone();

@@ -168,6 +168,10 @@ pub struct ProcessCounters {
     pub n_login_failures: Counter,
     /// Cancel requests from clients.
     pub n_cancel_requests: Counter,
+    /// TLS handshakes with clients that came about.
+    pub n_tls_handshakes: Counter,
+    /// TLS handshakes with clients that did not.
+    pub n_tls_failures: Counter,
 }
 
 #[cfg(test)]

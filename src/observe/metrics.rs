@@ -14,6 +14,8 @@ const CONNECTIONS: &str = "trunkline_connections_accepted_total";
 const TURNED_AWAY: &str = "trunkline_clients_turned_away_total";
 const LOGIN_FAILURES: &str = "trunkline_login_failures_total";
 const CANCEL_REQUESTS: &str = "trunkline_cancel_requests_total";
+const TLS_HANDSHAKES: &str = "trunkline_tls_handshakes_total";
+const TLS_FAILURES: &str = "trunkline_tls_handshake_failures_total";
 const STATEMENTS: &str = "trunkline_statements_total";
 const STATEMENT_DURATION: &str = "trunkline_statement_duration_seconds";
 const CHECKOUT_WAIT: &str = "trunkline_checkout_wait_seconds";
@@ -114,6 +116,8 @@ fn write_process(page: &mut Page, process: &ProcessSample<'_>) {
         (TURNED_AWAY, "Clients turned away because server.max_clients was reached.", &counters.n_turned_away),
         (LOGIN_FAILURES, "Logins that failed.", &counters.n_login_failures),
         (CANCEL_REQUESTS, "Cancel requests received from clients.", &counters.n_cancel_requests),
+        (TLS_HANDSHAKES, "TLS handshakes with clients that succeeded.", &counters.n_tls_handshakes),
+        (TLS_FAILURES, "TLS handshakes with clients that failed.", &counters.n_tls_failures),
     ];
     for (name, help, counter) in totals {
         page.family(name, "counter", help);

@@ -27,6 +27,8 @@ pub struct ClientDescription {
     /// `127.0.0.1:50123`, or `unix`.
     pub address: String,
     pub application_name: String,
+    /// TLS version and cipher suite; empty for a plain socket.
+    pub tls: String,
 }
 
 /// What a client is doing.
@@ -50,6 +52,7 @@ pub struct ClientEntry {
     pub database: String,
     pub user: String,
     pub address: String,
+    pub tls: String,
     pub connected_at: SystemTime,
     pub n_statements: Counter,
     pub n_transactions: Counter,
@@ -67,6 +70,8 @@ pub struct ServerDescription {
     pub user: String,
     /// The server process's id, from BackendKeyData.
     pub pid: i32,
+    /// TLS version and cipher suite; empty for a plain socket.
+    pub tls: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +99,7 @@ impl Registry {
             database: description.database,
             user: description.user,
             address: description.address,
+            tls: description.tls,
             connected_at: SystemTime::now(),
             n_statements: Counter::default(),
             n_transactions: Counter::default(),
@@ -228,6 +234,7 @@ mod tests {
             user: "app".into(),
             address: "unix".into(),
             application_name: String::new(),
+            tls: String::new(),
         });
         assert_eq!(client.state(), ClientState::Login);
         for state in [ClientState::Idle, ClientState::Active, ClientState::Waiting, ClientState::InTransaction] {
@@ -243,6 +250,7 @@ mod tests {
             node: "127.0.0.1:5432".into(),
             user: "app".into(),
             pid: 7,
+            tls: String::new(),
         });
         server.lease(client.id);
         assert_eq!((server.state(), server.client_id()), (ServerState::Leased, Some(client.id)));

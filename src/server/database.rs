@@ -59,7 +59,8 @@ impl Builder {
         let probing = self.stop.child_token();
         spawn_probers(&board, database, &config.health, &self.tasks, &probing)?;
         let control = database.topology.shards.iter().map(|shard| {
-            let node = |address| ControlNode::new(address, &shard.dbname, &database.control, config.health.timeout);
+            let node =
+                |address| ControlNode::new(address, &shard.dbname, &database.control, &database.tls, config.health.timeout);
             shard.nodes.iter().map(node).collect::<Result<Vec<_>, _>>()
         });
         let parts = DatabaseParts {

@@ -61,11 +61,14 @@ pub fn opening(packet: &[u8]) -> Result<Opening, Report> {
             Ok(Opening::Cancel { pid, secret: reader.0.to_vec() })
         }
         (3, minor) => startup(minor, reader, malformed()).map(Opening::Startup),
-        (major, minor) => Err(Report::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}"),
-        )),
+        (major, minor) => Err(unsupported_protocol(major, minor)),
     }
+}
+
+/// 0A000 for a version that is not spoken, which a request that comes at the wrong time is taken for.
+pub fn unsupported_protocol(major: u16, minor: u16) -> Report {
+    let message = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}");
+    Report::new(SqlState::FEATURE_NOT_SUPPORTED, message)
 }
 
 fn startup(minor: u16, mut reader: BodyReader<'_>, malformed: Report) -> Result<Startup, Report> {

@@ -12,6 +12,7 @@ use trunkline::backend::watermarks::{ensure_control_schema, load_or_create};
 use trunkline::config::{Config, ControlConfig};
 use trunkline::health::{Board, NodeRole, first_round, spawn_probers};
 use trunkline::sqlstate::SqlState;
+use trunkline::tls::Connector;
 use trunkline::topology::{Collation, ColumnDefault, FunctionVolatility, NodeAddress, ShardId, TableName};
 
 use crate::harness::{Postgres, Scratch, connect_to, poll};
@@ -23,7 +24,7 @@ const SHARD: ShardId = ShardId(0);
 fn node(port: u16, dbname: &str, user: &str) -> ControlNode {
     let address = NodeAddress { host: "127.0.0.1".into(), port };
     let control = ControlConfig { user: user.into(), password: None };
-    ControlNode::new(&address, dbname, &control, TIMEOUT).unwrap()
+    ControlNode::new(&address, dbname, &control, &Connector::off(), TIMEOUT).unwrap()
 }
 
 /// One shard with a table of as many age tiers as given.

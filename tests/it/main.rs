@@ -18,4 +18,5 @@ mod postgres;
 mod protocol;
 mod routing;
 mod tidy;
+mod tls;
 mod transactions;

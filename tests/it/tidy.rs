@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// Modules from the bottom up, as `src/lib.rs` draws them; where it has several in one step, the left one is the lower.
 /// A module may import those before it.
 const ORDER: &[&str] = &[
-    "sqlstate", "deadline", "topology", "sql", "plan", "merge", "session", "observe", "config", "backend", "health", "executor",
-    "frontend", "admin", "server", "demo", "main",
+    "sqlstate", "deadline", "topology", "sql", "plan", "merge", "session", "observe", "tls", "config", "backend", "health",
+    "executor", "frontend", "admin", "server", "demo", "main",
 ];
 /// The last module of the pure core.
 const LAST_OF_CORE: &str = "session";

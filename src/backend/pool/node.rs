@@ -9,12 +9,11 @@ use tokio::time::timeout_at;
 
 use super::CheckoutError;
 use super::slots::{Figures, Limits, Place, Rank, Request, Slots, Turn};
-use crate::backend::connect::open;
+use crate::backend::connect::{Endpoint, open};
 use crate::backend::{CancelHandle, ConnectError, Connection, Credentials};
 use crate::config::PoolConfig;
 use crate::deadline::Deadline;
 use crate::observe::{Registry, ServerDescription};
-use crate::topology::NodeAddress;
 
 /// Longest time between two looks of a waiting client at what the pool may do for it.
 const WAITING_TICK: Duration = Duration::from_millis(500);
@@ -28,9 +27,8 @@ const LIFETIME_JITTER: f64 = 0.1;
 /// Where a pool's connections go.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub address: NodeAddress,
+    pub endpoint: Endpoint,
     pub shard_name: String,
-    pub dbname: String,
     /// The database's name towards clients.
     pub database: String,
     pub credentials: Credentials,
@@ -105,8 +103,7 @@ impl NodePool {
         let opening = Opening(Some(self));
         let began = Instant::now();
         let limit = Deadline::after(began, self.config.connect_timeout);
-        let Target { address, dbname, credentials, .. } = &self.target;
-        let attempt = open(address, dbname, credentials);
+        let attempt = open(&self.target.endpoint, &self.target.credentials);
         let outcome = match limit.min(request.deadline).instant() {
             Some(until) => timeout_at(until.into(), attempt).await,
             None => Ok(attempt.await),
@@ -124,7 +121,7 @@ impl NodePool {
             Err(_) => ConnectError::Timeout,
         };
         opening.settle();
-        tracing::debug!(node = %self.target.address, %error, "a server connection could not be opened");
+        tracing::debug!(node = %self.target.endpoint.address, %error, "a server connection could not be opened");
         let place = self.note_failed(&error, began, request);
         Err((error, place))
     }
@@ -142,15 +139,16 @@ impl NodePool {
     }
 
     fn connection(&self, opened: crate::backend::connect::Opened) -> Connection {
-        let Target { address, shard_name, database, credentials, .. } = &self.target;
+        let Target { endpoint, shard_name, database, credentials } = &self.target;
         let entry = self.registry.add_server(ServerDescription {
             database: database.clone(),
             shard: shard_name.clone(),
-            node: address.to_string(),
+            node: endpoint.address.to_string(),
             user: credentials.user.clone(),
             pid: opened.process_id,
+            tls: opened.socket.stream.tls_description().unwrap_or_default(),
         });
-        let cancel = CancelHandle::new(address.clone(), opened.process_id, opened.secret.clone());
+        let cancel = CancelHandle::new(endpoint.clone(), &opened);
         let n_prepared = self.config.max_prepared_statements;
         let mut connection = Connection::new(opened, cancel, n_prepared, entry, Arc::clone(&self.registry));
         let lifetime = self.config.max_lifetime.mul_f64(1.0 - LIFETIME_JITTER * random_fraction());
@@ -227,7 +225,7 @@ impl NodePool {
     }
 
     fn cannot_connect(&self, error: ConnectError) -> CheckoutError {
-        CheckoutError::Connect { shard: self.target.shard_name.clone(), node: self.target.address.to_string(), error }
+        CheckoutError::Connect { shard: self.target.shard_name.clone(), node: self.target.endpoint.address.to_string(), error }
     }
 
     /// Why a wait was in vain: the failure to open one more connection, if there was one since the last success.

@@ -132,7 +132,7 @@ impl Authenticator {
             AuthMethod::Plain => Exchange::Password(PasswordLogin::plain()),
             AuthMethod::Md5 if !has_scram_secret => Exchange::Password(PasswordLogin::md5()),
             AuthMethod::ScramSha256 | AuthMethod::Md5 => {
-                let end_point = peer.tls.as_ref().map(|tls| tls.server_end_point.clone());
+                let end_point = peer.tls.as_ref().map(|tls| tls.server_end_point.clone()).filter(|hash| !hash.is_empty());
                 Exchange::Scram(Box::new(ScramLogin::new(end_point)))
             }
             AuthMethod::Reject => Exchange::Over,

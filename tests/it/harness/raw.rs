@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{DATABASE, PATIENCE};
@@ -23,9 +23,9 @@ impl Message {
     }
 }
 
-/// A client's socket.
-pub(crate) struct Raw {
-    stream: TcpStream,
+/// A client's socket, or what it has made of it.
+pub(crate) struct Raw<S = TcpStream> {
+    pub(crate) stream: S,
 }
 
 impl Raw {
@@ -43,9 +43,12 @@ impl Raw {
         raw.until(b'Z').await;
         raw
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// Sends, and does not mind when the server has closed the socket already.

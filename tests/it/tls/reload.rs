@@ -1,0 +1,1 @@
+//! Certificates are replaced while the proxy runs.
