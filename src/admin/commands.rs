@@ -60,6 +60,33 @@ pub(super) fn parse(text: &str) -> Result<Command, Report> {
     })
 }
 
+const CLIENT_COLUMNS: &[ColumnSpec] = &[
+    ("id", Int8),
+    ("database", Text),
+    ("user", Text),
+    ("address", Text),
+    ("application_name", Text),
+    ("state", Text),
+    ("statements", Int8),
+    ("transactions", Int8),
+    ("connected_at", Timestamptz),
+    ("tls", Text),
+];
+
+const SERVER_COLUMNS: &[ColumnSpec] = &[
+    ("id", Int8),
+    ("database", Text),
+    ("shard", Text),
+    ("node", Text),
+    ("user", Text),
+    ("pid", Int8),
+    ("state", Text),
+    ("client_id", Int8),
+    ("leases", Int8),
+    ("connected_at", Timestamptz),
+    ("tls", Text),
+];
+
 impl Command {
     /// Columns of the answer; none for a command that returns no rows.
     pub(super) fn columns(self) -> &'static [ColumnSpec] {
@@ -101,31 +128,8 @@ impl Command {
                 ("max_prepared_transactions", Int8),
                 ("fault", Text),
             ],
-            Self::Clients => &[
-                ("id", Int8),
-                ("database", Text),
-                ("user", Text),
-                ("address", Text),
-                ("application_name", Text),
-                ("state", Text),
-                ("statements", Int8),
-                ("transactions", Int8),
-                ("connected_at", Timestamptz),
-                ("tls", Text),
-            ],
-            Self::Servers => &[
-                ("id", Int8),
-                ("database", Text),
-                ("shard", Text),
-                ("node", Text),
-                ("user", Text),
-                ("pid", Int8),
-                ("state", Text),
-                ("client_id", Int8),
-                ("leases", Int8),
-                ("connected_at", Timestamptz),
-                ("tls", Text),
-            ],
+            Self::Clients => CLIENT_COLUMNS,
+            Self::Servers => SERVER_COLUMNS,
             Self::Stats => &[("database", Text), ("name", Text), ("value", Int8)],
             Self::Config => &[("name", Text), ("value", Text)],
             Self::Tables => {

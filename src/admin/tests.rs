@@ -159,7 +159,7 @@ async fn the_console_shows_everything_in_text() {
     assert_eq!(nodes[0], "shop|asia|h1:5432|unknown|unknown|0|-|-|-|-|-");
     assert_eq!(nodes[1], "shop|asia|h2:5432|primary|up|0|3|1/FF|0|0|-");
     assert_eq!(nodes[2], "shop|europe|h3:5432|unknown|down|0|-|-|-|-|gone");
-    assert_eq!(show(&client, "SHOW POOLS").await, ["shop|asia|h1:5432|app|20|1|0|1|0"]);
+    assert_eq!(show(&client, "SHOW POOLS").await, ["shop|asia|h1:5432|app|20|1|0|1|0|0|0|0"]);
     assert!(show(&client, "SHOW CLIENTS").await[0].starts_with("1|shop|app|unix|psql|login|0|0|20"));
     assert!(show(&client, "SHOW SERVERS").await[0].starts_with("2|shop|asia|h1:5432|app|77|leased|1|1|20"));
     let tables = show(&client, "SHOW TABLES").await;
