@@ -9,6 +9,7 @@ use super::tables::ColumnType::{Int8, Text, Timestamptz};
 use super::tables::{Cell, ColumnSpec, timestamp_text};
 use super::{AdminState, DatabaseView, config_rows};
 use crate::observe::{ErrorKind, Route};
+use crate::session::pins::PinReason;
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::{Key, KeyMap, Placement, ShardId, ShardSet, Topology};
 
@@ -71,6 +72,7 @@ const CLIENT_COLUMNS: &[ColumnSpec] = &[
     ("transactions", Int8),
     ("connected_at", Timestamptz),
     ("tls", Text),
+    ("pinned", Text),
 ];
 
 const SERVER_COLUMNS: &[ColumnSpec] = &[
@@ -85,6 +87,7 @@ const SERVER_COLUMNS: &[ColumnSpec] = &[
     ("leases", Int8),
     ("connected_at", Timestamptz),
     ("tls", Text),
+    ("pinned", Text),
 ];
 
 impl Command {
@@ -255,6 +258,7 @@ fn clients(state: &AdminState) -> Vec<Vec<Cell>> {
             client.n_transactions.value().into(),
             client.connected_at.into(),
             client.tls.as_str().into(),
+            client.pins().to_string().into(),
         ]
     };
     clients.iter().map(row).collect()
@@ -276,6 +280,7 @@ fn servers(state: &AdminState) -> Vec<Vec<Cell>> {
             server.n_leases.value().into(),
             server.connected_at.into(),
             description.tls.as_str().into(),
+            server.pins().to_string().into(),
         ]
     };
     servers.iter().map(row).collect()
@@ -292,6 +297,9 @@ fn stats(database: &DatabaseView, state: &AdminState) -> Vec<Vec<Cell>> {
     }
     for kind in ErrorKind::ALL {
         values.push((format!("errors_{}", kind.as_label()), counters.n_errors(kind).into()));
+    }
+    for reason in PinReason::ALL {
+        values.push((format!("pins_{}", reason.as_label()), counters.n_pins(reason).into()));
     }
     let rest = [
         ("transactions", counters.n_transactions.value()),

@@ -55,6 +55,7 @@ fn pool_rows(section: &str, pool: &PoolConfig) -> Vec<Row> {
         ("reserve_after", duration(pool.reserve_after)),
         ("connect_backoff", duration(pool.connect_backoff)),
         ("wait_notice", duration(pool.wait_notice)),
+        ("max_pinned", pool.max_pinned.to_string()),
         ("checkout_timeout", duration(pool.checkout_timeout)),
         ("connect_timeout", duration(pool.connect_timeout)),
         ("idle_timeout", duration(pool.idle_timeout)),

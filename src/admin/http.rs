@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::{AdminState, page};
 use crate::health::{NodeRole, NodeState};
 use crate::observe::{DatabaseSample, NodeSample, ProcessSample, Scrape, render};
+use crate::session::pins::PinReason;
 
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -126,6 +127,10 @@ fn metrics(state: &AdminState) -> String {
         .map(|database| DatabaseSample {
             database: &database.topology.database,
             n_clients: clients.iter().filter(|client| client.database == database.topology.database).count(),
+            n_pinned: PinReason::ALL.map(|reason| {
+                let of_database = clients.iter().filter(|client| client.database == database.topology.database);
+                of_database.filter(|client| client.pins().contains(reason)).count()
+            }),
             counters: &database.counters,
         })
         .collect();

@@ -104,6 +104,13 @@ impl Connection {
         Ok(header.filter(|header| self.socket.input.len() >= header.len))
     }
 
+    /// Its session is as new, after DISCARD ALL.
+    pub fn forget_session(&mut self) {
+        self.settings = Some(Settings::default());
+        self.prepared.clear();
+        self.unnamed = None;
+    }
+
     /// Remembers a ParameterStatus.
     pub fn note_parameter(&mut self, body: &[u8]) {
         if let Some((name, value)) = parameter_status(body) {

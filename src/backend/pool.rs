@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use super::connect::Endpoint;
+use super::pins::PinCounter;
 use super::{ConnectError, Connection, Credentials};
 use crate::config::PoolConfig;
 use crate::deadline::Deadline;
@@ -81,6 +82,7 @@ pub struct Pools {
 #[derive(Debug)]
 pub struct UserPools {
     by_shard: Vec<Vec<Arc<NodePool>>>,
+    pins: Vec<Vec<PinCounter>>,
 }
 
 /// A pool in which connections are missing to `pool.min_per_node`.
@@ -133,7 +135,10 @@ impl Pools {
             Arc::new(NodePool::new(target, &self.config, Arc::clone(&self.registry)))
         };
         let pools = |shard: &Shard| shard.nodes.iter().map(|address| pool(shard, address.clone())).collect();
-        UserPools { by_shard: self.shards.iter().map(pools).collect() }
+        UserPools {
+            by_shard: self.shards.iter().map(pools).collect(),
+            pins: self.shards.iter().map(|shard| shard.nodes.iter().map(|_| PinCounter::default()).collect()).collect(),
+        }
     }
 
     /// Figures of every pool.
@@ -188,6 +193,11 @@ impl Pools {
 }
 
 impl UserPools {
+    /// How many connections to a node are pinned to clients.
+    pub fn pins_of(&self, shard: ShardId, node_idx: usize) -> Option<&PinCounter> {
+        self.pins.get(shard.index())?.get(node_idx)
+    }
+
     /// Checks out a connection to a node, waiting at most until the deadline.
     ///
     /// Holds one of `pool.max_per_node`, or of `pool.reserve`, until the lease is dropped. An idle connection is handed out

@@ -87,6 +87,8 @@ pub struct PoolConfig {
     pub connect_backoff: Duration,
     /// A client that waits for a connection is told so after this long; zero: never.
     pub wait_notice: Duration,
+    /// Most of them that clients may keep beyond their transactions for state of their session; zero: none.
+    pub max_pinned: usize,
     pub checkout_timeout: Duration,
     pub connect_timeout: Duration,
     /// An unused connection is closed after this long.

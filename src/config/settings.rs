@@ -40,6 +40,7 @@ impl Default for PoolConfig {
             reserve_after: Duration::from_secs(3),
             connect_backoff: Duration::from_secs(1),
             wait_notice: Duration::from_secs(5),
+            max_pinned: 10,
             checkout_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
@@ -174,16 +175,21 @@ pub(super) fn read_pool(mut section: Section<'_>, default: &PoolConfig) -> PoolC
     let mut count = |key, least, default: usize| section.integer(key, least..=MAX_COUNT, default as u32) as usize;
     let max_per_node = count("max_per_node", 1, default.max_per_node);
     let min_per_node = count("min_per_node", 0, default.min_per_node.min(max_per_node));
+    let half = if max_per_node == default.max_per_node { default.max_pinned } else { max_per_node / 2 };
+    let max_pinned = count("max_pinned", 0, half);
     let reserve = count("reserve", 0, default.reserve);
     let max_prepared_statements = count("max_prepared_statements", 1, default.max_prepared_statements);
-    if min_per_node > max_per_node {
-        let key = format!("{}.min_per_node", section.shown_path());
-        section.source().fault_of_key(&[&key], format!("{key}: must not exceed max_per_node"));
+    for (key, n) in [("min_per_node", min_per_node), ("max_pinned", max_pinned)] {
+        if n > max_per_node {
+            let key = format!("{}.{key}", section.shown_path());
+            section.source().fault_of_key(&[&key], format!("{key}: must not exceed max_per_node"));
+        }
     }
     let pool = PoolConfig {
         mode: section.take("mode").and_then(|value| read_mode(&value)).unwrap_or(default.mode),
         max_per_node,
         min_per_node,
+        max_pinned,
         reserve,
         reserve_after: section.duration("reserve_after", default.reserve_after),
         connect_backoff: section.positive_duration("connect_backoff", default.connect_backoff),

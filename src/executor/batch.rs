@@ -310,10 +310,10 @@ impl Conversation {
             }
             Plan::AnyOne { access } => Target::One { shard: None, access, leftover: cached.leftover },
             Plan::Command(Command::Show { name }) if !name.starts_with("trunkline.") => {
-                Target::One { shard: None, access: Access::Read, leftover: Leftover::Nothing }
+                Target::One { shard: None, access: Access::Read, leftover: Leftover::NOTHING }
             }
             Plan::Command(Command::Fetch { name }) => {
-                Target::One { shard: self.block.cursors.get(&name).copied(), access: Access::Read, leftover: Leftover::Nothing }
+                Target::One { shard: self.block.cursors.get(&name).copied(), access: Access::Read, leftover: Leftover::NOTHING }
             }
             plan => {
                 let encoded = Bytes::copy_from_slice(parts.encoded_values);

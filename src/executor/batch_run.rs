@@ -67,6 +67,7 @@ impl Conversation {
             }
         };
         let has_sync = batch.has_sync && !self.is_sync_spent;
+        self.check_tie()?;
         if has_sync && !is_answered {
             self.finish_batch().await?;
         }
@@ -122,6 +123,7 @@ impl Conversation {
             self.portals.clear();
             self.release();
         }
+        self.check_tie()?;
         self.say_ready();
         Ok(())
     }
@@ -246,7 +248,11 @@ impl Conversation {
         if run.as_ref().is_some_and(|run| run.shard != shard) {
             self.end_run(run.take(), Ready::Swallow).await?;
         }
-        let idx = match self.enlist(shard, access).await {
+        let leftover = match &action {
+            Action::Bind { bound: Portal { target: Target::One { leftover, .. }, .. }, .. } => *leftover,
+            _ => Leftover::NOTHING,
+        };
+        let idx = match self.enlist_to_leave(shard, access, leftover).await {
             Ok(idx) => idx,
             Err(failure) => {
                 self.end_run(run.take(), Ready::Swallow).await?;
@@ -261,7 +267,7 @@ impl Conversation {
             parsed: Vec::new(),
             named: Vec::new(),
             has_unmarked: false,
-            leftover: Leftover::Nothing,
+            leftover: Leftover::NOTHING,
             is_empty: true,
         });
         self.write_action(idx, run, batch, action);
@@ -293,8 +299,8 @@ impl Conversation {
                 if let Target::One { shard: None, .. } = bound.target {
                     self.portals.note_shard(&portal, run.shard);
                 }
-                if let Target::One { leftover: Leftover::Settings, .. } = bound.target {
-                    run.leftover = Leftover::Settings;
+                if let Target::One { leftover, .. } = bound.target {
+                    run.leftover = run.leftover.and(leftover);
                 }
                 let name = self.ensure_parsed(idx, run, is_named, &bound.statement);
                 let output = &mut self.enlisted[idx].lease.socket.output;

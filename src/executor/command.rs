@@ -39,34 +39,39 @@ impl Conversation {
                 self.set(command, sql).await?
             }
             Command::Reset { .. } | Command::ResetAll => self.reset(command, sql).await?,
-            Command::Discard(target) => self.discard(target).await?,
+            Command::Discard(target) => self.discard(target, sql).await?,
             Command::Deallocate(target) => self.deallocate(target)?,
             Command::Show { name } if name == "trunkline.shard" => self.show_own_shard(),
             Command::Show { name } if name.starts_with("trunkline.") => return Err(unknown_setting(name)),
             Command::Show { .. } => {
                 let shard = self.any_shard();
-                return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::Nothing, ready).await;
+                return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::NOTHING, ready).await;
             }
             Command::Fetch { name } | Command::Close { name: Some(name) } => {
-                return self.forward_to_cursor(name, sql, ready).await;
+                return self.forward_to_cursor(name, sql, Leftover::of_command(command), ready).await;
             }
-            Command::Declare { name, is_with_hold: false } if self.view.topology.only_shard().is_some() => {
+            Command::Declare { name, .. } if self.view.topology.only_shard().is_some() => {
                 let shard = self.any_shard();
                 self.block.cursors.insert(name.clone(), shard);
-                return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::Nothing, ready).await;
+                return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::of_command(command), ready).await;
             }
             Command::Close { name: None } => {
                 self.block.cursors.clear();
-                self.tell_transaction(sql).await?;
+                self.tell_held(sql, Leftover::of_command(command)).await?;
                 self.complete("CLOSE CURSOR ALL");
             }
             Command::Declare { .. } | Command::Prepare { .. } | Command::Execute { .. } => {
                 return self.keep_state(sql, ready).await;
             }
-            Command::Listen | Command::Load | Command::Notify | Command::LockTable => return self.keep_state(sql, ready).await,
-            Command::Unlisten if self.is_session_pooled() => return self.keep_state(sql, ready).await,
-            // Nobody listens: nothing is to be stopped.
-            Command::Unlisten => self.complete("UNLISTEN"),
+            // Who is not pinned listens to nothing.
+            Command::Unlisten if self.enlisted.iter().all(|held| held.pin.is_none()) && !self.transaction.is_open() => {
+                self.complete("UNLISTEN");
+            }
+            Command::Listen | Command::Unlisten | Command::Notify | Command::Load => {
+                let shard = self.view.topology.home_shard();
+                return self.forward((shard, Access::Write), sql.as_bytes(), Leftover::of_command(command), ready).await;
+            }
+            Command::LockTable => return self.keep_state(sql, ready).await,
             Command::TwoPhase => {
                 return Err(Failure::refused(
                     "TL096",
@@ -92,22 +97,36 @@ impl Conversation {
 
     /// What only a backend of one's own can keep: forwarded where the client has one, else refused by name.
     async fn keep_state(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
-        let is_own = self.is_session_pooled() || (self.transaction.is_open() && sql_word(sql) == "LOCK");
+        let is_own = self.is_session_pooled() || sql_word(sql) == "LOCK";
         match self.view.topology.only_shard() {
-            Some(shard) if is_own || sql_word(sql) == "NOTIFY" => {
-                self.forward((shard, Access::Write), sql.as_bytes(), Leftover::Nothing, ready).await
-            }
+            Some(shard) if is_own => self.forward((shard, Access::Write), sql.as_bytes(), Leftover::NOTHING, ready).await,
             _ => Err(unpooled(&format!("{} keeps state in one server's session", sql_word(sql)), KEEP_STATE_HINT)),
         }
     }
 
-    async fn forward_to_cursor(&mut self, name: &str, sql: &str, ready: Ready) -> Result<bool, Failure> {
+    /// Sends a statement to every backend that the client holds.
+    async fn tell_held(&mut self, sql: &str, leftover: Leftover) -> Result<(), Failure> {
+        for idx in (0..self.enlisted.len()).rev() {
+            self.reserve_pin(idx, leftover)?;
+            match self.tell(idx, sql).await {
+                super::commit::Answer::Tag(_) => {}
+                super::commit::Answer::Error(failure) | super::commit::Answer::Lost(failure) => return Err(failure),
+            }
+        }
+        if !self.transaction.is_open() {
+            self.settle_pins(true).await;
+            self.release();
+        }
+        Ok(())
+    }
+
+    async fn forward_to_cursor(&mut self, name: &str, sql: &str, leftover: Leftover, ready: Ready) -> Result<bool, Failure> {
         let shard = match self.block.cursors.get(name) {
             Some(shard) => *shard,
             // The server says that there is no such cursor.
             None => self.any_shard(),
         };
-        self.forward((shard, Access::Read), sql.as_bytes(), Leftover::Nothing, ready).await
+        self.forward((shard, Access::Read), sql.as_bytes(), leftover, ready).await
     }
 
     async fn begin(&mut self, modes: &str, sql: &str) -> Result<(), Failure> {
@@ -253,7 +272,7 @@ impl Conversation {
         Err(Failure::client(Report::new(SqlState::INVALID_SAVEPOINT, message)))
     }
 
-    async fn discard(&mut self, target: &DiscardTarget) -> Result<(), Failure> {
+    async fn discard(&mut self, target: &DiscardTarget, sql: &str) -> Result<(), Failure> {
         let tag = match target {
             DiscardTarget::All => {
                 if self.transaction.is_open() {
@@ -265,13 +284,17 @@ impl Conversation {
                 self.hinted_shard = None;
                 self.settings.clone_from(&self.startup_settings);
                 self.derive_plan_settings();
-                self.announce_settings().await?;
+                self.discard_held(sql).await?;
+                self.announce_settings(None).await?;
                 "DISCARD ALL"
             }
             DiscardTarget::Plans => "DISCARD PLANS",
             DiscardTarget::Sequences => "DISCARD SEQUENCES",
             DiscardTarget::Temp => "DISCARD TEMP",
         };
+        if *target != DiscardTarget::All {
+            self.tell_held(sql, Leftover::ENDING).await?;
+        }
         self.complete(tag);
         Ok(())
     }
@@ -412,18 +435,39 @@ impl Conversation {
             _ => self.settings.with_all_reset(&self.startup_settings),
         };
         self.derive_plan_settings();
-        self.announce_settings().await?;
+        match command {
+            Command::Reset { name } => self.announce_settings(Some(name)).await?,
+            _ => self.announce_settings(None).await?,
+        }
         self.complete(if sql_word(sql) == "SET" { "SET" } else { "RESET" });
         Ok(())
     }
 
-    /// Brings the held backends, or any one, to the session's settings and tells the client which parameters changed.
-    async fn announce_settings(&mut self) -> Result<(), Failure> {
+    /// DISCARD ALL on the backends that are the client's own.
+    async fn discard_held(&mut self, sql: &str) -> Result<(), Failure> {
+        for idx in (0..self.enlisted.len()).rev() {
+            match self.tell(idx, sql).await {
+                super::commit::Answer::Tag(_) => self.enlisted[idx].lease.forget_session(),
+                super::commit::Answer::Error(failure) | super::commit::Answer::Lost(failure) => return Err(failure),
+            }
+            self.reserve_pin(idx, Leftover::ENDING)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the held backends, or any one, to the session's settings and tells the client which parameters changed. `only`
+    /// the setting of that name has changed.
+    async fn announce_settings(&mut self, only: Option<&str>) -> Result<(), Failure> {
         if self.enlisted.is_empty() {
             let shard = self.any_shard();
             self.enlist(shard, Access::Read).await?;
         }
         for idx in (0..self.enlisted.len()).rev() {
+            if let Some(name) = only.filter(|_| self.has_unseen_settings(idx)) {
+                // The others stay as the client's code has made them.
+                self.restore_setting(idx, name).await?;
+                continue;
+            }
             let mut held = self.enlisted.remove(idx);
             // RESET on a server returns to the server's value, not to the client's of its startup.
             held.lease.settings = None;
@@ -433,9 +477,22 @@ impl Conversation {
         }
         self.tell_parameters();
         if !self.transaction.is_open() {
+            if only.is_none() {
+                self.unpin_settings();
+            }
+            self.settle_pins(true).await;
             self.release();
         }
         Ok(())
+    }
+
+    /// Gives a setting that was reset on a server the client's value of it.
+    async fn restore_setting(&mut self, idx: usize, name: &str) -> Result<(), Failure> {
+        let sql = self.settings.statement_for(name);
+        if sql.is_empty() {
+            return Ok(());
+        }
+        self.ask(idx, &sql).await.map(drop)
     }
 }
 

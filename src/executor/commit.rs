@@ -79,6 +79,7 @@ impl Conversation {
             self.tell_parameters();
         }
         self.portals.clear();
+        self.settle_pins(is_committed).await;
         self.release();
         let block = std::mem::take(&mut self.block);
         match block.hint_before {
@@ -166,7 +167,14 @@ impl Conversation {
         loop {
             let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
                 Ok(answer) => answer,
-                Err(error) => return Answer::Lost(self.abandon(idx, error).await),
+                Err(error) => {
+                    let lost = self.abandon(idx, error).await;
+                    // Its last words say why.
+                    return Answer::Lost(match answer {
+                        Some(Answer::Error(words)) => words,
+                        _ => lost,
+                    });
+                }
             };
             match tag {
                 b'Z' => {

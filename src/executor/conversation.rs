@@ -10,22 +10,21 @@ use twox_hash::XxHash3_64;
 
 use super::batch::SessionStatement;
 use super::database::now_micros;
-use super::enlist::Enlisted;
+use super::enlist::{Enlisted, Tie};
 use super::own::Unbound;
 use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
 use super::timer::Timer;
 use super::{CancelTarget, Database, Failure, View};
 use crate::backend::{Credentials, Socket, UserPools};
-use crate::config::PoolMode;
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
 use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, hinted};
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
-use crate::session::unpooled::{Leftover, leftover, reads_catalog};
+use crate::session::unpooled::{CodeEffects, Leftover, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
-use crate::sql::{Fingerprint, SetScope, fingerprint};
+use crate::sql::{Classified, Fingerprint, SetScope, fingerprint};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -90,6 +89,9 @@ pub struct Conversation {
     /// Time of the transaction for routing, microseconds since 2000-01-01 UTC.
     pub(super) now_micros: i64,
     next_any: u64,
+    /// What the client was told in BackendKeyData; 0 before.
+    pub process_id: i32,
+    pub(super) tie: Tie,
 }
 
 impl Conversation {
@@ -130,6 +132,8 @@ impl Conversation {
             fingerprint: Fingerprint::default(),
             now_micros: now_micros(),
             next_any,
+            process_id: 0,
+            tie: Tie::Whole,
             view,
             database,
         };
@@ -170,6 +174,7 @@ impl Conversation {
         if let Some(parameters) = self.untold_parameters.take() {
             self.announce(&parameters);
         }
+        self.tell_late();
         wire::ready_for_query(&mut self.client.output, self.transaction.status());
     }
 
@@ -318,7 +323,10 @@ impl Conversation {
         }
         self.database.counters.n_template_misses.increment();
         let template = analyze(sql, &print.literals, &self.context())?;
-        let leftover = leftover(sql.as_bytes(), self.plan_settings.has_standard_strings);
+        let mut leftover = leftover(sql.as_bytes(), self.plan_settings.has_standard_strings, &CodeEffects::new());
+        if let Classified::Command(command) = template.class() {
+            leftover = leftover.and(Leftover::of_command(command));
+        }
         let reads_catalog = reads_catalog(sql.as_bytes(), self.plan_settings.has_standard_strings);
         let cached = Arc::new(CachedTemplate { template, leftover, reads_catalog });
         cache.insert(sql, print, self.context_hash, &cached);
@@ -345,21 +353,6 @@ impl Conversation {
             Plan::AnyOne { access } if cached.reads_catalog => Plan::Route { shard: self.first_live_shard(), access },
             plan => plan,
         })
-    }
-
-    /// Refuses what transaction pooling would leak to the next client.
-    pub(super) fn check_leftover(&self, leftover: Leftover) -> Result<(), Failure> {
-        match leftover {
-            Leftover::AdvisoryLock(function) if self.database.config.pool.mode != PoolMode::Session => Err(unpooled(
-                &format!("{function}() takes a lock of the session"),
-                "Use the pg_advisory_xact_lock functions, or pool.mode = \"session\".",
-            )),
-            Leftover::TemporaryTable if self.database.config.pool.mode != PoolMode::Session => Err(unpooled(
-                "a temporary table lives as long as a session",
-                "Use pool.mode = \"session\", or an ordinary table.",
-            )),
-            Leftover::TemporaryTable | Leftover::AdvisoryLock(_) | Leftover::Settings | Leftover::Nothing => Ok(()),
-        }
     }
 
     /// The shard whose catalog all sessions see: the first, or while it is down the next.
@@ -399,7 +392,8 @@ impl Conversation {
         match failure {
             Failure::Statement { report, kind } => {
                 self.database.counters.count_error(kind);
-                wire::report(&mut self.client.output, Severity::Error, &report);
+                let severity = if self.tie == Tie::Lost { Severity::Fatal } else { Severity::Error };
+                wire::report(&mut self.client.output, severity, &report);
             }
             Failure::Shard(message) => {
                 self.database.counters.count_error(ErrorKind::Shard);
@@ -409,8 +403,14 @@ impl Conversation {
             Failure::Reported => {}
             Failure::Client(_) | Failure::Ended | Failure::Fatal(_) => return Err(failure),
         }
+        if self.tie == Tie::Lost {
+            return Err(Failure::Ended);
+        }
         match self.transaction.phase {
-            Phase::Idle => self.release(),
+            Phase::Idle => {
+                self.settle_pins(false).await;
+                self.release();
+            }
             Phase::Implicit => self.roll_back().await?,
             Phase::Explicit | Phase::Failed => self.transaction.phase = Phase::Failed,
         }
@@ -426,6 +426,14 @@ impl Conversation {
             SqlState::IN_FAILED_SQL_TRANSACTION,
             "current transaction is aborted, commands ignored until end of transaction block",
         )))
+    }
+
+    /// Ends the session if a backend with its state was lost, and nothing has told the client yet.
+    pub(super) fn check_tie(&self) -> Result<(), Failure> {
+        match self.tie {
+            Tie::Whole => Ok(()),
+            Tie::Lost => Err(super::pin::lost_state()),
+        }
     }
 
     /// Whether the client is between two statements of a transaction.
@@ -445,7 +453,8 @@ impl Conversation {
             drop(self.roll_back().await);
         }
         for enlisted in &mut self.enlisted {
-            enlisted.lease.is_clean &= self.database.config.pool.mode != PoolMode::Session;
+            // Its session's state is not for the next client.
+            enlisted.lease.is_clean &= enlisted.pin.is_none();
         }
         self.enlisted.clear();
         self.cancel.clear();

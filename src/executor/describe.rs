@@ -82,7 +82,10 @@ impl Conversation {
         loop {
             let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
                 Ok(answer) => answer,
-                Err(error) => return Err(self.abandon(idx, error).await),
+                Err(error) => {
+                    let lost = self.abandon(idx, error).await;
+                    return Err(failure.unwrap_or(lost));
+                }
             };
             match tag {
                 b'Z' => return failure.map_or(Ok(described), Err),

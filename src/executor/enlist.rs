@@ -6,12 +6,13 @@ use bytes::BytesMut;
 
 use super::Conversation;
 use super::failure::Failure;
+use super::pin::Pin;
 use super::timer::{Timer, WaitError};
 use crate::backend::{Connection, Lease};
-use crate::config::PoolMode;
 use crate::observe::ErrorKind;
 use crate::plan::Access;
 use crate::session::settings::Settings;
+use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, Header};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
@@ -29,6 +30,14 @@ pub(super) enum Part {
     Writer,
 }
 
+/// Whether the client's own backends are all there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tie {
+    Whole,
+    /// One was lost, and the session's state with it: the session ends.
+    Lost,
+}
+
 /// A backend held by a statement or a transaction.
 #[derive(Debug)]
 pub(super) struct Enlisted {
@@ -40,12 +49,21 @@ pub(super) struct Enlisted {
     pub n_skipped_cycles: usize,
     /// Settings that a rollback returns it to.
     settings_at_begin: Option<Settings>,
+    /// The client's own: kept beyond the transaction.
+    pub pin: Option<Box<Pin>>,
+    /// Notifications that came beside answers, to be told before the next ReadyForQuery.
+    pub late: BytesMut,
+    /// The process id that the client was given at its login.
+    told_pid: i32,
+    /// A statement was sent since it was last given back or kept.
+    is_used: bool,
 }
 
 impl Enlisted {
     /// To be called before a statement is written: from here to its ReadyForQuery the connection belongs to it.
     pub(super) fn begin_statement(&mut self) -> &mut Connection {
         self.is_ready = false;
+        self.is_used = true;
         self.lease.is_clean = false;
         &mut self.lease
     }
@@ -60,8 +78,16 @@ impl Enlisted {
     /// what was said of the statements that opened the block, unless it is an error, and ParameterStatus, which is noted. The
     /// statement's ReadyForQuery is noted and given.
     pub(super) fn take_answer(&mut self, header: Header) -> Option<BytesMut> {
-        let message = self.lease.socket.input.split_to(header.len);
+        let mut message = self.lease.socket.input.split_to(header.len);
         match header.tag {
+            b'A' => {
+                self.note_late(&mut message);
+                None
+            }
+            b'E' if self.pin.is_none() && wire::is_fatal(&message[wire::HEADER_LEN..]) => {
+                wire::soften(&mut message[wire::HEADER_LEN..]);
+                Some(message)
+            }
             b'S' => {
                 self.lease.note_parameter(&message[wire::HEADER_LEN..]);
                 None
@@ -77,6 +103,20 @@ impl Enlisted {
             b'E' => Some(message),
             _ if self.n_skipped_cycles > 0 => None,
             _ => Some(message),
+        }
+    }
+
+    /// Keeps a notification for the end of the answer.
+    pub(super) fn note_late(&mut self, message: &mut [u8]) {
+        self.tell_own_pid(message);
+        self.late.extend_from_slice(message);
+    }
+
+    /// Has a NotificationResponse of the client's own NOTIFY name the process that the client knows itself by.
+    pub(super) fn tell_own_pid(&self, message: &mut [u8]) {
+        let own = self.lease.entry().description.pid.to_be_bytes();
+        if let Some(pid) = message.get_mut(wire::HEADER_LEN..wire::HEADER_LEN + 4).filter(|pid| **pid == own) {
+            pid.copy_from_slice(&self.told_pid.to_be_bytes());
         }
     }
 
@@ -117,6 +157,17 @@ impl Conversation {
         Ok(idx)
     }
 
+    /// The same for a statement that may leave something in the backend's session.
+    ///
+    /// # Errors
+    /// Also 53300 when no more connections may be pinned.
+    pub(super) async fn enlist_to_leave(&mut self, shard: ShardId, access: Access, leftover: Leftover) -> Result<usize, Failure> {
+        let access = if leftover.makes.is_empty() { access } else { Access::Write };
+        let idx = self.enlist(shard, access).await?;
+        self.reserve_pin(idx, leftover)?;
+        Ok(idx)
+    }
+
     /// Enlists some shard for a statement that any can answer; one that cannot be reached is passed over for the next.
     pub(super) async fn any_live_shard(&mut self, access: Access) -> Result<ShardId, Failure> {
         let n_shards = self.view.topology.shards.len();
@@ -140,7 +191,17 @@ impl Conversation {
         // From here on `release` takes it back: a cancel must not reach a connection that another client has by then.
         self.cancel.add(lease.cancel.clone());
         let settings_at_begin = lease.settings.clone();
-        self.enlisted.push(Enlisted { lease, is_ready: true, part: Part::Outside, n_skipped_cycles: 0, settings_at_begin });
+        self.enlisted.push(Enlisted {
+            lease,
+            is_ready: true,
+            part: Part::Outside,
+            n_skipped_cycles: 0,
+            settings_at_begin,
+            pin: self.first_pin(),
+            late: BytesMut::new(),
+            told_pid: self.process_id,
+            is_used: false,
+        });
         Ok(self.enlisted.len() - 1)
     }
 
@@ -172,22 +233,36 @@ impl Conversation {
         ))
     }
 
-    /// Gives all backends back to their pools; those that are not clean are closed.
+    /// Gives backends back to their pools, but for the client's own; those that are not clean are closed.
     pub(super) fn release(&mut self) {
         if self.enlisted.is_empty() {
             return;
         }
-        self.entry.n_transactions.increment();
-        self.database.counters.n_transactions.increment();
-        if self.database.config.pool.mode == PoolMode::Session && self.enlisted.iter().all(|e| e.lease.is_clean) {
-            for enlisted in &mut self.enlisted {
-                enlisted.part = Part::Outside;
-                enlisted.settings_at_begin.clone_from(&enlisted.lease.settings);
-            }
+        if self.enlisted.iter().any(|enlisted| enlisted.is_used) {
+            self.entry.n_transactions.increment();
+            self.database.counters.n_transactions.increment();
+        }
+        if self.enlisted.iter().all(|enlisted| enlisted.pin.is_none()) {
+            self.cancel.clear();
+            self.enlisted.clear();
             return;
         }
+        self.keep_pinned();
+    }
+
+    /// Gives all but the client's own backends back.
+    fn keep_pinned(&mut self) {
         self.cancel.clear();
-        self.enlisted.clear();
+        if self.enlisted.iter().any(|enlisted| enlisted.pin.is_some() && !enlisted.lease.is_clean) {
+            self.tie = Tie::Lost;
+        }
+        self.enlisted.retain(|enlisted| enlisted.pin.is_some() && enlisted.lease.is_clean);
+        for enlisted in &mut self.enlisted {
+            enlisted.part = Part::Outside;
+            enlisted.is_used = false;
+            enlisted.settings_at_begin.clone_from(&enlisted.lease.settings);
+            self.cancel.add(enlisted.lease.cancel.clone());
+        }
     }
 
     /// Settings of the backends after their transaction has ended.
@@ -205,6 +280,9 @@ impl Conversation {
         let mut enlisted = self.enlisted.remove(idx);
         enlisted.lease.is_clean = false;
         self.block.is_lost |= enlisted.part != Part::Outside;
+        if enlisted.pin.is_some() {
+            self.tie = Tie::Lost;
+        }
     }
 
     /// The name of the shard of an enlisted backend.

@@ -16,7 +16,7 @@ pub enum Failure {
     Shard(BytesMut),
     /// A server's ErrorResponse is already in the client's output.
     Reported,
-    /// A server's own FATAL is in the client's output: the client's session ends with it, as the server's has.
+    /// The client has a FATAL in its output already, a server's own or the proxy's: its session ends.
     Ended,
     /// The client's socket is gone: nobody to tell.
     Client(std::io::Error),

@@ -157,7 +157,7 @@ impl Conversation {
         }
         match held.lease.buffered_header() {
             Ok(Some(header)) if header.tag == b'E' => {
-                let message = self.enlisted[idx].lease.socket.input.split_to(header.len);
+                let message = self.enlisted[idx].take_answer(header).unwrap_or_default();
                 Err(self.shard_failed(idxs, idx, &message).await)
             }
             _ => Ok(()),

@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::relay::{Ready, Relayed, ServerError};
 use crate::plan::Access;
 use crate::session::transaction::Phase;
-use crate::session::unpooled::Leftover;
+use crate::session::unpooled::{Leftover, SettingsTrace};
 use crate::topology::ShardId;
 
 impl Conversation {
@@ -19,7 +19,7 @@ impl Conversation {
         leftover: Leftover,
         ready: Ready,
     ) -> Result<bool, Failure> {
-        let idx = self.enlist(shard, access).await?;
+        let idx = self.enlist_to_leave(shard, access, leftover).await?;
         let connection = self.enlisted[idx].begin_statement();
         connection.write_query(sql);
         let ready = match self.transaction.phase {
@@ -41,7 +41,7 @@ impl Conversation {
     /// # Errors
     /// `Reported` for a server's error inside an implicit transaction, which must be rolled back.
     pub(super) async fn after_relay(&mut self, idx: usize, relayed: &Relayed, leftover: Leftover) -> Result<(), Failure> {
-        if leftover == Leftover::Settings
+        if leftover.settings != SettingsTrace::Kept
             && let Some(enlisted) = self.enlisted.get_mut(idx)
         {
             enlisted.lease.settings = None;
@@ -51,6 +51,7 @@ impl Conversation {
         }
         match self.transaction.phase {
             Phase::Idle => {
+                self.settle_pins(relayed.error.is_none()).await;
                 self.release();
                 if std::mem::take(&mut self.block.has_changed_schema) && relayed.error.is_none() {
                     self.refresh_schema().await;

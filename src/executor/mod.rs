@@ -22,6 +22,7 @@ mod forward;
 mod greeting;
 mod merge;
 mod own;
+mod pin;
 mod portal;
 mod relay;
 mod settings;

@@ -140,8 +140,7 @@ fn scan(
     relayed: &mut Relayed,
     (ready, is_extended): (Ready, bool),
 ) -> (Range<usize>, Option<Stop>) {
-    let connection = &mut *held.lease;
-    let mut input = std::mem::take(&mut connection.socket.input);
+    let mut input = std::mem::take(&mut held.lease.socket.input);
     let mut scanner = Scanner { start: 0, position: relayed.n_passing.min(input.len()), output };
     relayed.n_passing -= scanner.position;
     let mut stop = None;
@@ -166,8 +165,9 @@ fn scan(
         if held.n_skipped_cycles > 0 {
             match header.tag {
                 b'Z' => held.n_skipped_cycles -= 1,
+                b'A' => held.note_late(&mut input[message.clone()]),
                 b'E' => stop = Some(Stop::PrefixFailed(Box::new(server_report(&input[message.start + HEADER_LEN..message.end])))),
-                b'S' => connection.note_parameter(&input[message.start + HEADER_LEN..message.end]),
+                b'S' => held.lease.note_parameter(&input[message.start + HEADER_LEN..message.end]),
                 _ => {}
             }
             scanner.skip(&input, message);
@@ -190,13 +190,17 @@ fn scan(
             }
             b'S' if ready == Ready::Swallow => {
                 // Told before the ReadyForQuery that the client gets.
-                connection.note_parameter(&input[message.start + HEADER_LEN..message.end]);
+                held.lease.note_parameter(&input[message.start + HEADER_LEN..message.end]);
                 relayed.has_held_parameters = true;
                 scanner.skip(&input, message);
             }
+            b'A' => {
+                held.tell_own_pid(&mut input[message.clone()]);
+                scanner.position = message.end;
+            }
             tag if is_answer(tag) => {
                 let body = message.start + HEADER_LEN..message.end;
-                note(connection, relayed, tag, &input[body.clone()]);
+                note(&mut held.lease, relayed, tag, &input[body.clone()]);
                 stop = match tag {
                     b'G' => Some(Stop::CopyIn),
                     b'E' if wire::is_fatal(&input[body]) => Some(Stop::Ended),
@@ -208,13 +212,13 @@ fn scan(
         }
     }
     let range = scanner.start..scanner.position;
-    connection.socket.input = input;
+    held.lease.socket.input = input;
     (range, stop)
 }
 
 /// Whether a message may stand in the answer to a statement. All others would confuse the client as much as the proxy.
 fn is_answer(tag: u8) -> bool {
-    matches!(tag, b'2' | b'A' | b'C' | b'c' | b'E' | b'G' | b'H' | b'I' | b'N' | b'n' | b'S' | b's' | b'T' | b't' | b'V')
+    matches!(tag, b'2' | b'C' | b'c' | b'E' | b'G' | b'H' | b'I' | b'N' | b'n' | b'S' | b's' | b'T' | b't' | b'V')
 }
 
 fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag: u8, body: &[u8]) {

@@ -47,6 +47,7 @@ impl Conversation {
                 false
             }
         };
+        self.check_tie()?;
         if !is_ready {
             self.say_ready();
         }
@@ -122,16 +123,14 @@ impl Conversation {
     /// unless a command is in it that the proxy would have to read.
     async fn run_foreign_text(&mut self, sql: &[u8]) -> Result<bool, Failure> {
         self.check_not_failed()?;
-        let mut leftover = Leftover::Nothing;
+        let mut leftover = Leftover::NOTHING;
         if !self.is_utf8 {
             let text = outline(sql);
             self.planning_text(text.as_bytes())?;
             for range in split_statements(sql, self.plan_settings.has_standard_strings) {
                 let cached = self.template(&text[range.clone()])?;
                 self.check_leftover(cached.leftover)?;
-                if cached.leftover != Leftover::Nothing {
-                    leftover = cached.leftover;
-                }
+                leftover = leftover.and(cached.leftover);
                 if matches!(cached.template.class(), Classified::Command(_)) {
                     return Err(unreadable());
                 }
@@ -168,13 +167,11 @@ impl Conversation {
             return Ok(None);
         }
         let mut common: Option<Plan> = None;
-        let mut leftover = Leftover::Nothing;
+        let mut leftover = Leftover::NOTHING;
         for range in statements {
             let Ok(cached) = self.template(&text[range.clone()]) else { return Ok(None) };
             self.check_leftover(cached.leftover)?;
-            if cached.leftover == Leftover::Settings {
-                leftover = Leftover::Settings;
-            }
+            leftover = leftover.and(cached.leftover);
             let plan = match self.bind(&cached, &text[range.clone()], Params::default()) {
                 Ok(plan @ (Plan::Route { .. } | Plan::AnyOne { .. })) if !is_ddl(cached.template.class()) => plan,
                 _ => return Ok(None),
@@ -221,7 +218,7 @@ impl Conversation {
     async fn refuse_failed(&mut self, told: Told<'_>, ready: Ready) -> Result<bool, Failure> {
         match self.block.failed_on {
             Some(shard) if self.enlisted.iter().any(|enlisted| enlisted.lease.shard == shard) => {
-                self.forward((shard, Access::Read), told.verbatim.as_bytes(), Leftover::Nothing, ready).await
+                self.forward((shard, Access::Read), told.verbatim.as_bytes(), Leftover::NOTHING, ready).await
             }
             _ => self.check_not_failed().map(|()| false),
         }

@@ -112,6 +112,14 @@ enum Next {
     Wait,
 }
 
+/// What ends a wait between two messages.
+enum Event {
+    Input(std::io::Result<usize>),
+    /// A backend of the client's own has spoken, or ended.
+    News(Result<(), Failure>),
+    Over,
+}
+
 struct Loop<'a> {
     conversation: &'a mut Conversation,
     gate: &'a Gate,
@@ -168,7 +176,12 @@ impl Loop<'_> {
                 Next::Alone(tag, len) => self.run_alone(tag, len).await?,
                 Next::Wait => {
                     let is_idle = messages.is_empty() && !self.conversation.is_in_transaction();
-                    let ended = if is_idle { self.wait(&mut is_draining).await? } else { self.wait(&mut is_closing).await? };
+                    let hears_news = messages.is_empty();
+                    let ended = if is_idle {
+                        self.wait(&mut is_draining, hears_news).await?
+                    } else {
+                        self.wait(&mut is_closing, hears_news).await?
+                    };
                     if ended {
                         return Ok(());
                     }
@@ -259,20 +272,34 @@ impl Loop<'_> {
     }
 
     /// Sends what is to be sent and waits for input, or until `is_over`: then the client is told 57P01. True when it has left.
-    async fn wait(&mut self, is_over: &mut std::pin::Pin<&mut impl Future<Output = ()>>) -> Result<bool, Failure> {
-        let client = &mut self.conversation.client;
-        client.flush().await?;
-        client.shrink();
-        let n_read = poll_fn(|cx| {
-            if is_over.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
+    /// `hears_news`: what the client's own backends say meanwhile is passed on.
+    async fn wait(
+        &mut self,
+        is_over: &mut std::pin::Pin<&mut impl Future<Output = ()>>,
+        hears_news: bool,
+    ) -> Result<bool, Failure> {
+        let conversation = &mut *self.conversation;
+        conversation.tell_late();
+        loop {
+            conversation.client.flush().await?;
+            conversation.client.shrink();
+            let event = poll_fn(|cx| {
+                if is_over.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Over);
+                }
+                if hears_news && let Poll::Ready(outcome) = conversation.poll_news(cx) {
+                    return Poll::Ready(Event::News(outcome));
+                }
+                conversation.client.poll_fill(cx).map(Event::Input)
+            })
+            .await;
+            match event {
+                Event::Input(n_read) => return Ok(n_read? == 0),
+                Event::News(outcome) => outcome?,
+                Event::Over => {
+                    return Err(Failure::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"));
+                }
             }
-            client.poll_fill(cx).map(Some)
-        })
-        .await;
-        match n_read {
-            Some(n_read) => Ok(n_read? == 0),
-            None => Err(Failure::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")),
         }
     }
 }

@@ -181,6 +181,7 @@ pub(super) async fn open_session(
         return Err((conversation.client, end));
     }
     let process_id = give_cancel_key(&mut conversation, startup.minor, gate);
+    conversation.process_id = process_id;
     wire::ready_for_query(&mut conversation.client.output, b'I');
     conversation.entry.enter(ClientState::Idle);
     Ok((conversation, process_id))

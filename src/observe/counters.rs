@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Histogram;
+use crate::session::pins::PinReason;
 
 /// A number that only grows. An addition is one relaxed atomic instruction.
 #[derive(Debug, Default)]
@@ -100,6 +101,7 @@ impl ErrorKind {
 pub struct DatabaseCounters {
     statements: [Histogram; Route::ALL.len()],
     errors: [Counter; ErrorKind::ALL.len()],
+    pins: [Counter; PinReason::ALL.len()],
     /// Ended transactions that reached a server, implicit ones too.
     pub n_transactions: Counter,
     pub n_two_phase_commits: Counter,
@@ -122,6 +124,15 @@ impl DatabaseCounters {
     /// Counts one ErrorResponse to a client.
     pub fn count_error(&self, kind: ErrorKind) {
         self.errors[kind as usize].increment();
+    }
+
+    /// Counts one more reason for which a client keeps a server connection.
+    pub fn count_pin(&self, reason: PinReason) {
+        self.pins[reason as usize].increment();
+    }
+
+    pub fn n_pins(&self, reason: PinReason) -> u64 {
+        self.pins[reason as usize].value()
     }
 
     pub fn n_statements(&self, route: Route) -> u64 {

@@ -6,10 +6,13 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::{DatabaseCounters, ErrorKind, Histogram, ProcessCounters, Route};
+use crate::session::pins::PinReason;
 
 const BUILD_INFO: &str = "trunkline_build_info";
 const UP_SINCE: &str = "trunkline_start_time_seconds";
 const CLIENTS: &str = "trunkline_clients";
+const PINNED_CLIENTS: &str = "trunkline_pinned_clients";
+const PINS: &str = "trunkline_pins_total";
 const CONNECTIONS: &str = "trunkline_connections_accepted_total";
 const TURNED_AWAY: &str = "trunkline_clients_turned_away_total";
 const LOGIN_FAILURES: &str = "trunkline_login_failures_total";
@@ -57,6 +60,8 @@ pub struct ProcessSample<'a> {
 pub struct DatabaseSample<'a> {
     pub database: &'a str,
     pub n_clients: usize,
+    /// Clients that keep server connections beyond their transactions, in the order of [`PinReason::ALL`].
+    pub n_pinned: [usize; PinReason::ALL.len()],
     pub counters: &'a DatabaseCounters,
 }
 
@@ -129,6 +134,16 @@ fn write_databases(page: &mut Page, databases: &[DatabaseSample<'_>]) {
     page.family(CLIENTS, "gauge", "Connected clients.");
     for sample in databases {
         page.line(CLIENTS, &[("database", sample.database)], sample.n_clients);
+    }
+    page.family(PINNED_CLIENTS, "gauge", "Clients that keep a server connection beyond their transactions, by reason.");
+    for (sample, reason) in databases.iter().flat_map(|sample| PinReason::ALL.map(|reason| (sample, reason))) {
+        let labels = [("database", sample.database), ("reason", reason.as_label())];
+        page.line(PINNED_CLIENTS, &labels, sample.n_pinned[reason as usize]);
+    }
+    page.family(PINS, "counter", "Times that a client began to keep a server connection, by reason.");
+    for (sample, reason) in databases.iter().flat_map(|sample| PinReason::ALL.map(|reason| (sample, reason))) {
+        let labels = [("database", sample.database), ("reason", reason.as_label())];
+        page.line(PINS, &labels, sample.counters.n_pins(reason));
     }
     page.family(STATEMENTS, "counter", "Finished statements by how they were answered.");
     for (sample, route) in databases.iter().flat_map(|sample| Route::ALL.map(|route| (sample, route))) {
@@ -310,7 +325,7 @@ mod tests {
         };
         let text = render(&Scrape {
             process: ProcessSample { version: "0.1.0", started_at_seconds: 1.5, counters: &process },
-            databases: &[DatabaseSample { database: "shop", n_clients: 2, counters: &counters }],
+            databases: &[DatabaseSample { database: "shop", n_clients: 2, n_pinned: [1, 0, 0, 0, 0, 0], counters: &counters }],
             pools: &[pool],
             nodes: &[],
         });
@@ -318,6 +333,7 @@ mod tests {
             "# TYPE trunkline_statement_duration_seconds histogram",
             "trunkline_start_time_seconds 1.5",
             "trunkline_statements_total{database=\"shop\",route=\"merge\"} 2",
+            "trunkline_pinned_clients{database=\"shop\",reason=\"listen\"} 1",
             "trunkline_errors_total{database=\"shop\",kind=\"shard_timeout\"} 1",
             "trunkline_statement_duration_seconds_bucket{database=\"shop\",route=\"merge\",le=\"0.002\"} 0",
             "trunkline_statement_duration_seconds_bucket{database=\"shop\",route=\"merge\",le=\"0.005\"} 1",

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::{Counter, ProcessCounters};
+use crate::session::pins::PinReasons;
 
 /// The process's clients and servers.
 #[derive(Debug, Default)]
@@ -57,6 +58,7 @@ pub struct ClientEntry {
     pub n_statements: Counter,
     pub n_transactions: Counter,
     state: AtomicU8,
+    pins: AtomicU8,
     application_name: Mutex<String>,
 }
 
@@ -89,6 +91,7 @@ pub struct ServerEntry {
     pub n_leases: Counter,
     /// Id of the client that has it, 0 for none. Ids begin with 1.
     client_id: AtomicU64,
+    pins: AtomicU8,
 }
 
 impl Registry {
@@ -104,6 +107,7 @@ impl Registry {
             n_statements: Counter::default(),
             n_transactions: Counter::default(),
             state: AtomicU8::new(ClientState::Login as u8),
+            pins: AtomicU8::new(0),
             application_name: Mutex::new(description.application_name),
         });
         locked(&self.clients).insert(entry.id, Arc::clone(&entry));
@@ -131,6 +135,7 @@ impl Registry {
             connected_at: SystemTime::now(),
             n_leases: Counter::default(),
             client_id: AtomicU64::new(0),
+            pins: AtomicU8::new(0),
         });
         locked(&self.servers).insert(entry.id, Arc::clone(&entry));
         entry
@@ -165,6 +170,15 @@ impl ClientEntry {
         }
     }
 
+    /// Notes why the client keeps server connections beyond its transactions.
+    pub fn set_pins(&self, reasons: PinReasons) {
+        self.pins.store(reasons.to_bits(), Ordering::Relaxed);
+    }
+
+    pub fn pins(&self) -> PinReasons {
+        PinReasons::from_bits(self.pins.load(Ordering::Relaxed))
+    }
+
     pub fn set_application_name(&self, name: &str) {
         name.clone_into(&mut locked(&self.application_name));
     }
@@ -196,10 +210,20 @@ impl ServerEntry {
     /// Notes that the connection is back in its pool.
     pub fn release(&self) {
         self.client_id.store(0, Ordering::Relaxed);
+        self.set_pins(PinReasons::NONE);
     }
 
     pub fn state(&self) -> ServerState {
         if self.client_id().is_some() { ServerState::Leased } else { ServerState::Idle }
+    }
+
+    /// Notes why its client keeps it beyond its transactions.
+    pub fn set_pins(&self, reasons: PinReasons) {
+        self.pins.store(reasons.to_bits(), Ordering::Relaxed);
+    }
+
+    pub fn pins(&self) -> PinReasons {
+        PinReasons::from_bits(self.pins.load(Ordering::Relaxed))
     }
 
     /// The client that leases it.

@@ -3,6 +3,7 @@
 pub mod depth;
 pub mod md5;
 mod options;
+pub mod pins;
 pub mod prepared;
 pub mod row_description;
 pub mod scram;

@@ -97,6 +97,15 @@ impl Settings {
         Self::new(values)
     }
 
+    /// The statement that gives a backend this one setting; empty where the server's own value holds.
+    pub fn statement_for(&self, name: &str) -> String {
+        let mut sql = String::new();
+        if let Some(value) = self.values.get(name) {
+            push_set(&mut sql, name, value);
+        }
+        sql
+    }
+
     /// Statements that bring a backend from `applied` to these settings; empty when nothing is to do.
     ///
     /// What the other client had set is reset first, so that nothing leaks. Values from SET are replayed verbatim, values

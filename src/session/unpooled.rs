@@ -1,119 +1,309 @@
-//! Statements that leave state in a backend's session, which transaction pooling would hand to the next client.
+//! Statements that leave state in a backend's session: told by their words, and by the words of the code that they run.
 
-use crate::sql::{TokenKind, tokens};
+use std::collections::BTreeMap;
 
-/// What a statement would leave behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leftover {
+use super::pins::{PinReason, PinReasons};
+use crate::sql::{Command, Token, TokenKind, fold_identifier, tokens};
+
+/// Whether a backend is asked afterwards what state of its session is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Look {
+    #[default]
+    Never,
+    /// Some of what a pinned client has may have ended.
+    IfPinned,
+    /// Something may have been made.
+    Always,
+}
+
+/// What becomes of settings beside SET and RESET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum SettingsTrace {
+    #[default]
+    Kept,
+    /// `set_config` is called: its arguments tell.
+    Calls,
+    /// They may have changed unseen: the backend's settings must be made anew before another client has it.
+    Unseen,
+}
+
+/// What a statement may leave behind in the session of the backend that runs it. Over-estimated: the backend is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leftover {
+    /// State that it may make.
+    pub makes: PinReasons,
+    pub look: Look,
+    pub settings: SettingsTrace,
+}
+
+/// What code leaves behind, by the name of the function, or of the table whose triggers it is.
+pub type CodeEffects = BTreeMap<String, Leftover>;
+
+impl Leftover {
     /// Nothing that outlives the transaction.
-    Nothing,
-    /// Settings changed by a function, unseen by the proxy: the backend's settings must be made anew.
-    Settings,
-    /// An advisory lock of the session, by this function.
-    AdvisoryLock(&'static str),
-    /// A temporary table, view or sequence that is not dropped at commit.
-    TemporaryTable,
+    pub const NOTHING: Self = Self { makes: PinReasons::NONE, look: Look::Never, settings: SettingsTrace::Kept };
+
+    /// What may end such state.
+    pub const ENDING: Self = Self { look: Look::IfPinned, ..Self::NOTHING };
+
+    /// State of this kind.
+    pub const fn making(reason: PinReason) -> Self {
+        Self { makes: PinReasons::only(reason), look: Look::Always, settings: SettingsTrace::Kept }
+    }
+
+    /// Of both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            makes: self.makes.union(other.makes),
+            look: self.look.max(other.look),
+            settings: self.settings.max(other.settings),
+        }
+    }
+
+    /// What a command leaves that is sent on to a backend.
+    pub fn of_command(command: &Command) -> Self {
+        match command {
+            Command::Listen => Self::making(PinReason::Listen),
+            Command::Load => Self::making(PinReason::Other),
+            Command::Declare { is_with_hold: true, .. } => Self::making(PinReason::Cursor),
+            Command::Unlisten | Command::Close { .. } | Command::Discard(_) => Self::ENDING,
+            _ => Self::NOTHING,
+        }
+    }
 }
 
 /// Whether a statement looks into a server's own catalog, whose OIDs mean something on that server only: such statements of
-/// all sessions belong on one server.
+/// all sessions belong on one server. So do those about its transaction numbers.
 pub fn reads_catalog(sql: &[u8], has_standard_strings: bool) -> bool {
     tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word).any(|token| {
         let word = token.text(sql).to_ascii_lowercase();
-        word.starts_with(b"pg_") || word.starts_with(b"reg") || word == b"information_schema" || word == b"oid"
+        ["pg_", "reg", "txid_"].iter().any(|start| word.starts_with(start.as_bytes()))
+            || word == b"information_schema"
+            || word == b"oid"
     })
 }
 
-const SESSION_LOCKS: [&str; 4] =
-    ["pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared"];
-
-/// Looks through a statement's words.
-pub fn leftover(sql: &[u8], has_standard_strings: bool) -> Leftover {
-    let mut found = Leftover::Nothing;
-    if is_opaque(sql, has_standard_strings) {
-        // Its body is not looked into word by word.
-        let body = sql.to_ascii_lowercase();
-        let calls = |name: &str| body.windows(name.len()).any(|window| window == name.as_bytes());
-        if let Some(name) = SESSION_LOCKS.iter().find(|name| calls(name)) {
-            return Leftover::AdvisoryLock(name);
+/// Looks through a statement's words. `code` tells of functions and triggers.
+pub fn leftover(sql: &[u8], has_standard_strings: bool, code: &CodeEffects) -> Leftover {
+    let mut all = tokens(sql, has_standard_strings);
+    let first = all.clone().find(|token| token.kind == TokenKind::Word);
+    let is_first = |words: &[&str]| first.is_some_and(|first| words.iter().any(|word| first.is_word(sql, word)));
+    let mut found = Leftover::NOTHING;
+    if is_first(&["do", "call"]) {
+        let unseen = Leftover { settings: SettingsTrace::Unseen, ..Leftover::NOTHING };
+        found = unseen.and(code_leftover(&String::from_utf8_lossy(sql)));
+        for word in String::from_utf8_lossy(sql).split(|c: char| !c.is_alphanumeric() && c != '_') {
+            found = found.and(code.get(&word.to_ascii_lowercase()).copied().unwrap_or_default());
         }
-        found = Leftover::Settings;
     }
-    if makes_temporary(sql, has_standard_strings) {
-        return Leftover::TemporaryTable;
+    if is_first(&["drop", "close", "unlisten", "discard"]) {
+        found = found.and(Leftover::ENDING);
     }
-    for token in tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word) {
-        if let Some(name) = SESSION_LOCKS.iter().find(|name| token.is_word(sql, name)) {
-            return Leftover::AdvisoryLock(name);
-        }
-        if token.is_word(sql, "set_config") {
-            found = Leftover::Settings;
-        }
+    match temporary(sql, has_standard_strings) {
+        Temporary::None => {}
+        Temporary::UntilCommit => found = found.and(Leftover { look: Look::Always, ..Leftover::NOTHING }),
+        Temporary::Kept => found = found.and(Leftover::making(PinReason::Temporary)),
+    }
+    let names = all.by_ref().filter(|token| matches!(token.kind, TokenKind::Word | TokenKind::QuotedIdentifier));
+    for token in names {
+        found = found.and(word_leftover(&name_of(sql, token), code));
     }
     found
 }
 
-/// CREATE [GLOBAL | LOCAL] TEMP …, CREATE OR REPLACE TEMP VIEW, SELECT … INTO TEMP, without ON COMMIT DROP.
-fn makes_temporary(sql: &[u8], has_standard_strings: bool) -> bool {
+/// A word as the name that it may be.
+fn name_of(sql: &[u8], token: Token) -> String {
+    let text = String::from_utf8_lossy(token.text(sql));
+    match token.kind {
+        TokenKind::QuotedIdentifier => text.trim_matches('"').to_owned(),
+        _ => fold_identifier(&text).into_owned(),
+    }
+}
+
+fn word_leftover(name: &str, code: &CodeEffects) -> Leftover {
+    if !code.is_empty()
+        && let Some(known) = code.get(name)
+    {
+        return *known;
+    }
+    match name {
+        "set_config" => Leftover { settings: SettingsTrace::Calls, ..Leftover::NOTHING },
+        "pg_temp" => Leftover::making(PinReason::Temporary),
+        "setseed" | "dblink_connect" | "dblink_connect_u" => Leftover::making(PinReason::Other),
+        _ if name.starts_with("pg_advisory_lock") || name.starts_with("pg_try_advisory_lock") => {
+            Leftover::making(PinReason::AdvisoryLock)
+        }
+        _ if name.starts_with("pg_advisory_unlock") => Leftover::ENDING,
+        _ => Leftover::NOTHING,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Temporary {
+    None,
+    /// ON COMMIT DROP.
+    UntilCommit,
+    Kept,
+}
+
+/// CREATE [GLOBAL | LOCAL] TEMP …, CREATE OR REPLACE TEMP VIEW, SELECT … INTO TEMP.
+fn temporary(sql: &[u8], has_standard_strings: bool) -> Temporary {
     let words = || tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word);
-    let is = |token: &crate::sql::Token, names: &[&str]| names.iter().any(|name| token.is_word(sql, name));
-    let Some(temporary) = words().position(|token| is(&token, &["temp", "temporary"])) else { return false };
+    let is = |token: &Token, names: &[&str]| names.iter().any(|name| token.is_word(sql, name));
+    let Some(temporary) = words().position(|token| is(&token, &["temp", "temporary"])) else { return Temporary::None };
     let before: Vec<_> =
         words().take(temporary).filter(|token| !is(token, &["global", "local", "or", "replace", "recursive"])).collect();
     let is_query = before.first().is_some_and(|first| is(first, &["select", "with"]));
     let is_made = before.last().is_some_and(|last| is_query && is(last, &["into"]) || before.len() == 1 && is(last, &["create"]));
     let is_dropped = words().zip(words().skip(1)).any(|(a, b)| is(&a, &["commit"]) && is(&b, &["drop"]));
-    is_made && !is_dropped
+    match (is_made, is_dropped) {
+        (false, _) => Temporary::None,
+        (true, true) => Temporary::UntilCommit,
+        (true, false) => Temporary::Kept,
+    }
 }
 
-/// DO and CALL: code that may change settings, by SET too.
-fn is_opaque(sql: &[u8], has_standard_strings: bool) -> bool {
-    let mut words = tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word);
-    words.next().is_some_and(|first| first.is_word(sql, "do") || first.is_word(sql, "call"))
+/// What a function's or a code block's text may leave behind, told without its language's grammar.
+///
+/// Text that is put together at run time (EXECUTE) is only seen where its pieces begin with the words in question.
+pub fn code_leftover(body: &str) -> Leftover {
+    let mut found = Leftover::NOTHING;
+    // Whether a statement may begin here, and the two words before.
+    let (mut begins, mut before) = (true, [String::new(), String::new()]);
+    let mut rest = body;
+    while let Some(c) = rest.chars().next() {
+        if !(c.is_alphanumeric() || c == '_') {
+            begins = match c {
+                ';' | '\'' | '$' | '"' => true,
+                c if c.is_whitespace() => begins,
+                _ => false,
+            };
+            rest = &rest[c.len_utf8()..];
+            continue;
+        }
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let word = rest[..end].to_ascii_lowercase();
+        found = found.and(code_word(&word, begins, &before, rest[end..].trim_start()));
+        begins = matches!(word.as_str(), "begin" | "then" | "else" | "loop" | "do" | "as");
+        let [_, last] = before;
+        before = [last, word];
+        rest = &rest[end..];
+    }
+    found
+}
+
+fn code_word(word: &str, begins: bool, before: &[String; 2], after: &str) -> Leftover {
+    let [_, last] = before;
+    let call = after;
+    let after: String = after.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
+    match word {
+        "set" if begins && !matches!(after.as_str(), "local" | "constraints" | "transaction") => Leftover::making_settings(),
+        "reset" if begins => Leftover::making_settings(),
+        "set_config" if is_local_call(call) => Leftover::NOTHING,
+        "set_config" => Leftover::making_settings(),
+        "execute" => Leftover { look: Look::Always, settings: SettingsTrace::Unseen, ..Leftover::NOTHING },
+        "listen" if begins => Leftover::making(PinReason::Listen),
+        "load" if begins => Leftover::making(PinReason::Other),
+        "hold" if last == "with" => Leftover::making(PinReason::Cursor),
+        "temp" | "temporary" if matches!(last.as_str(), "create" | "local" | "global" | "into" | "replace") => {
+            Leftover::making(PinReason::Temporary)
+        }
+        "set" | "reset" => Leftover::NOTHING,
+        word => word_leftover(word, &CodeEffects::new()),
+    }
+}
+
+/// Whether the arguments that begin here end in `true`: `set_config` until the end of the transaction.
+fn is_local_call(call: &str) -> bool {
+    let mut depth = 0_usize;
+    let end = call.find(|c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ')' && depth == 0
+    });
+    let arguments = end.and_then(|end| call.get(..end)).unwrap_or_default();
+    arguments.rsplit(',').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("true"))
+}
+
+impl Leftover {
+    /// Settings changed by code.
+    const fn making_settings() -> Self {
+        Self { makes: PinReasons::only(PinReason::Settings), look: Look::Always, settings: SettingsTrace::Unseen }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(sql: &str) -> Leftover {
+        leftover(sql.as_bytes(), true, &CodeEffects::new())
+    }
+
+    #[track_caller]
+    fn check(sql: &str, expected: &str) {
+        let found = of(sql);
+        assert_eq!(format!("{} {:?} {:?}", found.makes, found.look, found.settings).trim(), expected, "{sql}");
+    }
+
     #[test]
     fn catalogs_are_told_by_their_names() {
         assert!(reads_catalog(b"SELECT c.relname FROM pg_catalog.pg_class c", true));
         assert!(reads_catalog(b"SELECT 'users'::regclass", true));
+        assert!(reads_catalog(b"SELECT txid_status(7)", true));
         assert!(!reads_catalog(b"SELECT 'pg_class', name FROM countries", true));
     }
 
     #[test]
     fn session_locks_and_settings_by_function_are_seen() {
-        assert_eq!(leftover(b"SELECT pg_advisory_lock(1)", true), Leftover::AdvisoryLock("pg_advisory_lock"));
-        assert_eq!(leftover(b"SELECT SET_CONFIG('a.b', 'c', false)", true), Leftover::Settings);
-        assert_eq!(leftover(b"SELECT 'set_config', pg_advisory_xact_lock(1)", true), Leftover::Nothing);
+        check("SELECT pg_advisory_lock(1)", "advisory_lock Always Kept");
+        check("SELECT \"pg_try_advisory_lock_shared\"(1, 2)", "advisory_lock Always Kept");
+        check("SELECT pg_advisory_unlock_all()", "IfPinned Kept");
+        check("SELECT SET_CONFIG('a.b', 'c', false)", "Never Calls");
+        check("SELECT 'set_config', pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(1)", "Never Kept");
     }
 
     #[test]
     fn temporary_tables_are_seen_unless_the_commit_drops_them() {
-        let of = |sql: &str| leftover(sql.as_bytes(), true);
-        for sql in ["CREATE TEMP TABLE a (n int)", "create or replace temporary view v as select 1", "SELECT 1 AS n INTO TEMP a"]
-        {
-            assert_eq!(of(sql), Leftover::TemporaryTable, "{sql}");
-        }
         for sql in [
-            "CREATE TEMP TABLE a (n int) ON COMMIT DROP",
-            "SELECT temp FROM readings",
-            "CREATE TABLE temp (n int)",
-            "INSERT INTO temp VALUES (1)",
+            "CREATE TEMP TABLE a (n int)",
+            "create or replace temporary view v as select 1",
+            "SELECT 1 AS n INTO TEMP a",
+            "CREATE TABLE pg_temp.a (n int)",
         ] {
-            assert_eq!(of(sql), Leftover::Nothing, "{sql}");
+            check(sql, "temporary Always Kept");
         }
+        check("CREATE TEMP TABLE a (n int) ON COMMIT DROP", "Always Kept");
+        for sql in ["SELECT temp FROM readings", "CREATE TABLE temp (n int)", "INSERT INTO temp VALUES (1)"] {
+            check(sql, "Never Kept");
+        }
+        check("DROP TABLE a", "IfPinned Kept");
     }
 
     #[test]
-    fn code_blocks_may_leave_settings() {
-        let of = |sql: &str| leftover(sql.as_bytes(), true);
-        assert_eq!(of("SELECT 'set_config'"), Leftover::Nothing);
-        assert_eq!(of("SELECT set_config('a.b', 'c', false)"), Leftover::Settings);
-        assert_eq!(of("DO $$BEGIN SET search_path TO x; END$$"), Leftover::Settings);
-        assert_eq!(of("/* x */ CALL p()"), Leftover::Settings);
-        assert_eq!(of("DO $$BEGIN PERFORM pg_advisory_lock(1); END$$"), Leftover::AdvisoryLock("pg_advisory_lock"));
+    fn code_is_read_for_what_it_may_leave() {
+        check("SELECT 'set_config'", "Never Kept");
+        check("DO $$BEGIN PERFORM 1; UPDATE t SET a = 1; END$$", "Never Unseen");
+        check("DO $$BEGIN SET search_path TO x; END$$", "settings Always Unseen");
+        check("DO $$BEGIN SET LOCAL search_path TO x; END$$", "Never Unseen");
+        check("DO $$BEGIN EXECUTE 'SET x.y = 1'; END$$", "settings Always Unseen");
+        check("DO $$BEGIN EXECUTE format('ANALYZE %I', t); END$$", "Always Unseen");
+        check("DO $$BEGIN PERFORM set_config('a.b', f(1), true); END$$", "Never Unseen");
+        check("DO $$BEGIN PERFORM set_config('a.b', f(true), false); END$$", "settings Always Unseen");
+        check("/* x */ CALL p()", "Never Unseen");
+        check("DO $$BEGIN PERFORM pg_advisory_lock(1); END$$", "advisory_lock Always Unseen");
+        check("DO $$BEGIN CREATE TEMP TABLE x (n int); LISTEN y; END$$", "listen, temporary Always Unseen");
+    }
+
+    #[test]
+    fn functions_and_triggers_are_known_by_name() {
+        let code = CodeEffects::from([("log_in".to_owned(), Leftover::making(PinReason::AdvisoryLock))]);
+        let found = leftover(b"SELECT Log_In(1)", true, &code);
+        assert_eq!(found.makes, PinReasons::only(PinReason::AdvisoryLock));
+        assert_eq!(leftover(b"DO $$BEGIN PERFORM log_in(1); END$$", true, &code).makes, found.makes);
     }
 }

@@ -258,6 +258,19 @@ pub fn is_whole_report(body: &[u8]) -> bool {
     b"SVCM".iter().all(|&code| report_field(body, code).is_some_and(|value| code != b'C' || value.len() == 5))
 }
 
+/// Makes a FATAL report an ERROR: a server connection has ended, but not the client's session.
+pub fn soften(body: &mut [u8]) {
+    let mut at = 0;
+    while let Some(&code) = body.get(at).filter(|&&code| code != 0) {
+        let Some(len) = body[at + 1..].iter().position(|&byte| byte == 0) else { return };
+        let value = &mut body[at + 1..at + 1 + len];
+        if matches!(code, b'S' | b'V') && matches!(*value, [b'F', b'A', b'T', b'A', b'L'] | [b'P', b'A', b'N', b'I', b'C']) {
+            value.copy_from_slice(b"ERROR");
+        }
+        at += len + 2;
+    }
+}
+
 /// Copies an ErrorResponse's body with `context` added to its `W` field (or as one).
 ///
 /// The session that it is told to goes on, so FATAL becomes ERROR.
@@ -410,6 +423,19 @@ mod tests {
         let mut buffer = BytesMut::new();
         report_with_context(&mut buffer, b'E', b"SFATAL\0VFATAL\0C57P01\0Mover\0\0", "shard \"a\"");
         assert_eq!(&buffer[HEADER_LEN..], b"SERROR\0VERROR\0C57P01\0Mover\0Wshard \"a\"\0\0");
+    }
+
+    #[test]
+    fn a_fatal_report_can_be_made_an_error() {
+        let mut buffer = BytesMut::new();
+        report(&mut buffer, Severity::Fatal, &Report::new(SqlState::ADMIN_SHUTDOWN, "FATAL"));
+        assert!(is_fatal(&buffer[HEADER_LEN..]));
+        soften(&mut buffer[HEADER_LEN..]);
+        let body = &buffer[HEADER_LEN..];
+        assert!(!is_fatal(body));
+        assert_eq!((report_field(body, b'S'), report_field(body, b'V')), (Some(&b"ERROR"[..]), Some(&b"ERROR"[..])));
+        assert_eq!((report_field(body, b'C'), report_field(body, b'M')), (Some(&b"57P01"[..]), Some(&b"FATAL"[..])));
+        soften(&mut b"SFATAL".to_owned());
     }
 
     #[test]

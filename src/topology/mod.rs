@@ -141,6 +141,11 @@ impl Topology {
         self.shards.iter().position(|shard| shard.name == name).map(|idx| ShardId(idx as u8))
     }
 
+    /// The shard for what is about no table and must be in one place for all sessions: LISTEN and NOTIFY, advisory locks.
+    pub fn home_shard(&self) -> ShardId {
+        self.default_shard.unwrap_or(ShardId(0))
+    }
+
     /// The single shard of a database that has just one: a plain pooler, which forwards whatever it is sent.
     pub fn only_shard(&self) -> Option<ShardId> {
         (self.shards.len() == 1).then_some(ShardId(0))

@@ -12,6 +12,7 @@ mod faults;
 mod harness;
 mod leaks;
 mod merged;
+mod pinned;
 mod pools;
 mod portals;
 mod postgres;
