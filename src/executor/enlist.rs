@@ -112,8 +112,12 @@ impl Enlisted {
         self.late.extend_from_slice(message);
     }
 
-    /// Has a NotificationResponse of the client's own NOTIFY name the process that the client knows itself by.
+    /// Has a NotificationResponse of the client's own NOTIFY name the process that the client knows itself by. Other messages
+    /// stay as they are.
     pub(super) fn tell_own_pid(&self, message: &mut [u8]) {
+        if message.first() != Some(&b'A') {
+            return;
+        }
         let own = self.lease.entry().description.pid.to_be_bytes();
         if let Some(pid) = message.get_mut(wire::HEADER_LEN..wire::HEADER_LEN + 4).filter(|pid| **pid == own) {
             pid.copy_from_slice(&self.told_pid.to_be_bytes());

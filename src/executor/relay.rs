@@ -194,11 +194,8 @@ fn scan(
                 relayed.has_held_parameters = true;
                 scanner.skip(&input, message);
             }
-            b'A' => {
-                held.tell_own_pid(&mut input[message.clone()]);
-                scanner.position = message.end;
-            }
             tag if is_answer(tag) => {
+                held.tell_own_pid(&mut input[message.clone()]);
                 let body = message.start + HEADER_LEN..message.end;
                 note(&mut held.lease, relayed, tag, &input[body.clone()]);
                 stop = match tag {
@@ -218,7 +215,7 @@ fn scan(
 
 /// Whether a message may stand in the answer to a statement. All others would confuse the client as much as the proxy.
 fn is_answer(tag: u8) -> bool {
-    matches!(tag, b'2' | b'C' | b'c' | b'E' | b'G' | b'H' | b'I' | b'N' | b'n' | b'S' | b's' | b'T' | b't' | b'V')
+    matches!(tag, b'2' | b'A' | b'C' | b'c' | b'E' | b'G' | b'H' | b'I' | b'N' | b'n' | b'S' | b's' | b'T' | b't' | b'V')
 }
 
 fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag: u8, body: &[u8]) {
