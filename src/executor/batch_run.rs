@@ -153,7 +153,7 @@ impl Conversation {
                 },
                 Target::Own { plan, .. } if matches!(**plan, Plan::Command(_)) => has_command = true,
                 Target::Own { plan, .. } => {
-                    has_write |= matches!(**plan, Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_));
+                    has_write |= matches!(**plan, Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_) | Plan::Gather(_));
                     is_spread |= n_bound > 1;
                 }
             }
@@ -445,7 +445,7 @@ impl Conversation {
 fn is_portion(action: &Action) -> bool {
     match action {
         Action::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, max_rows, .. } => {
-            *max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_))
+            *max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_))
         }
         _ => false,
     }

@@ -184,6 +184,16 @@ impl Conversation {
         of("client_encoding") == "SQL_ASCII" || of("client_encoding") == of("server_encoding")
     }
 
+    /// Whether the text of every value tells all of it: dates and intervals in unambiguous forms, floats with all their digits.
+    pub(super) fn has_exact_text(&self) -> bool {
+        let of = |name: &str| self.told_parameters.get(name).map(String::as_str).unwrap_or_default();
+        let sets_digits = |sql: &str| sql.to_ascii_lowercase().contains("extra_float_digits");
+        of("DateStyle").starts_with("ISO")
+            && of("IntervalStyle") == "postgres"
+            && self.settings.value("extra_float_digits").is_none()
+            && !self.transaction.local_settings().any(sets_digits)
+    }
+
     /// Remembers a ParameterStatus that was relayed.
     pub(super) fn note_told(&mut self, name: String, value: String) {
         Arc::make_mut(&mut self.told_parameters).insert(name, value);
@@ -344,7 +354,7 @@ impl Conversation {
         if let Some(shard) = self.hinted_shard {
             let access = match &outcome {
                 Ok(Plan::Route { access, .. } | Plan::AnyOne { access }) => *access,
-                Ok(Plan::Merge(_) | Plan::Combine(_)) => Access::Read,
+                Ok(Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => Access::Read,
                 _ => Access::Write,
             };
             return hinted(shard, access, sql, outcome);
@@ -359,6 +369,19 @@ impl Conversation {
     fn first_live_shard(&self) -> ShardId {
         let mut shards = self.view.topology.shard_ids();
         shards.find(|&shard| self.database.board.reader_of(shard).is_some()).unwrap_or(ShardId(0))
+    }
+
+    /// A shard that can run what needs a primary, each in turn.
+    pub(super) fn any_writable_shard(&mut self) -> ShardId {
+        let n_shards = self.view.topology.shards.len().max(1) as u64;
+        for _ in 0..n_shards {
+            self.next_any = self.next_any.wrapping_add(1);
+            let shard = ShardId((self.next_any % n_shards) as u8);
+            if self.database.board.primary_of(shard).is_some() {
+                return shard;
+            }
+        }
+        ShardId(0)
     }
 
     /// The shard for a statement that any shard can answer: one that is held already, else each in turn.
@@ -473,6 +496,7 @@ pub(super) fn route_label(plan: &Plan) -> Route {
         Plan::AnyOne { .. } => Route::AnyOne,
         Plan::Merge(_) => Route::Merge,
         Plan::Combine(_) => Route::Combine,
+        Plan::Gather(_) => Route::Gather,
         Plan::Insert(_) => Route::Insert,
         Plan::Everywhere { .. } => Route::Everywhere,
         Plan::CopyIn(_) => Route::Copy,

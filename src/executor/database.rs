@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::DropGuard;
 
 use crate::backend::Pools;
@@ -59,6 +59,9 @@ pub struct Database {
     pub interner: Arc<Interner>,
     pub(super) descriptions: DescriptionCache,
     pub(super) greetings: GreetingCache,
+    /// Statements that gather hold two connections of a node at most: half of a pool's may run at once, so that none waits for
+    /// another's.
+    pub(super) gather_slots: Semaphore,
     /// One per worker.
     pub templates: Box<[TemplateCache]>,
     /// Control-plane connections, by shard and node.
@@ -90,6 +93,7 @@ impl Database {
             interner: predecessor.map(|predecessor| Arc::clone(&predecessor.interner)).unwrap_or_default(),
             descriptions: DescriptionCache::default(),
             greetings: GreetingCache::default(),
+            gather_slots: Semaphore::new((config.pool.max_per_node / 2).max(1)),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
             view: RwLock::new(Arc::new(View { generation, topology, schema: Arc::default() })),

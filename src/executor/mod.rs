@@ -19,6 +19,7 @@ mod enlist;
 mod failure;
 mod fan_out;
 mod forward;
+mod gather;
 mod greeting;
 mod merge;
 mod own;

@@ -90,8 +90,11 @@ impl Conversation {
             }
             None => {
                 let mark = self.client.output.len();
-                self.run_whole(&portal.statement, plan, values).await?;
-                if matches!(**plan, Plan::Everywhere { .. }) && self.client.output.get(mark) == Some(&b'D') {
+                // An answer that is to be given in portions stays in the output until it is whole.
+                let description = if max_rows > 0 { Description::Keep } else { Description::Omit };
+                self.run_whole(&portal.statement, (plan, description), values).await?;
+                let is_kept = matches!(**plan, Plan::Everywhere { .. }) || (max_rows > 0 && matches!(**plan, Plan::Gather(_)));
+                if is_kept && self.client.output.get(mark) == Some(&b'D') {
                     let answer = self.client.output.split_off(mark);
                     self.give_kept(name, answer, max_rows);
                 }
@@ -153,7 +156,7 @@ impl Conversation {
 
     /// Executes a portal of the proxy's own that has run: a SELECT has no more rows, anything else is refused.
     fn run_again(&mut self, name: &[u8], plan: &Plan) -> Result<(), Failure> {
-        if matches!(plan, Plan::Merge(_) | Plan::Combine(_)) {
+        if matches!(plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) {
             wire::command_complete(&mut self.client.output, b"SELECT 0");
             return Ok(());
         }
@@ -170,6 +173,7 @@ impl Conversation {
         let shard = match plan {
             Plan::Merge(plan) => plan.shards.iter().next(),
             Plan::Combine(plan) => plan.shards.iter().next(),
+            Plan::Gather(plan) => Some(plan.first_shard()),
             Plan::Everywhere { shards } => shards.iter().next(),
             _ => None,
         };
@@ -193,7 +197,12 @@ impl Conversation {
         Ok(())
     }
 
-    async fn run_whole(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<(), Failure> {
+    async fn run_whole(
+        &mut self,
+        statement: &SessionStatement,
+        (plan, description): (&Plan, Description),
+        values: &BoundValues,
+    ) -> Result<(), Failure> {
         let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
         let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
         let sql = sql.trim_end().trim_end_matches(';');
@@ -201,7 +210,7 @@ impl Conversation {
             return self.run_command(command, sql, Ready::Swallow).await.map(drop);
         }
         let values = self.typed_values(statement, plan, values).await?;
-        self.run_many(sql, plan, &values, Description::Omit).await
+        self.run_many(sql, plan, &values, description).await
     }
 
     async fn open_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<OpenPortal, Failure> {
@@ -238,6 +247,7 @@ pub(super) fn first_shard(plan: &Plan) -> ShardId {
     let shards = match plan {
         Plan::Merge(plan) => plan.shards,
         Plan::Combine(plan) => plan.shards,
+        Plan::Gather(plan) => return plan.first_shard(),
         Plan::Everywhere { shards } => *shards,
         Plan::Insert(plan) => plan.statements.iter().map(|statement| statement.shard).collect(),
         Plan::CopyIn(plan) => plan.shards,
