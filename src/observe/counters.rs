@@ -32,7 +32,6 @@ pub enum Route {
     AnyOne,
     Merge,
     Combine,
-    Gather,
     Insert,
     Everywhere,
     Copy,
@@ -41,12 +40,11 @@ pub enum Route {
 }
 
 impl Route {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Single,
         Self::AnyOne,
         Self::Merge,
         Self::Combine,
-        Self::Gather,
         Self::Insert,
         Self::Everywhere,
         Self::Copy,
@@ -60,7 +58,6 @@ impl Route {
             Self::AnyOne => "any_one",
             Self::Merge => "merge",
             Self::Combine => "combine",
-            Self::Gather => "gather",
             Self::Insert => "insert",
             Self::Everywhere => "everywhere",
             Self::Copy => "copy",
