@@ -48,6 +48,11 @@ impl CancelHandle {
         AnnouncedCancel { handle: self.clone() }
     }
 
+    /// Whether both are of one connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether a cancel is under way that could hit the next statement.
     pub fn is_in_flight(&self) -> bool {
         self.0.n_in_flight.load(Ordering::SeqCst) > 0

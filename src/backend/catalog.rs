@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::control::{ControlClient, ControlError};
-use crate::topology::{Collation, Column, ColumnDefault, FunctionVolatility, Relation, RelationKind, Schema, TableName};
+use crate::topology::{
+    Collation, Column, ColumnDefault, FunctionVolatility, Relation, RelationKind, Schema, TableName, Transfer,
+};
 
 /// Relations outside the system schemas with their columns in order; one row without a column for a table that has none.
 ///
@@ -23,14 +25,24 @@ SELECT n.nspname, c.relname, c.relkind, a.attname, a.atttypid, pg_catalog.format
   CASE WHEN d.oid IS NULL THEN t.typdefault ELSE pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
   tree ~ '\\{(SQLVALUEFUNCTION|COERCEVIAIO|NEXTVALUEEXPR|XMLEXPR|MINMAXEXPR|ROWCOMPAREEXPR|ARRAYCOERCEEXPR)' OR EXISTS (
     SELECT FROM pg_catalog.regexp_matches(tree, ':(?:op|hash|neg)?funcid ([1-9]\\d*)', 'g') AS called
-    LEFT JOIN pg_catalog.pg_proc AS p ON p.oid = called[1]::oid WHERE p.provolatile IS DISTINCT FROM 'i')
+    LEFT JOIN pg_catalog.pg_proc AS p ON p.oid = called[1]::oid WHERE p.provolatile IS DISTINCT FROM 'i'),
+  CASE WHEN own.typnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN pg_catalog.format_type(a.atttypid, a.atttypmod)
+    ELSE pg_catalog.quote_ident(tn.nspname) || '.' || pg_catalog.quote_ident(own.typname) END
+    || CASE WHEN a.attcollation IN (0, own.typcollation) THEN ''
+      ELSE ' COLLATE ' || pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) END,
+  base.typtype = 'e' OR base.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND base.typtype IN ('b', 'r', 'm')
+    AND base.typsend <> 0 AND base.typreceive <> 0 AND base.typname NOT LIKE 'reg%' AND base.typname NOT LIKE '\\_reg%'
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN (SELECT datcollate, coalesce(pg_catalog.to_jsonb(b) ->> 'datlocprovider', 'c') AS provider
   FROM pg_catalog.pg_database AS b WHERE datname = pg_catalog.current_database()) AS db
 LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid AND t.typtype = 'd'
+LEFT JOIN pg_catalog.pg_type AS own ON own.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_namespace AS tn ON tn.oid = own.typnamespace
+LEFT JOIN pg_catalog.pg_type AS base ON base.oid = CASE WHEN own.typtype = 'd' THEN own.typbasetype ELSE own.oid END
 LEFT JOIN pg_catalog.pg_collation AS co ON co.oid = a.attcollation
+LEFT JOIN pg_catalog.pg_namespace AS cn ON cn.oid = co.collnamespace
 LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
 CROSS JOIN LATERAL (SELECT coalesce(d.adbin, t.typdefaultbin)::text AS tree) AS stored
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
@@ -116,6 +128,8 @@ impl Reader {
             name: column_name.to_owned(),
             type_oid: row.get(4)?.parse().ok()?,
             type_name,
+            declaration: row.get(12)?.to_owned(),
+            transfer: if row.get(13)? == "t" { Transfer::Binary } else { Transfer::Text },
             collation: match row.get(6)? {
                 "none" => Collation::None,
                 "c" => Collation::C,

@@ -160,3 +160,71 @@ impl io::Write for Immediate<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Acceptor, Connector, Identity, TlsMode};
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio::io::AsyncWriteExt;
+    use tokio_rustls::{TlsAcceptor, TlsConnector, server};
+
+    /// Our end, and the peer's.
+    async fn pair() -> (Encrypted, server::TlsStream<TcpStream>) {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+        let identity = Identity::new(vec![cert.der().clone()], key).expect("they fit");
+        let acceptor = TlsAcceptor::from(Acceptor::new(identity, Vec::new()).expect("usable").config);
+        let connector = Connector::new(TlsMode::Require, Vec::new(), None).expect("usable").config.expect("not off");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let socket = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let (peer_socket, _) = listener.accept().await.expect("accepted");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let (ours, theirs) = tokio::join!(TlsConnector::from(connector).connect(name, socket), acceptor.accept(peer_socket));
+        (Encrypted::new(ours.expect("a handshake").into()), theirs.expect("a handshake"))
+    }
+
+    /// Waits until there is something to look at.
+    async fn arrival(stream: &mut Encrypted) {
+        let (socket, _) = stream.stream().get_mut().get_ref();
+        let readable = tokio::time::timeout(std::time::Duration::from_secs(10), socket.readable()).await;
+        readable.expect("something came").expect("a socket");
+    }
+
+    #[tokio::test]
+    async fn tickets_and_new_keys_are_no_news() {
+        let (mut ours, mut theirs) = pair().await;
+        // The tickets of the handshake have not been read yet.
+        arrival(&mut ours).await;
+        assert!(!ours.has_news());
+        theirs.get_mut().1.refresh_traffic_keys().expect("TLS 1.3");
+        theirs.flush().await.expect("sent");
+        arrival(&mut ours).await;
+        assert!(!ours.has_news());
+        theirs.write_all(b"E").await.expect("sent");
+        theirs.flush().await.expect("sent");
+        arrival(&mut ours).await;
+        assert!(ours.has_news());
+        assert!(ours.has_news(), "and stays so");
+    }
+
+    #[tokio::test]
+    async fn a_farewell_and_a_cut_are_news() {
+        let (mut ours, mut theirs) = pair().await;
+        arrival(&mut ours).await;
+        assert!(!ours.has_news());
+        theirs.get_mut().1.send_close_notify();
+        theirs.flush().await.expect("sent");
+        arrival(&mut ours).await;
+        assert!(ours.has_news());
+
+        let (mut ours, theirs) = pair().await;
+        arrival(&mut ours).await;
+        assert!(!ours.has_news());
+        let (socket, _) = theirs.into_inner();
+        drop(socket);
+        arrival(&mut ours).await;
+        assert!(ours.has_news());
+    }
+}

@@ -57,8 +57,6 @@ impl Default for QueryConfig {
             shard_timeout: Duration::from_secs(30),
             max_gather_bytes: 256 << 20,
             max_message_bytes: 64 << 20,
-            max_client_statements: 10_000,
-            max_client_statement_bytes: 64 << 20,
             two_phase: TwoPhase::Required,
         }
     }
@@ -234,9 +232,6 @@ pub(super) fn read_query(mut section: Section<'_>) -> QueryConfig {
         let message = "query.max_message_bytes: must be at least 64kB and less than 1GB";
         section.source().fault_of_key(&["query.max_message_bytes"], message);
     }
-    let max_client_statements =
-        section.integer("max_client_statements", 1..=MAX_COUNT, default.max_client_statements as u32) as usize;
-    let max_client_statement_bytes = section.size("max_client_statement_bytes", default.max_client_statement_bytes);
     if let Some(value) = section.take("two_phase")
         && value.string().is_some_and(|word| word != "required")
     {
@@ -248,8 +243,6 @@ pub(super) fn read_query(mut section: Section<'_>) -> QueryConfig {
         shard_timeout,
         max_gather_bytes,
         max_message_bytes: usize::try_from(max_message_bytes).unwrap_or(default.max_message_bytes),
-        max_client_statements,
-        max_client_statement_bytes,
         two_phase: TwoPhase::Required,
     }
 }

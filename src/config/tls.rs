@@ -109,3 +109,113 @@ fn read_mode(value: &Value<'_>) -> Option<TlsMode> {
     }
     mode
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use expect_test::{Expect, expect};
+    use std::path::{Path, PathBuf};
+
+    /// A directory with two certificates and their keys.
+    fn directory(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("trunkline-tls-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        for name in ["a", "b"] {
+            let made = rcgen::generate_simple_self_signed([format!("{name}.example")]).expect("a certificate");
+            std::fs::write(dir.join(format!("{name}.crt")), made.cert.pem()).expect("written");
+            std::fs::write(dir.join(format!("{name}.key")), made.signing_key.serialize_pem()).expect("written");
+        }
+        std::fs::write(dir.join("empty"), "").expect("written");
+        dir
+    }
+
+    fn parsed(dir: &Path, text: &str) -> Result<Config, String> {
+        let shard = "[[databases.one.shards]]\nname = \"a\"\nnodes = [{ host = \"h\" }]\n";
+        let text = format!("{text}\n[auth]\nmethod = \"trust\"\n{shard}");
+        Config::parse(&text, &dir.join("t.toml")).map_err(|faults| {
+            let lines: Vec<_> =
+                faults.iter().map(|fault| fault.to_string().replace(&format!("{}/", dir.display()), "")).collect();
+            lines.join("\n") + "\n"
+        })
+    }
+
+    #[track_caller]
+    fn check(dir: &Path, text: &str, expected: &Expect) {
+        expected.assert_eq(&parsed(dir, text).err().unwrap_or_default());
+    }
+
+    #[test]
+    fn all_faults_with_their_lines() {
+        let dir = directory("faults");
+        let cases = [
+            (
+                "[tls]\nmode = \"full\"\ncert = \"none.crt\"\nkey = \"empty\"\nclient_ca = \"empty\"\nsurprise = 1",
+                expect![[r#"
+                    t.toml:2: tls.mode: "full" is not a mode of TLS; modes are off, prefer, require, verify-ca, verify-full
+                    t.toml:3: tls.cert: cannot read none.crt: No such file or directory (os error 2)
+                    t.toml:4: tls.key: empty holds no private key in PEM form that is not encrypted
+                    t.toml:5: tls.client_ca: empty holds no certificate in PEM form
+                    t.toml:6: unknown key "surprise" in tls; known are mode, cert, key, client_ca, server
+                "#]],
+            ),
+            (
+                "[tls]\ncert = \"a.crt\"\nkey = \"b.key\"",
+                expect![[r#"
+                    t.toml:3: tls.key: the key does not belong to the certificate in a.crt
+                "#]],
+            ),
+            (
+                "[tls]\nmode = \"verify-ca\"\nkey = \"b.key\"\n[tls.server]\nmode = \"verify-full\"\ncert = \"a.crt\"",
+                expect![[r#"
+                    t.toml:2: tls.mode: "verify-ca" needs tls.cert and tls.key
+                    t.toml:2: tls.mode: "verify-ca" needs tls.client_ca, the authorities of the clients' certificates
+                    t.toml:3: tls.key: needs its cert beside it
+                    t.toml:5: tls.server.mode: "verify-full" needs ca, the authorities of the servers' certificates
+                    t.toml:6: tls.server.cert: needs its key beside it
+                "#]],
+            ),
+            (
+                "[tls]\nclient_ca = \"a.crt\"\n[tls.server]\nca = \"a.crt\"\n[databases.one.tls]\nca = \"a.crt\"\nmode = \"off\"",
+                expect![[r#"
+                    t.toml:2: tls.client_ca: needs tls.cert and tls.key: no client is asked for a certificate without TLS
+                    t.toml:4: tls.server.ca: is looked at by modes "verify-ca" and "verify-full" only, and the mode is "prefer"
+                    t.toml:6: databases.one.tls.ca: is looked at by modes "verify-ca" and "verify-full" only, and the mode is "off"
+                "#]],
+            ),
+        ];
+        for (text, expected) in &cases {
+            check(&dir, text, expected);
+        }
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn modes_by_default_and_by_database() {
+        let dir = directory("modes");
+        let modes = |text: &str| {
+            let config = parsed(&dir, text).expect("a sound file");
+            [config.tls.clients.mode, config.tls.server.mode, config.databases["one"].tls.mode].map(super::TlsMode::as_str)
+        };
+        assert_eq!(modes(""), ["off", "prefer", "prefer"]);
+        assert_eq!(modes("[tls]\ncert = \"a.crt\"\nkey = \"a.key\""), ["prefer", "prefer", "prefer"]);
+        let verifying =
+            "[tls]\nmode = \"off\"\ncert = \"a.crt\"\nkey = \"a.key\"\n[tls.server]\nmode = \"verify-ca\"\nca = \"b.crt\"";
+        assert_eq!(modes(verifying), ["off", "verify-ca", "verify-ca"]);
+        let own = "[databases.one.tls]\nmode = \"verify-full\"";
+        assert_eq!(modes(&format!("{verifying}\n{own}")), ["off", "verify-ca", "verify-full"]);
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn other_contents_of_a_file_are_a_change() {
+        let dir = directory("changes");
+        let text = "[tls]\nmode = \"verify-ca\"\ncert = \"a.crt\"\nkey = \"a.key\"\nclient_ca = \"b.crt\"";
+        let old = parsed(&dir, text).expect("a sound file");
+        assert!(old.changes_to(&parsed(&dir, text).expect("a sound file")).is_empty());
+        std::fs::copy(dir.join("a.crt"), dir.join("b.crt")).expect("copied");
+        let new = parsed(&dir, text).expect("a sound file");
+        assert_eq!(old.changes_to(&new).live, ["tls"]);
+        assert!(!format!("{old:?}").contains("PrivateKey"));
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+}

@@ -16,6 +16,10 @@ impl CancelTarget {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
     }
 
+    pub fn remove(&self, handle: &CancelHandle) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| !held.is_same(handle));
+    }
+
     pub fn clear(&self) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

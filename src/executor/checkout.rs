@@ -16,7 +16,7 @@ use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
 /// Longest wait for a further connection while others are held: two clients may wait for each other.
-const HOLDING_CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const HOLDING_CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Conversation {
     /// Takes a connection to a shard out of its pool. A client that waits for long is told so.

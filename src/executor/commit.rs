@@ -93,7 +93,6 @@ impl Conversation {
 
     /// Reads the catalog anew. A failure leaves the old snapshot, which the next "does not exist" error will replace.
     pub(super) async fn refresh_schema(&mut self) {
-        self.database.note_schema_change();
         if self.view.topology.only_shard().is_some() {
             return;
         }

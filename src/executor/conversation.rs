@@ -12,7 +12,6 @@ use super::batch::SessionStatement;
 use super::database::now_micros;
 use super::enlist::{Enlisted, Tie};
 use super::own::Unbound;
-use super::relay::Retry;
 use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
 use super::timer::Timer;
@@ -83,8 +82,6 @@ pub struct Conversation {
     pub(super) statements: Statements,
     pub(super) portals: Portals,
     pub(super) unbound: Option<Unbound>,
-    /// Whether what is being run can be run again.
-    pub(super) retry: Retry,
     /// Names whose Parse or Close was skipped after an error, with what they stand for.
     pub(super) skipped: Vec<(Bytes, Option<SessionStatement>)>,
     pub(super) timer: Timer,
@@ -130,7 +127,6 @@ impl Conversation {
             statements: Statements::default(),
             portals: Portals::default(),
             unbound: None,
-            retry: Retry::No,
             skipped: Vec::new(),
             timer: Timer::new(),
             fingerprint: Fingerprint::default(),
@@ -186,6 +182,16 @@ impl Conversation {
     pub(super) fn has_stored_text(&self) -> bool {
         let of = |name: &str| self.told_parameters.get(name).map(String::as_str).unwrap_or_default();
         of("client_encoding") == "SQL_ASCII" || of("client_encoding") == of("server_encoding")
+    }
+
+    /// Whether the text of every value tells all of it: dates and intervals in unambiguous forms, floats with all their digits.
+    pub(super) fn has_exact_text(&self) -> bool {
+        let of = |name: &str| self.told_parameters.get(name).map(String::as_str).unwrap_or_default();
+        let sets_digits = |sql: &str| sql.to_ascii_lowercase().contains("extra_float_digits");
+        of("DateStyle").starts_with("ISO")
+            && of("IntervalStyle") == "postgres"
+            && self.settings.value("extra_float_digits").is_none()
+            && !self.transaction.local_settings().any(sets_digits)
     }
 
     /// Remembers a ParameterStatus that was relayed.
@@ -348,7 +354,7 @@ impl Conversation {
         if let Some(shard) = self.hinted_shard {
             let access = match &outcome {
                 Ok(Plan::Route { access, .. } | Plan::AnyOne { access }) => *access,
-                Ok(Plan::Merge(_) | Plan::Combine(_)) => Access::Read,
+                Ok(Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => Access::Read,
                 _ => Access::Write,
             };
             return hinted(shard, access, sql, outcome);
@@ -363,6 +369,19 @@ impl Conversation {
     fn first_live_shard(&self) -> ShardId {
         let mut shards = self.view.topology.shard_ids();
         shards.find(|&shard| self.database.board.reader_of(shard).is_some()).unwrap_or(ShardId(0))
+    }
+
+    /// A shard that can run what needs a primary, each in turn.
+    pub(super) fn any_writable_shard(&mut self) -> ShardId {
+        let n_shards = self.view.topology.shards.len().max(1) as u64;
+        for _ in 0..n_shards {
+            self.next_any = self.next_any.wrapping_add(1);
+            let shard = ShardId((self.next_any % n_shards) as u8);
+            if self.database.board.primary_of(shard).is_some() {
+                return shard;
+            }
+        }
+        ShardId(0)
     }
 
     /// The shard for a statement that any shard can answer: one that is held already, else each in turn.
@@ -404,7 +423,7 @@ impl Conversation {
                 self.client.output.extend_from_slice(&message);
             }
             // Counted when it was relayed.
-            Failure::Reported | Failure::StalePlan => {}
+            Failure::Reported => {}
             Failure::Client(_) | Failure::Ended | Failure::Fatal(_) => return Err(failure),
         }
         if self.tie == Tie::Lost {
@@ -477,6 +496,7 @@ pub(super) fn route_label(plan: &Plan) -> Route {
         Plan::AnyOne { .. } => Route::AnyOne,
         Plan::Merge(_) => Route::Merge,
         Plan::Combine(_) => Route::Combine,
+        Plan::Gather(_) => Route::Gather,
         Plan::Insert(_) => Route::Insert,
         Plan::Everywhere { .. } => Route::Everywhere,
         Plan::CopyIn(_) => Route::Copy,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::DropGuard;
 
 use crate::backend::Pools;
@@ -59,14 +59,15 @@ pub struct Database {
     pub interner: Arc<Interner>,
     pub(super) descriptions: DescriptionCache,
     pub(super) greetings: GreetingCache,
+    /// Statements that gather hold two connections of a node at most: half of a pool's may run at once, so that none waits for
+    /// another's.
+    pub(super) gather_slots: Semaphore,
     /// One per worker.
     pub templates: Box<[TemplateCache]>,
     /// Control-plane connections, by shard and node.
     pub control: Vec<Vec<ControlNode>>,
     view: RwLock<Arc<View>>,
     generation: AtomicU64,
-    /// Grows with DDL through the proxy, and when a server says that a statement's columns have changed.
-    schema_changes: AtomicU64,
     /// Serialises reads of the catalog.
     refreshing: Mutex<()>,
     refreshed_at_micros: AtomicI64,
@@ -92,11 +93,11 @@ impl Database {
             interner: predecessor.map(|predecessor| Arc::clone(&predecessor.interner)).unwrap_or_default(),
             descriptions: DescriptionCache::default(),
             greetings: GreetingCache::default(),
+            gather_slots: Semaphore::new((config.pool.max_per_node / 2).max(1)),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
             view: RwLock::new(Arc::new(View { generation, topology, schema: Arc::default() })),
             generation: AtomicU64::new(generation),
-            schema_changes: AtomicU64::new(0),
             refreshing: Mutex::new(()),
             refreshed_at_micros: AtomicI64::new(0),
             is_prepared: AtomicBool::new(false),
@@ -114,17 +115,6 @@ impl Database {
     /// Whether `view` is still the newest: one atomic load.
     pub fn is_current(&self, view: &View) -> bool {
         self.generation.load(Ordering::Acquire) == view.generation
-    }
-
-    /// The version of the schema, as far as prepared statements are concerned.
-    pub fn schema_version(&self) -> u64 {
-        // Both only grow.
-        self.generation.load(Ordering::Acquire) + self.schema_changes.load(Ordering::Acquire)
-    }
-
-    /// Statements that are parsed from now on get a name of their own on the servers.
-    pub fn note_schema_change(&self) {
-        self.schema_changes.fetch_add(1, Ordering::AcqRel);
     }
 
     fn replace_view(&self, topology: Option<Arc<Topology>>, schema: Option<Arc<Schema>>) {

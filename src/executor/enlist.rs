@@ -1,5 +1,6 @@
 //! Which backends a statement or transaction holds: checking out, enlisting, giving back.
 
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -38,14 +39,6 @@ pub(super) enum Tie {
     Lost,
 }
 
-/// Whether something has run in a backend's transaction block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BlockAge {
-    /// It was opened for what is being run.
-    Fresh,
-    Used,
-}
-
 /// A backend held by a statement or a transaction.
 #[derive(Debug)]
 pub(super) struct Enlisted {
@@ -55,7 +48,6 @@ pub(super) struct Enlisted {
     pub part: Part,
     /// ReadyForQuery messages to swallow before those of the client's statement.
     pub n_skipped_cycles: usize,
-    pub age: BlockAge,
     /// Settings that a rollback returns it to.
     settings_at_begin: Option<Settings>,
     /// The client's own: kept beyond the transaction.
@@ -80,8 +72,12 @@ impl Enlisted {
     /// Takes the status byte of the statement's ReadyForQuery.
     pub(super) fn note_ready(&mut self, status: Option<u8>) {
         self.is_ready = true;
-        self.age = BlockAge::Used;
         self.lease.is_clean = status == Some(b'I');
+    }
+
+    /// Whether it has said something that nobody has read; looks at the socket without waiting.
+    pub(super) fn has_answered(&mut self) -> bool {
+        self.lease.socket.poll_fill(&mut Context::from_waker(Waker::noop())).is_ready() || !self.lease.socket.input.is_empty()
     }
 
     /// Takes the message at the start of the buffer, whose header this is. `None` for what no reader of an answer looks at:
@@ -199,25 +195,30 @@ impl Conversation {
     }
 
     async fn check_out(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
+        let held = self.check_out_apart(shard, access).await?;
+        self.enlisted.push(Enlisted { pin: self.first_pin(), ..held });
+        Ok(self.enlisted.len() - 1)
+    }
+
+    /// Checks out a backend that takes no part in the client's transaction.
+    pub(super) async fn check_out_apart(&mut self, shard: ShardId, access: Access) -> Result<Enlisted, Failure> {
         let mut lease = self.take_lease(shard, access).await?;
         lease.entry().lease(self.entry.id);
         self.sync_settings(&mut lease).await?;
         // From here on `release` takes it back: a cancel must not reach a connection that another client has by then.
         self.cancel.add(lease.cancel.clone());
         let settings_at_begin = lease.settings.clone();
-        self.enlisted.push(Enlisted {
+        Ok(Enlisted {
             lease,
             is_ready: true,
             part: Part::Outside,
             n_skipped_cycles: 0,
-            age: BlockAge::Used,
             settings_at_begin,
-            pin: self.first_pin(),
+            pin: None,
             late: BytesMut::new(),
             told_pid: self.process_id,
             is_used: false,
-        });
-        Ok(self.enlisted.len() - 1)
+        })
     }
 
     fn open_block(&mut self, idx: usize) {
@@ -226,7 +227,6 @@ impl Conversation {
         enlisted.lease.is_clean = false;
         enlisted.lease.write_query(sql.as_bytes());
         enlisted.n_skipped_cycles += 1;
-        enlisted.age = BlockAge::Fresh;
         enlisted.part = Part::Reader;
     }
 

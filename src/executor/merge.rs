@@ -19,6 +19,8 @@ use crate::topology::ShardId;
 pub(super) enum Description {
     Send,
     Omit,
+    /// Not told, and what is gathered stays in the client's output until it is whole.
+    Keep,
 }
 
 /// What is left to skip and to give of a concatenation.

@@ -253,6 +253,7 @@ impl Conversation {
         match plan {
             Plan::Merge(plan) => self.run_merge(plan, values, description).await?,
             Plan::Combine(plan) => self.run_combine(sql, plan, values, description).await?,
+            Plan::Gather(plan) => self.run_gather(sql, plan, values, description).await?,
             Plan::Insert(plan) => self.run_insert(plan, values).await?,
             Plan::Everywhere { shards } => self.run_everywhere(sql, *shards, values, description).await?,
             Plan::CopyIn(plan) => self.copy_in_many(sql.as_bytes(), plan).await?,

@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
-use super::auth::FailedLogins;
+use super::auth::{FailedLogins, Lookups, lookups};
+use crate::backend::control::ControlError;
 use crate::config::Config;
 use crate::executor::{CancelRegistry, Database};
 use crate::observe::Registry;
@@ -33,6 +34,18 @@ pub struct Gate {
 pub struct Served {
     pub config: Arc<Config>,
     pub databases: Databases,
+    pub lookups: Lookups,
+}
+
+impl Served {
+    /// `before` is what it takes the place of: answers about users that still hold are taken over.
+    ///
+    /// # Errors
+    /// `Mismatch` when `[auth.query]` makes no connection settings.
+    pub fn new(config: Arc<Config>, databases: Databases, before: Option<&Self>) -> Result<Self, ControlError> {
+        let lookups = lookups(&config, &databases, before.map(|before| &before.lookups))?;
+        Ok(Self { config, databases, lookups })
+    }
 }
 
 /// A place among `server.max_clients`, given back when dropped.

@@ -7,7 +7,9 @@ mod peer;
 mod startup;
 mod tls;
 
-pub use auth::{AuthInput, AuthStep, Authenticator, Expected, FailedLogins, Identity, Login, derive_ahead};
+pub use auth::{
+    AuthInput, AuthStep, Authenticator, Expected, FailedLogins, Identity, Login, Lookups, UserLookup, derive_ahead, lookups,
+};
 pub use connection::serve;
 pub use gate::{Databases, Gate, Served};
 pub use peer::{ClientCertificate, Peer, TlsPeer};

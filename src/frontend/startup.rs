@@ -150,6 +150,11 @@ pub(super) async fn authenticate(
     log_in(socket, startup, peer, gate).await
 }
 
+/// Told after authentication, as by Postgres.
+pub(super) fn unknown_database(name: &str) -> Report {
+    Report::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
+}
+
 /// Makes the session of an authenticated client and tells it parameters, cancel key and readiness.
 ///
 /// On success the answer is in the client's output.
@@ -161,8 +166,7 @@ pub(super) async fn open_session(
     entry: Arc<ClientEntry>,
 ) -> Result<(Conversation, i32), (Socket, StartupEnd)> {
     let Some(database) = gate.served().databases.get(&startup.database).cloned() else {
-        let report = Report::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", startup.database));
-        return Err((socket, report.into()));
+        return Err((socket, unknown_database(&startup.database).into()));
     };
     if let Some(fault) = &startup.fault {
         return Err((socket, StartupEnd::Refused(fault.clone())));
@@ -175,7 +179,7 @@ pub(super) async fn open_session(
         let end = match failure {
             Failure::Statement { report, .. } | Failure::Fatal(report) => StartupEnd::Refused(report),
             Failure::Shard(message) => StartupEnd::Relayed(message),
-            Failure::Reported | Failure::StalePlan | Failure::Ended | Failure::Client(_) => StartupEnd::Silent,
+            Failure::Reported | Failure::Ended | Failure::Client(_) => StartupEnd::Silent,
         };
         conversation.close().await;
         return Err((conversation.client, end));

@@ -32,6 +32,7 @@ pub enum Route {
     AnyOne,
     Merge,
     Combine,
+    Gather,
     Insert,
     Everywhere,
     Copy,
@@ -40,11 +41,12 @@ pub enum Route {
 }
 
 impl Route {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Single,
         Self::AnyOne,
         Self::Merge,
         Self::Combine,
+        Self::Gather,
         Self::Insert,
         Self::Everywhere,
         Self::Copy,
@@ -58,6 +60,7 @@ impl Route {
             Self::AnyOne => "any_one",
             Self::Merge => "merge",
             Self::Combine => "combine",
+            Self::Gather => "gather",
             Self::Insert => "insert",
             Self::Everywhere => "everywhere",
             Self::Copy => "copy",

@@ -72,6 +72,8 @@ pub(super) struct Collected {
     pub(super) n_queries: usize,
     /// The scope of the statement's own SELECT.
     pub(super) top: Option<Scope>,
+    /// The scope of every SELECT, where [`collect_scopes`] asks for them.
+    pub(super) scopes: Option<HashMap<usize, Scope>>,
     pub(super) facts: Facts,
 }
 
@@ -134,6 +136,15 @@ pub(super) fn address<T>(node: &T) -> usize {
 /// Walks a statement.
 pub(super) fn collect(parsed: &Parsed, literals: &[Literal], context: &Context<'_>) -> Collected {
     let mut collector = Collector::bare(parsed, literals, context);
+    let flow = parsed.statement.visit(&mut collector);
+    debug_assert!(flow.is_continue());
+    collector.found
+}
+
+/// The same, keeping the scope of every SELECT by its address.
+pub(super) fn collect_scopes(parsed: &Parsed, literals: &[Literal], context: &Context<'_>) -> Collected {
+    let mut collector = Collector::bare(parsed, literals, context);
+    collector.found.scopes = Some(HashMap::new());
     let flow = parsed.statement.visit(&mut collector);
     debug_assert!(flow.is_continue());
     collector.found
@@ -378,8 +389,11 @@ impl Visitor for Collector<'_> {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_select(&mut self, _select: &Select) -> ControlFlow<()> {
-        self.scopes.pop();
+    fn post_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        let scope = self.scopes.pop();
+        if let (Some(scopes), Some(scope)) = (&mut self.found.scopes, scope) {
+            scopes.insert(address(select), scope);
+        }
         ControlFlow::Continue(())
     }
 

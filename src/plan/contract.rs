@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::copy::CopySplit;
 use crate::sql::{Command, Literal, ParamFormat};
-use crate::topology::{Schema, ShardId, ShardSet, Topology, TypeOid};
+use crate::topology::{Schema, ShardId, ShardSet, TableName, Topology, TypeOid};
 
 /// What planning reads besides the statement.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +70,8 @@ pub enum Plan {
     Merge(Arc<MergePlan>),
     /// Partial rows from several shards, a final query on the engine.
     Combine(Arc<CombinePlan>),
+    /// Rows of several tables brought to the engine, where the statement runs over them.
+    Gather(Arc<GatherPlan>),
     /// A multi-row INSERT split per row: one statement per shard, the counts added.
     Insert(Arc<InsertPlan>),
     /// The same text on each of these shards as one write: reference tables, DDL. The answer is the first shard's.
@@ -142,6 +144,60 @@ pub enum FinalPiece {
     Avg {
         sum_idx: usize,
         count_idx: usize,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatherPlan {
+    /// Each table that the statement reads, once, in the order of their first names.
+    pub inputs: Vec<GatherInput>,
+    /// The statement, with a place for each table's name. Parameters keep their numbers.
+    pub finish: Vec<GatherPiece>,
+    /// All shards that are read.
+    pub shards: ShardSet,
+    /// The shard of pinned tables, which alone can describe the original; `None`: any.
+    pub describe_shard: Option<ShardId>,
+}
+
+/// A table whose rows go to the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatherInput {
+    pub table: TableName,
+    /// Without the rows of tables that inherit from it.
+    pub is_only: bool,
+    pub source: GatherSource,
+    /// Those that the statement may name, at least one, in the table's order.
+    pub columns: Vec<GatherColumn>,
+    /// What every row that matters satisfies: SQL over the table's own columns, unqualified.
+    pub filter: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatherSource {
+    /// The rows are those of all these shards together; none: no row matters.
+    Shards(ShardSet),
+    /// Every shard has all rows: a reference table. An engine that is a shard has them, too.
+    AnyOne,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatherColumn {
+    pub name: String,
+    /// Its type and collation, as [`crate::topology::Column::declaration`].
+    pub declaration: String,
+    /// Travels as text and is cast back where it is read.
+    pub is_text: bool,
+}
+
+/// A piece of the statement that the engine runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GatherPiece {
+    Text(String),
+    /// A table's name as `written`; what stands in its place is called `alias` where that is given.
+    Table {
+        input_idx: usize,
+        written: String,
+        alias: Option<String>,
     },
 }
 

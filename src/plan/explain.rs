@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::contract::{Access, CombinePlan, Context, CopyPlan, MergePlan, Params, Plan, PlanSettings, Values};
+use super::contract::{
+    Access, CombinePlan, Context, CopyPlan, GatherInput, GatherPlan, GatherSource, MergePlan, Params, Plan, PlanSettings, Values,
+};
 use super::refusal::Refusal;
 use super::template::analyze;
 use crate::sql::{Fingerprint, fingerprint};
 use crate::topology::{
-    Collation, Column, ColumnDefault, KeyMap, Placement, Relation, RelationKind, Schema, ShardSet, TableName, Topology,
+    Collation, Column, ColumnDefault, KeyMap, Placement, Relation, RelationKind, Schema, ShardSet, TableName, Topology, Transfer,
 };
 
 /// The plan of a statement in words: its rung, the shards, what each gets, the final statement; or why it is refused.
@@ -37,7 +39,7 @@ pub(super) fn explain_with(sql: &str, params: Params<'_>, context: &Context<'_>,
     fingerprint(sql.as_bytes(), context.settings.has_standard_strings, &mut shape);
     let values = Values { sql, literals: &shape.literals, params, now_micros };
     match analyze(sql, &shape.literals, &context).and_then(|template| template.bind(&values, &context)) {
-        Ok(plan) => described(&plan, context.topology),
+        Ok(plan) => described(&plan, &context),
         Err(refusal) => refused(&refusal),
     }
 }
@@ -53,12 +55,14 @@ fn shard_names(shards: ShardSet, topology: &Topology) -> String {
     shards.iter().map(|shard| topology.shard(shard).name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn described(plan: &Plan, topology: &Topology) -> String {
+fn described(plan: &Plan, context: &Context<'_>) -> String {
+    let topology = context.topology;
     match plan {
         Plan::Route { shard, access } => format!("route: {} ({})", topology.shard(*shard).name, access_word(*access)),
         Plan::AnyOne { access } => format!("route: any one shard ({})", access_word(*access)),
         Plan::Merge(merge) => merge_lines(merge, topology),
         Plan::Combine(combine) => combine_lines(combine, topology),
+        Plan::Gather(gather) => gather_lines(gather, context),
         Plan::Insert(insert) => {
             let mut lines = vec!["insert: split by row".to_owned()];
             lines.extend(insert.statements.iter().map(|each| format!("  {}: {}", topology.shard(each.shard).name, each.text)));
@@ -89,6 +93,24 @@ fn merge_lines(merge: &MergePlan, topology: &Topology) -> String {
 
 fn combine_lines(combine: &CombinePlan, topology: &Topology) -> String {
     format!("combine: {}\n  each: {}\n  final: {}", shard_names(combine.shards, topology), combine.text, combine.sketch())
+}
+
+fn gather_lines(gather: &GatherPlan, context: &Context<'_>) -> String {
+    let topology = context.topology;
+    let is_brought = |input: &GatherInput| input.source != GatherSource::AnyOne || topology.dedicated_engine().is_some();
+    let mut lines = vec![format!("gather: {}", shard_names(gather.shards, topology))];
+    for input in gather.inputs.iter().filter(|input| is_brought(input)) {
+        let shards = match input.source {
+            GatherSource::Shards(shards) if shards.is_empty() => "no shard".to_owned(),
+            GatherSource::Shards(shards) => shard_names(shards, topology),
+            GatherSource::AnyOne => "any one shard".to_owned(),
+        };
+        // Offline only key columns are known.
+        let sql = if context.schema.is_assumed { input.select_of("…") } else { input.select_sql() };
+        lines.push(format!("  {} from {shards}: {sql}", input.table));
+    }
+    lines.push(format!("  final: {}", gather.final_sql(|idx| gather.inputs.get(idx).is_some_and(is_brought))));
+    lines.join("\n")
 }
 
 fn copy_lines(copy: &CopyPlan, topology: &Topology) -> String {
@@ -122,7 +144,7 @@ fn assumed_schema(topology: &Topology) -> Schema {
         Some((name.clone(), Arc::new(Relation { kind: RelationKind::Table, columns })))
     };
     let relations: HashMap<_, _> = topology.tables.keys().filter_map(relation).collect();
-    Schema { relations, ..Schema::default() }
+    Schema { relations, is_assumed: true, ..Schema::default() }
 }
 
 fn assumed_column(name: &str, map: &KeyMap, column_idx: usize) -> Column {
@@ -131,8 +153,9 @@ fn assumed_column(name: &str, map: &KeyMap, column_idx: usize) -> Column {
         Some(KeyMap::Age(_)) => (1184, "timestamp with time zone", Collation::None),
         _ => (20, "bigint", Collation::None),
     };
-    let default = ColumnDefault::None;
-    Column { name: name.to_owned(), type_oid, type_name: type_name.to_owned(), collation, is_not_null: true, default }
+    let (name, type_name) = (name.to_owned(), type_name.to_owned());
+    let (declaration, transfer, default) = (type_name.clone(), Transfer::Binary, ColumnDefault::None);
+    Column { name, type_oid, type_name, declaration, transfer, collation, is_not_null: true, default }
 }
 
 /// The level of a key's map that reads column `column_idx`.

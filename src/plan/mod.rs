@@ -5,7 +5,7 @@
 //!
 //! A statement goes through these rooms: [`template`] (its class, hints, what is decided by the words alone) → [`collect`]
 //! (one walk over the syntax tree: table references, conditions on keys) → [`bind`] (values into conditions, conditions
-//! into shards) → [`select`], [`insert`], [`dml`] (what more than one shard needs) → [`merge`] or [`combine`]. Texts for
+//! into shards) → [`select`], [`insert`], [`dml`] (what more than one shard needs) → [`merge`], [`combine`] or [`gather`]. Texts for
 //! shards are made by splicing the original at token positions; the syntax tree is never printed.
 
 mod bind;
@@ -21,6 +21,7 @@ mod explain;
 mod final_sql;
 mod finish;
 mod functions;
+mod gather;
 mod hint;
 mod insert;
 mod interval;
@@ -43,8 +44,8 @@ mod text;
 mod tests;
 
 pub use contract::{
-    Access, CombinePlan, Context, CopyPlan, FinalPiece, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement,
-    SortKey, Values,
+    Access, CombinePlan, Context, CopyPlan, FinalPiece, GatherColumn, GatherInput, GatherPiece, GatherPlan, GatherSource,
+    InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement, SortKey, Values,
 };
 pub use copy::{CopySplit, CopySplitter, MAX_COPY_ROW_BYTES};
 pub use explain::{explain, explain_offline};

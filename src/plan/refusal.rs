@@ -159,6 +159,9 @@ refusal_codes! {
     /// The columns of a table are not known.
     UnknownColumns = "TL044", FEATURE_NOT_SUPPORTED,
         "Name the columns instead of their positions or *; or try again once the catalog has been read.";
+    /// Pinned tables of different shards: none knows them all.
+    PinnedApart = "TL045", FEATURE_NOT_SUPPORTED,
+        "Pin the tables to one shard, or read them one by one.";
     /// EXPLAIN of a statement that runs on several shards.
     Explain = "TL050", FEATURE_NOT_SUPPORTED,
         "`trunkline explain` shows the plan; EXPLAIN the statement for one shard with /* trunkline: shard=NAME */.";

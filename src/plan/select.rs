@@ -9,7 +9,7 @@ use super::functions::Nature;
 use super::layout::{Layout, layout};
 use super::refusal::{Refusal, RefusalCode};
 use super::text::{Edits, Parsed, tokens_of};
-use super::{combine, merge, shape};
+use super::{combine, gather, merge, shape};
 use crate::sql::{KeyType, ParamFormat, Token, canonical_binary, canonical_text};
 use crate::topology::{KeyValue, ShardSet};
 
@@ -61,8 +61,16 @@ impl<'a> Many<'a> {
     }
 }
 
-/// The plan of a SELECT on several shards.
+/// The plan of a SELECT on several shards: on the first rung that takes it.
+///
+/// # Errors
+/// Those of the last rung.
 pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
+    merged(many).or_else(|_| gather::plan(many))
+}
+
+/// The plan on the rungs that bring no rows but those of the answer.
+fn merged(many: &Many<'_>) -> Result<Plan, Refusal> {
     let Statement::Query(query) = &many.parsed.statement else {
         return Err(Refusal::new(RefusalCode::Unparsed, "the planner expects a SELECT"));
     };

@@ -103,7 +103,7 @@ fn functions(collected: &Collected, context: &Context<'_>) -> Result<(), Refusal
 }
 
 /// `'now'::timestamptz`, `DATE 'today'`: each shard would read them by its own clock.
-fn clock_literals(many: &Many<'_>) -> Result<(), Refusal> {
+pub(super) fn clock_literals(many: &Many<'_>) -> Result<(), Refusal> {
     let (sql, tokens) = (many.sql(), &many.tokens);
     for (idx, token) in tokens.iter().enumerate() {
         let (TokenKind::String(StringKind::Plain | StringKind::Escape), Some(text)) =

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AdminState, AdminView};
+use crate::backend::control::ControlError;
 use crate::config::Config;
 use crate::frontend::{Gate, Served, derive_ahead};
 use crate::observe::Registry;
@@ -42,6 +43,8 @@ pub enum StartError {
     Listen { address: String, error: std::io::Error },
     #[error("database \"{database}\": {error}")]
     Database { database: String, error: DatabaseError },
+    #[error("auth.query: {0}")]
+    Lookups(ControlError),
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),
 }
@@ -78,7 +81,8 @@ pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartErro
     let (admin, admin_address) = admin_listener(config.admin.listen).await?;
     database::prepare_all(&databases, FIRST_PROBE_LIMIT).await;
     let view = watch::Sender::new(Arc::new(admin_view(&config, &databases)));
-    let gate = Arc::new(Gate::new(registry, stop.child_token(), Served { config: Arc::clone(&config), databases }));
+    let served = Served::new(Arc::clone(&config), databases, None).map_err(StartError::Lookups)?;
+    let gate = Arc::new(Gate::new(registry, stop.child_token(), served));
     let is_accepting = Arc::new(AtomicBool::new(true));
     let (reload, requests) = mpsc::channel(RELOAD_QUEUE);
     let pools_of = Arc::clone(&gate);

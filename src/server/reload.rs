@@ -42,6 +42,8 @@ impl Reloader {
             first_round(&database.board, config.health.timeout).await;
             prepare(database).await;
         }
+        let next = Served::new(Arc::clone(&config), databases.clone(), Some(&served))
+            .map_err(|error| vec![format!("auth.query: {error}")])?;
         for (name, database) in &databases {
             if let Some(predecessor) = served.databases.get(name).filter(|old| !Arc::ptr_eq(old, database)) {
                 predecessor.retire(database);
@@ -49,7 +51,7 @@ impl Reloader {
         }
         self.view.send_replace(Arc::new(super::admin_view(&config, &databases)));
         super::spawn_derivation(&self.builder.tasks, &self.stop, &config);
-        self.gate.replace(Served { config, databases });
+        self.gate.replace(next);
         let mut words = vec![if changes.live.is_empty() {
             "nothing changed".to_owned()
         } else {

@@ -59,6 +59,11 @@ impl Transaction {
         (self.modes.clone(), sets)
     }
 
+    /// SET LOCAL statements so far, without those about the transaction itself.
+    pub fn local_settings(&self) -> impl Iterator<Item = &str> {
+        self.local_sets.iter().map(String::as_str).filter(|sql| !is_set_transaction(sql))
+    }
+
     /// Ends the transaction; after a rollback the session's settings are those of its beginning.
     pub fn end(&mut self, is_committed: bool, settings: &mut Settings) {
         if !is_committed {

@@ -271,6 +271,21 @@ pub fn soften(body: &mut [u8]) {
     }
 }
 
+/// The same as [`report_with_context`] for a text that is not the client's: without the position in it.
+pub fn report_of_other_text(buffer: &mut BytesMut, tag: u8, error_body: &[u8], context: &str) {
+    let mut body = BytesMut::with_capacity(error_body.len());
+    let mut reader = BodyReader(error_body);
+    while let Some(code) = reader.u8().filter(|&code| code != 0) {
+        let Some(value) = reader.c_string() else { break };
+        if code != b'P' {
+            body.put_u8(code);
+            c_string(&mut body, value);
+        }
+    }
+    body.put_u8(0);
+    report_with_context(buffer, tag, &body, context);
+}
+
 /// Copies an ErrorResponse's body with `context` added to its `W` field (or as one).
 ///
 /// The session that it is told to goes on, so FATAL becomes ERROR.
@@ -336,29 +351,6 @@ pub fn report_with_portal(buffer: &mut BytesMut, error_body: &[u8], name: &str) 
             {
                 Some(rest) if code == b'W' => c_string(b, format!("{name}{rest}").as_bytes()),
                 _ => c_string(b, value),
-            }
-        }
-        b.put_u8(0);
-    });
-}
-
-/// Copies an ErrorResponse's body with its position changed; `None` takes it away.
-pub fn report_with_position(buffer: &mut BytesMut, error_body: &[u8], change: impl Fn(usize) -> Option<usize>) {
-    message(buffer, b'E', |b| {
-        let mut reader = BodyReader(error_body);
-        while let Some(code) = reader.u8().filter(|&code| code != 0) {
-            let Some(value) = reader.c_string() else { break };
-            let changed = match std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()) {
-                Some(position) if code == b'P' => change(position).map(|position| position.to_string()),
-                _ => {
-                    b.put_u8(code);
-                    c_string(b, value);
-                    None
-                }
-            };
-            if let Some(position) = changed {
-                b.put_u8(b'P');
-                c_string(b, position.as_bytes());
             }
         }
         b.put_u8(0);

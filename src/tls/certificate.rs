@@ -44,9 +44,10 @@ pub fn subject_names(der: &[u8]) -> Option<SubjectNames> {
     let subject = certificate.tbs_certificate.subject;
     let mut attributes = subject.0.iter().flat_map(|rdn| rdn.0.iter());
     let common_name = attributes.find(|attribute| attribute.oid == COMMON_NAME).and_then(text_of);
-    // The last relative name comes first: RFC 2253, section 2.1.
+    // The last relative name comes first: RFC 2253, section 2.1. OpenSSL turns round the parts of one as well.
     let relative_names = subject.0.iter().rev().map(|rdn| {
-        let attributes: Vec<_> = rdn.0.iter().map(attribute_text).collect();
+        let mut attributes: Vec<_> = rdn.0.iter().map(attribute_text).collect();
+        attributes.reverse();
         attributes.join("+")
     });
     Some(SubjectNames {
@@ -149,4 +150,40 @@ fn escaped(text: &str) -> String {
         }
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::certificates;
+
+    /// Made by OpenSSL 3.0, as the expected values were.
+    fn sample(pem: &str) -> Vec<u8> {
+        certificates(pem.as_bytes()).expect("a certificate").remove(0).to_vec()
+    }
+
+    #[test]
+    fn names_as_openssl_shows_them() {
+        let names = subject_names(&sample(include_str!("samples/names.pem"))).expect("names");
+        assert_eq!(names.common_name.as_deref(), Some("Ann;<b>"));
+        let expected = r#"CN=Ann\;\<b\>,GN=Ann+SN=Bee,UID=u1,1.2.3.4=#0C036F6464,emailAddress=a@b.example,OU=\#hash,OU=lead #1,O=Acme\, \"Inc.\" \+ S\C3\B6hne,C=DE"#;
+        assert_eq!(names.distinguished_name, expected);
+        assert_eq!(subject_names(b"no certificate"), None);
+        assert_eq!(escaped(" a# "), "\\ a#\\ ");
+    }
+
+    #[test]
+    fn the_end_point_is_hashed_as_the_signature() {
+        let hash = |pem| {
+            let hash = end_point_hash(&sample(pem))?;
+            Some(hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        };
+        let sha384 = "a4aa6ae3f0ba7487dcf3530a4d665a92f2a56ca62565f67a30b018c58e6c1d0103091d836e7819ae0beeb41eccec57d8";
+        assert_eq!(hash(include_str!("samples/names.pem")).as_deref(), Some(sha384));
+        let sha512 = "96927efced507397f3cc5b26734e10f2b223f4ba775cdbd98db62605bb435e3eb3eb863d0d6bccdb4840d4395308d6a41fd497621cfef36144dbc1cfb20b941c";
+        assert_eq!(hash(include_str!("samples/pss.pem")).as_deref(), Some(sha512));
+        let sha256 = "e9b2421fba0d6d043acfe656562f28a6e38cab3e2079d70f7b99c50166a7b2a0";
+        assert_eq!(hash(include_str!("samples/sha1.pem")).as_deref(), Some(sha256), "SHA-1 becomes SHA-256");
+        assert_eq!(hash(include_str!("samples/ed25519.pem")), None);
+    }
 }

@@ -18,6 +18,15 @@ pub enum Collation {
     Other,
 }
 
+/// How values of a column are brought to another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// In binary, which means the same on every server: built-in types, enums, and domains over them.
+    Binary,
+    /// Cast to text and back: the binary form may hold a type's OID, which differs between servers.
+    Text,
+}
+
 /// What fills a column that an INSERT leaves out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ColumnDefault {
@@ -39,6 +48,9 @@ pub struct Column {
     pub type_oid: TypeOid,
     /// As `format_type` prints it.
     pub type_name: String,
+    /// The type and its collation as CREATE TABLE takes them under any search path.
+    pub declaration: String,
+    pub transfer: Transfer,
     pub collation: Collation,
     pub is_not_null: bool,
     pub default: ColumnDefault,
@@ -90,6 +102,8 @@ pub struct Schema {
     pub system_relations: BTreeSet<String>,
     /// `format_type` of every base, enum and domain type by OID. OIDs of built-in types are the same on every server.
     pub type_names: HashMap<TypeOid, String>,
+    /// Not read from any server: the configuration's key columns under likely types, to explain plans offline.
+    pub is_assumed: bool,
 }
 
 impl Schema {

@@ -110,7 +110,12 @@ fn explain_needs_no_server() {
     assert!(single.contains("one") != single.contains("two"), "{single}");
     let all = explain("SELECT * FROM orders");
     assert!(all.contains("one") && all.contains("two"), "{all}");
-    let refused = trunkline(&["explain", "-c", file.to_str().unwrap(), "SELECT count(DISTINCT user_id) FROM orders"]);
+    let gathered = explain("SELECT count(DISTINCT total) FROM orders WHERE user_id <> 7");
+    assert!(
+        gathered.contains("gather") && gathered.contains("SELECT … FROM \"public\".\"orders\" WHERE (\"user_id\" <> 7)"),
+        "{gathered}"
+    );
+    let refused = trunkline(&["explain", "-c", file.to_str().unwrap(), "SELECT * FROM orders FOR UPDATE"]);
     assert!(text(&refused).contains("TL0"), "{}", text(&refused));
 }
 

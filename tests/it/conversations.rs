@@ -39,12 +39,11 @@ use heard::listen;
 use script::{Demand, Script, parse_scripts};
 use stage::{Proxied, Side, Stage};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 6] = [
     include_str!("../conversations/startup.txt"),
     include_str!("../conversations/simple.txt"),
     include_str!("../conversations/extended.txt"),
     include_str!("../conversations/portals.txt"),
-    include_str!("../conversations/prepared.txt"),
     include_str!("../conversations/copy.txt"),
     include_str!("../conversations/faults.txt"),
 ];

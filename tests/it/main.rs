@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
 mod admin;
+mod auth;
 mod config;
 mod control;
 mod conversations;
@@ -16,7 +17,6 @@ mod pinned;
 mod pools;
 mod portals;
 mod postgres;
-mod prepared;
 mod protocol;
 mod routing;
 mod tidy;

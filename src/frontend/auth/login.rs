@@ -9,9 +9,9 @@ use super::rules::rule_for;
 use super::{AuthInput, AuthStep, Authenticator, Expected, Identity, Login, salting_of};
 use crate::backend::{Socket, stretch};
 use crate::config::{AuthConfig, AuthMethod, AuthRule, UserConfig, UserSecret};
-use crate::frontend::gate::Gate;
+use crate::frontend::gate::{Gate, Served};
 use crate::frontend::peer::Peer;
-use crate::frontend::startup::StartupEnd;
+use crate::frontend::startup::{StartupEnd, unknown_database};
 use crate::session::scram::Verifier;
 use crate::session::startup::Startup;
 use crate::session::wire;
@@ -32,14 +32,15 @@ pub(in crate::frontend) async fn log_in(
     peer: &Peer,
     gate: &Gate,
 ) -> Result<Identity, StartupEnd> {
-    let config = Arc::clone(&gate.served().config);
+    let served = gate.served();
+    let config = &served.config;
     let rule = rule_for(&config.auth, &startup.database, &startup.user, peer)?;
     let address = peer.address.map(|address| address.ip());
     let limit = &config.auth.failures;
     if rule.method.takes_password() {
         gate.failed_logins.admit(address, &startup.user, limit, Instant::now())?;
     }
-    let known = config.auth.users.get(&startup.user).cloned();
+    let known = known_user(&served, rule, startup).await?;
     let login = Login { user: &startup.user, peer, rule, known, unknown_by_md5: is_unknown_by_md5(&config.auth, rule) };
     let outcome = converse(socket, Authenticator::begin(login)).await;
     match &outcome {
@@ -51,6 +52,20 @@ pub(in crate::frontend) async fn log_in(
         _ => {}
     }
     outcome
+}
+
+/// What is known of the user: from the users file, else from the database's server.
+async fn known_user(served: &Served, rule: &AuthRule, startup: &Startup) -> Result<Option<Arc<UserConfig>>, Report> {
+    let auth = &served.config.auth;
+    let known = auth.users.get(&startup.user).cloned();
+    if known.is_some() || auth.query.is_none() || !rule.method.takes_password() {
+        return Ok(known);
+    }
+    match served.lookups.get(&startup.database) {
+        Some(lookup) => lookup.find(&startup.user).await,
+        // Nobody can be asked who the user is.
+        None => Err(unknown_database(&startup.database)),
+    }
 }
 
 /// Whether those who are known would be asked for MD5: at least one of them.

@@ -4,6 +4,7 @@
 
 mod failures;
 mod login;
+mod lookup;
 mod password;
 mod rules;
 mod scram;
@@ -25,6 +26,7 @@ use crate::sqlstate::{Report, SqlState};
 pub use failures::FailedLogins;
 pub use login::derive_ahead;
 pub(super) use login::log_in;
+pub use lookup::{Lookups, UserLookup, lookups};
 use password::PasswordLogin;
 use scram::ScramLogin;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::plan::{Context, PlanSettings};
 use crate::topology::{
     AgeMap, AgePolicy, Collation, Column, ColumnDefault, Engine, FunctionVolatility, HashFunction, HashMapLevel, Key, KeyMap,
-    KeyValue, ListMap, Placement, Relation, RelationKind, Schema, Shard, ShardId, Table, TableName, Topology, TypeOid,
+    KeyValue, ListMap, Placement, Relation, RelationKind, Schema, Shard, ShardId, Table, TableName, Topology, Transfer, TypeOid,
 };
 
 /// 2026-06-15 12:00:00 UTC in microseconds since 2000-01-01.
@@ -125,7 +125,20 @@ fn column(words: &str) -> Column {
         Some("seq") => ColumnDefault::Volatile("nextval('s'::regclass)".to_owned()),
         _ => ColumnDefault::None,
     };
-    Column { name: words[0].to_owned(), type_oid, type_name: type_name.to_owned(), collation, is_not_null: false, default }
+    let declaration = match collation {
+        Collation::C => format!("{type_name} COLLATE pg_catalog.\"C\""),
+        Collation::None | Collation::Other => type_name.to_owned(),
+    };
+    Column {
+        name: words[0].to_owned(),
+        type_oid,
+        type_name: type_name.to_owned(),
+        declaration,
+        transfer: Transfer::Binary,
+        collation,
+        is_not_null: false,
+        default,
+    }
 }
 
 fn relation(line: &str) -> (TableName, Arc<Relation>) {

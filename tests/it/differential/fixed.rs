@@ -233,7 +233,7 @@ SELECT pg_catalog.count(*), "count"(*), COUNT(*) FROM acct
 SELECT sum(1), max(2), count('x') FROM acct
 SELECT sum(qty) OVER () FROM item
 SELECT json_agg(id) FROM acct WHERE id = 5
-SELECT string_agg(t, ',') FROM acct
+SELECT string_agg(t, ',' ORDER BY t COLLATE "C") FROM acct
 SELECT 'acct'::regclass FROM acct WHERE id IN (5, 6, 7)
 SELECT id, 'acct'::regclass::oid > 0 FROM acct
 SELECT id, current_setting('server_version') FROM acct

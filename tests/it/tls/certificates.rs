@@ -77,7 +77,6 @@ impl Authority {
     }
 }
 
-#[allow(dead_code, reason = "the tests of servers use it")]
 /// A certificate for this machine that has signed itself, as `openssl req -x509` makes it: an authority's and a server's at once.
 pub(crate) fn self_signed(scratch: &Scratch, name: &str) -> Files {
     let mut params = CertificateParams::default();

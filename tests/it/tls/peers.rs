@@ -1,7 +1,5 @@
 //! A TLS client that sends what it is told, and servers that do what no Postgres would.
 
-#![allow(dead_code, reason = "the tests of servers use the rest")]
-
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -114,22 +112,22 @@ pub(crate) fn certificate_in(path: &std::path::Path) -> CertificateDer<'static> 
 pub(crate) struct Listener {
     pub(crate) port: u16,
     /// The first eight bytes of each connection.
-    pub(crate) openings: Arc<Mutex<Vec<[u8; 8]>>>,
+    openings: Arc<Mutex<Vec<[u8; 8]>>>,
+    answer: Answer,
 }
+
+/// What is said to the next connections instead of what would be.
+type Answer = Arc<Mutex<Option<&'static [u8]>>>;
 
 impl Listener {
     pub(crate) fn openings(&self) -> Vec<[u8; 8]> {
         self.openings.lock().unwrap().clone()
     }
-}
 
-/// Answers the first packet of each connection with `answer`, and closes it once the other side does.
-pub(crate) async fn answering(answer: &'static [u8]) -> Listener {
-    listening(move |mut stream, _| async move {
-        stream.write_all(answer).await?;
-        stream.read_to_end(&mut Vec::new()).await.map(drop)
-    })
-    .await
+    /// Answers the first packet of each new connection with this and nothing else.
+    pub(crate) fn answer_from_now_on(&self, answer: &'static [u8]) {
+        *self.answer.lock().unwrap() = Some(answer);
+    }
 }
 
 /// Passes every byte between its clients and the server on `port`.
@@ -168,19 +166,30 @@ where
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let openings: Arc<Mutex<Vec<[u8; 8]>>> = Arc::default();
-    let seen = Arc::clone(&openings);
+    let answer = Answer::default();
+    let (seen, spoken) = (Arc::clone(&openings), Arc::clone(&answer));
     beside(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let (serve, seen) = (serve.clone(), Arc::clone(&seen));
+            let (serve, seen, spoken) = (serve.clone(), Arc::clone(&seen), Arc::clone(&spoken));
             beside(async move {
                 let mut opening = [0; 8];
                 if stream.read_exact(&mut opening).await.is_ok() {
                     seen.lock().unwrap().push(opening);
+                    let answer = *spoken.lock().unwrap();
                     // A connection that breaks is what some tests are about.
-                    drop(serve(stream, opening).await);
+                    drop(match answer {
+                        Some(answer) => say(stream, answer).await,
+                        None => serve(stream, opening).await,
+                    });
                 }
             });
         }
     });
-    Listener { port, openings }
+    Listener { port, openings, answer }
+}
+
+/// Says this, and closes once the other side does.
+async fn say(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+    stream.write_all(answer).await?;
+    stream.read_to_end(&mut Vec::new()).await.map(drop)
 }

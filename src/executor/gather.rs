@@ -1,0 +1,402 @@
+//! The gather rung: rows of several tables are streamed to the engine, which runs the statement over them.
+//!
+//! The engine's connection is the statement's own: its transaction holds temporary tables, which no prepared transaction may,
+//! and is rolled back at the end. The shards are read in the client's transaction if it has one, else each in a snapshot of its
+//! own for all tables.
+
+use bytes::{Buf, BufMut, BytesMut};
+use tokio::sync::SemaphorePermit;
+
+use super::Conversation;
+use super::checkout::HOLDING_CHECKOUT_TIMEOUT;
+use super::describe::no_columns;
+use super::enlist::{Enlisted, timeout_failure};
+use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::merge::{Description, malformed};
+use super::timer::WaitError;
+use crate::backend::{CheckoutError, OUTPUT_HIGH_WATER};
+use crate::observe::ErrorKind;
+use crate::plan::{Access, GatherInput, GatherPlan, GatherSource};
+use crate::session::row_description::{columns, write_prefix};
+use crate::session::transaction::Phase;
+use crate::session::wire::{self, HEADER_LEN};
+use crate::sqlstate::{Report, SqlState};
+use crate::topology::{Engine, ShardId, ShardSet};
+
+/// The signature, no flags and no extension: PostgreSQL manual, COPY, "Binary Format".
+const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// From this many rows on a table's statistics are worth making.
+const MIN_ANALYZED_ROWS: u64 = 1_000;
+
+/// A statement over gathered rows.
+struct Gathering<'a> {
+    sql: &'a str,
+    plan: &'a GatherPlan,
+    values: &'a BoundValues,
+    description: Description,
+    /// The shards are read in a transaction of the statement's own.
+    is_own: bool,
+    n_bytes: u64,
+}
+
+impl Conversation {
+    /// Runs a gather plan and writes its rows and CommandComplete. `sql` is the client's text: its description on a shard is the
+    /// one that the client sees.
+    ///
+    /// # Errors
+    /// A shard's or the engine's own, 54000 over `query.max_gather_bytes`, 53300 when no connection comes free, 0A000 for what
+    /// only the engine can tell.
+    pub(super) async fn run_gather(
+        &mut self,
+        sql: &str,
+        plan: &GatherPlan,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
+        self.check_texts(plan)?;
+        let database = std::sync::Arc::clone(&self.database);
+        let _slot = self.gather_slot(&database.gather_slots).await?;
+        let shard = match (&self.view.topology.engine, self.view.topology.dedicated_engine()) {
+            (Engine::Shard(shard), _) => *shard,
+            (Engine::Dedicated { .. }, Some((engine, _))) => engine,
+            (Engine::Any | Engine::Dedicated { .. }, _) => self.any_writable_shard(),
+        };
+        // Before the shards' connections: one that waits for the engine holds nothing.
+        let mut engine = self.check_out_apart(shard, Access::Write).await?;
+        let is_own = self.transaction.phase == Phase::Idle;
+        if is_own {
+            self.transaction.begin(Phase::Implicit, "ISOLATION LEVEL REPEATABLE READ, READ ONLY", &self.settings);
+        }
+        let mut gathering = Gathering { sql, plan, values, description, is_own, n_bytes: 0 };
+        let outcome = self.gather(&mut engine, &mut gathering).await;
+        self.end_engine(engine).await;
+        outcome
+    }
+
+    /// Refuses what would not arrive as it was sent.
+    fn check_texts(&self, plan: &GatherPlan) -> Result<(), Failure> {
+        if !self.is_utf8 && !self.has_stored_text() {
+            return Err(Failure::refused(
+                "TL085",
+                "rows of several shards cannot be gathered through this client_encoding",
+                "SET client_encoding TO 'UTF8', or to the servers' own encoding.",
+            ));
+        }
+        let mut all = plan.inputs.iter().flat_map(|input| input.columns.iter().map(move |column| (input, column)));
+        match all.find(|(_, column)| column.is_text).filter(|_| !self.has_exact_text()) {
+            None => Ok(()),
+            Some((input, column)) => Err(Failure::refused(
+                "TL084",
+                format!(
+                    "column \"{}\" of \"{}\" is gathered as text, which these settings make inexact",
+                    column.name, input.table
+                ),
+                "SET DateStyle TO 'ISO', IntervalStyle TO 'postgres', and leave extra_float_digits alone.",
+            )),
+        }
+    }
+
+    /// A place among the statements that may gather at once.
+    async fn gather_slot<'a>(&self, slots: &'a tokio::sync::Semaphore) -> Result<SemaphorePermit<'a>, Failure> {
+        let mut wait = self.database.config.pool.checkout_timeout;
+        if !self.enlisted.is_empty() {
+            wait = wait.min(HOLDING_CHECKOUT_TIMEOUT);
+        }
+        match tokio::time::timeout(wait, slots.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(CheckoutError::Closed.into()),
+            Err(_) => {
+                let report = Report::new(
+                    SqlState::TOO_MANY_CONNECTIONS,
+                    "too many statements gather rows of several shards at this moment",
+                );
+                let report = report.with_hint("Raise pool.max_per_node: half of it may gather at once.");
+                Err(Failure::statement(report, ErrorKind::CheckoutTimeout))
+            }
+        }
+    }
+
+    async fn gather(&mut self, engine: &mut Enlisted, gathering: &mut Gathering<'_>) -> Result<(), Failure> {
+        let (plan, deadline) = (gathering.plan, self.timer.deadline());
+        let original = self.describe(plan.first_shard(), gathering.sql, &gathering.values.param_types).await?;
+        let has_tables = self.view.topology.shards.get(engine.lease.shard.index()).is_some();
+        let is_brought = |input: &GatherInput| input.source != GatherSource::AnyOne || !gathering.is_own || !has_tables;
+        let brought: Vec<(usize, &GatherInput)> = plan.inputs.iter().enumerate().filter(|(_, input)| is_brought(input)).collect();
+        let mut opening = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE".to_owned();
+        let locals = self.transaction.local_settings().map(str::to_owned);
+        for sql in locals.chain(brought.iter().map(|(input_idx, input)| input.create_sql(*input_idx))) {
+            opening.push(';');
+            opening.push_str(&sql);
+        }
+        self.run_on_engine(engine, &opening).await?;
+        for &(input_idx, input) in &brought {
+            let shards = match input.source {
+                GatherSource::Shards(shards) => shards,
+                GatherSource::AnyOne => ShardSet::only(self.any_shard()),
+            };
+            self.timer.set(deadline);
+            self.bring(engine, (input_idx, input, shards), gathering).await?;
+        }
+        if gathering.is_own {
+            // What is left to do is the engine's: the shards' connections are for others.
+            self.commit().await?;
+            self.cancel.add(engine.lease.cancel.clone());
+        }
+        self.timer.set(deadline);
+        let final_sql = plan.final_sql(|idx| brought.iter().any(|(input_idx, _)| *input_idx == idx));
+        let body = original.row_description.unwrap_or_else(no_columns);
+        self.answer(engine, &final_sql, (&body, gathering)).await
+    }
+
+    /// Streams one table's rows from the shards into the engine's relation.
+    async fn bring(
+        &mut self,
+        engine: &mut Enlisted,
+        (input_idx, input, shards): (usize, &GatherInput, ShardSet),
+        gathering: &mut Gathering<'_>,
+    ) -> Result<(), Failure> {
+        if shards.is_empty() {
+            return Ok(());
+        }
+        let text = input.select_sql();
+        let statements: Vec<(ShardId, &str)> = shards.iter().map(|shard| (shard, text.as_str())).collect();
+        let idxs = self.fan_out(&statements, Access::Read, gathering.values, &[1]).await?;
+        let outcome = match self.stream(engine, &idxs, (input_idx, gathering)).await {
+            Ok(n_rows) if n_rows >= MIN_ANALYZED_ROWS => {
+                self.run_on_engine(engine, &format!("ANALYZE {}", GatherInput::temporary(input_idx))).await
+            }
+            outcome => outcome.map(drop),
+        };
+        if outcome.is_err() {
+            // Those that a shard's failure has ended already are ready, or gone.
+            let running: Vec<usize> = (0..self.enlisted.len()).filter(|&idx| !self.enlisted[idx].is_ready).collect();
+            self.cancel_and_drain(&running).await;
+        }
+        outcome
+    }
+
+    /// The number of rows.
+    async fn stream(
+        &mut self,
+        engine: &mut Enlisted,
+        idxs: &[usize],
+        (input_idx, gathering): (usize, &mut Gathering<'_>),
+    ) -> Result<u64, Failure> {
+        let copy = format!("COPY {} FROM STDIN (FORMAT binary)", GatherInput::temporary(input_idx));
+        engine.begin_statement().write_query(copy.as_bytes());
+        self.send_to_engine(engine).await?;
+        while self.next_of_engine(engine).await?.0 != b'G' {}
+        wire::copy_data(&mut engine.lease.socket.output, COPY_HEADER);
+        let (max_bytes, mut n_rows) = (self.database.query.max_gather_bytes, 0);
+        loop {
+            let mut open = None;
+            for &idx in idxs {
+                n_rows += self.move_rows(engine, (idxs, idx), gathering).await?;
+                if gathering.n_bytes > max_bytes {
+                    let what = "the rows that the statement gathers from the shards";
+                    return Err(Failure::too_many_bytes(what, max_bytes, "Restrict the statement to fewer rows or columns"));
+                }
+                if !self.enlisted[idx].is_ready {
+                    open = Some(idx);
+                }
+            }
+            let Some(wanted) = open else { break };
+            self.fill_any(idxs, wanted).await?;
+        }
+        wire::copy_data(&mut engine.lease.socket.output, &(-1i16).to_be_bytes());
+        wire::bare(&mut engine.lease.socket.output, b'c');
+        self.send_to_engine(engine).await?;
+        self.finish_on_engine(engine).await?;
+        Ok(n_rows)
+    }
+
+    /// Moves the whole rows in a backend's buffer to the engine's output; sends that on when it has grown large. A DataRow's body
+    /// in binary is a tuple of COPY's binary format, byte for byte, and its frame that of CopyData.
+    async fn move_rows(
+        &mut self,
+        engine: &mut Enlisted,
+        (idxs, idx): (&[usize], usize),
+        gathering: &mut Gathering<'_>,
+    ) -> Result<u64, Failure> {
+        let mut n_rows = 0;
+        while !self.enlisted[idx].is_ready {
+            let header = match self.enlisted[idx].lease.buffered_header() {
+                Ok(Some(header)) => header,
+                Ok(None) => break,
+                Err(_) => return self.next_of(idxs, idx).await.map(|_| n_rows),
+            };
+            if header.tag != b'D' {
+                if let Some(message) = self.enlisted[idx].take_answer(header).filter(|_| header.tag == b'E') {
+                    return Err(self.shard_failed(idxs, idx, &message).await);
+                }
+                continue;
+            }
+            let output = &mut engine.lease.socket.output;
+            let input = &mut self.enlisted[idx].lease.socket.input;
+            output.put_u8(b'd');
+            output.extend_from_slice(&input[1..header.len]);
+            input.advance(header.len);
+            n_rows += 1;
+            gathering.n_bytes += header.len as u64;
+            if engine.lease.socket.output.len() >= OUTPUT_HIGH_WATER {
+                self.send_to_engine(engine).await?;
+                if engine.has_answered() {
+                    // In the middle of a COPY it says only why it fails.
+                    self.finish_on_engine(engine).await?;
+                }
+            }
+        }
+        Ok(n_rows)
+    }
+
+    /// Runs the statement on the engine and relays its rows.
+    async fn answer(
+        &mut self,
+        engine: &mut Enlisted,
+        final_sql: &str,
+        (body, gathering): (&[u8], &Gathering<'_>),
+    ) -> Result<(), Failure> {
+        let values = gathering.values;
+        let connection = engine.begin_statement();
+        connection.unnamed = None;
+        let output = &mut connection.socket.output;
+        wire::parse(output, b"", final_sql.as_bytes(), &values.param_types);
+        wire::bind(output, b"", b"", &values.bind_tail(&values.result_formats));
+        wire::describe_or_close(output, b'D', b'P', b"");
+        wire::execute(output, b"", 0);
+        wire::bare(output, b'S');
+        self.send_to_engine(engine).await?;
+        let (max_bytes, mut is_parsed) = (self.database.query.max_gather_bytes, false);
+        loop {
+            let (tag, message) = match self.next_of_engine(engine).await {
+                Err(Failure::Shard(message)) if !is_parsed => return Err(unlike_original(&message)),
+                outcome => outcome?,
+            };
+            match tag {
+                b'1' => is_parsed = true,
+                b'T' => {
+                    check_columns(&message[HEADER_LEN..], body)?;
+                    if gathering.description == Description::Send {
+                        let n_columns = columns(body).map_or(0, |columns| columns.len());
+                        write_prefix(&mut self.client.output, body, n_columns, &values.result_formats);
+                    }
+                }
+                b'D' => {
+                    self.client.output.extend_from_slice(&message);
+                    if gathering.description != Description::Keep {
+                        self.client.flush_if_large().await?;
+                    } else if self.client.output.len() as u64 > max_bytes {
+                        return Err(Failure::too_many_bytes(
+                            "rows that are kept for a portal",
+                            max_bytes,
+                            "Fetch all rows at once",
+                        ));
+                    }
+                }
+                b'C' => self.client.output.extend_from_slice(&message),
+                b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs statements of the proxy's own on the engine.
+    async fn run_on_engine(&mut self, engine: &mut Enlisted, sql: &str) -> Result<(), Failure> {
+        engine.begin_statement().write_query(sql.as_bytes());
+        self.send_to_engine(engine).await?;
+        self.finish_on_engine(engine).await
+    }
+
+    async fn finish_on_engine(&mut self, engine: &mut Enlisted) -> Result<(), Failure> {
+        while self.next_of_engine(engine).await?.0 != b'Z' {}
+        Ok(())
+    }
+
+    async fn send_to_engine(&mut self, engine: &mut Enlisted) -> Result<(), Failure> {
+        match self.timer.send(&mut engine.lease).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.engine_lost(engine, error)),
+        }
+    }
+
+    /// The next message of the engine. Its ErrorResponse is a failure, with the messages up to ReadyForQuery read away.
+    async fn next_of_engine(&mut self, engine: &mut Enlisted) -> Result<(u8, BytesMut), Failure> {
+        let mut failure = None;
+        loop {
+            let (tag, message) = match engine.next_answer(&mut self.timer).await {
+                Ok(answer) => answer,
+                Err(error) => return Err(self.engine_lost(engine, error)),
+            };
+            match (tag, failure.take()) {
+                (b'Z', Some(failure)) => return Err(failure),
+                (b'E', None) => {
+                    let context = format!("engine on \"{}\"", self.view.topology.shard_name(engine.lease.shard));
+                    let mut encoded = BytesMut::new();
+                    wire::report_of_other_text(&mut encoded, b'E', &message[HEADER_LEN..], &context);
+                    failure = Some(Failure::Shard(encoded));
+                }
+                (_, None) => return Ok((tag, message)),
+                (_, known) => failure = known,
+            }
+        }
+    }
+
+    fn engine_lost(&self, engine: &Enlisted, error: WaitError) -> Failure {
+        let name = self.view.topology.shard_name(engine.lease.shard);
+        match error {
+            WaitError::Lost(lost) => {
+                self.database.board.report_connect_failure(engine.lease.shard, engine.lease.node_idx);
+                let message = format!("connection to the engine on \"{name}\" was lost: {lost}");
+                Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, message), ErrorKind::Connection)
+            }
+            WaitError::DeadlinePassed => timeout_failure(name),
+        }
+    }
+
+    /// Ends the engine's transaction, and with it the temporary tables. What still runs is cancelled, and its connection closed.
+    async fn end_engine(&mut self, mut engine: Enlisted) {
+        self.timer.set(crate::deadline::Deadline::after(std::time::Instant::now(), HOLDING_CHECKOUT_TIMEOUT));
+        if !engine.is_ready {
+            let cancel = engine.lease.cancel.announce();
+            // A server that does not take the request in time finds its socket closed.
+            drop(tokio::time::timeout(HOLDING_CHECKOUT_TIMEOUT, cancel.send()).await);
+        } else if let Err(failure) = self.run_on_engine(&mut engine, "ROLLBACK").await {
+            tracing::info!(?failure, "the engine's transaction was ended by closing its connection");
+        }
+        self.cancel.remove(&engine.lease.cancel);
+    }
+}
+
+/// The engine cannot parse what a shard could: its relations lack something that the tables have, such as a primary key that
+/// GROUP BY leans on.
+fn unlike_original(message: &[u8]) -> Failure {
+    let body = message.get(HEADER_LEN..).unwrap_or_default();
+    if !wire::report_field(body, b'C').is_some_and(|code| code.starts_with(b"42")) {
+        return Failure::Shard(BytesMut::from(message));
+    }
+    let words = wire::report_field(body, b'M').map(String::from_utf8_lossy).unwrap_or_default();
+    Failure::refused(
+        "TL083",
+        format!("the statement does not mean the same over gathered rows: {words}"),
+        "Name all columns outside aggregates in GROUP BY, or bind the statement to one shard by key.",
+    )
+}
+
+/// The engine must give columns of the names and types that a shard has told. OIDs from 16384 on differ between servers.
+fn check_columns(given: &[u8], wanted: &[u8]) -> Result<(), Failure> {
+    const FIRST_OWN_OID: u32 = 16_384;
+    let both = columns(given).zip(columns(wanted));
+    let (given, wanted) = both.ok_or_else(|| malformed("a shard sent a malformed row description"))?;
+    let is_same = |(a, b): (u32, u32)| a == b || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID);
+    let types = || given.iter().map(|column| column.type_oid).zip(wanted.iter().map(|column| column.type_oid));
+    if given.len() == wanted.len() && types().all(is_same) {
+        return Ok(());
+    }
+    Err(Failure::refused(
+        "TL083",
+        "the statement does not mean the same over gathered rows: its columns would be others",
+        "Name the columns instead of using *, or cast them to types of the system.",
+    ))
+}

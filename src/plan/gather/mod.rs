@@ -1,0 +1,259 @@
+//! The rung *gather*: the columns and rows that a SELECT needs of each table are brought to the engine, and the statement runs
+//! there as it is, with other names for its tables.
+//!
+//! Requires: nothing in the statement depends on which server evaluates it, and every table's name stands where the parser says.
+//! Where something cannot be told, more is brought: all columns, all shards, no filter.
+
+mod filter;
+mod needs;
+mod splice;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::bind::{shard_sets, union};
+use super::collect::{Collected, TableRef, collect_scopes};
+use super::contract::{Context, GatherColumn, GatherInput, GatherPlan, GatherSource, Plan};
+use super::dml::function_refusal;
+use super::functions::Nature;
+use super::names::{Target, relation_of, table_name};
+use super::refusal::{Refusal, RefusalCode};
+use super::select::Many;
+use super::shape;
+use super::text::quoted;
+use crate::topology::{ShardId, ShardSet, TableName};
+use needs::Needs;
+
+/// The plan of a SELECT that neither merge nor combine takes.
+///
+/// # Errors
+/// What cannot be answered right on any rung: see [`check`].
+pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
+    let collected = collect_scopes(many.parsed, many.values.literals, many.context);
+    let needs = needs::of(many, &collected);
+    check(many, &collected, &needs)?;
+    let places = splice::places(many, &collected)?;
+    let edits = shape::time_edits(&collected, &many.tokens, many.values.now_micros, many.context)?;
+    let filters = filter::of(many, &collected, &edits);
+    let sets = shard_sets(&collected, many.values, many.context);
+    let mut inputs: Vec<GatherInput> = Vec::new();
+    let mut input_of_ref: BTreeMap<usize, usize> = BTreeMap::new();
+    for (ref_idx, table_ref) in collected.refs.iter().enumerate() {
+        if table_ref.target == Target::Cte {
+            continue;
+        }
+        let table = table_name(&table_ref.name, many.context);
+        let source = match &table_ref.target {
+            Target::Reference(_) => GatherSource::AnyOne,
+            _ => GatherSource::Shards(sets.get(ref_idx).copied().unwrap_or(ShardSet::EMPTY)),
+        };
+        let filter = filters.get(&ref_idx).cloned();
+        let is_only = places.iter().any(|place| place.ref_idx == ref_idx && place.is_only);
+        match inputs.iter().position(|input| input.table == table && input.is_only == is_only) {
+            Some(input_idx) => {
+                widen(&mut inputs[input_idx], source, filter);
+                input_of_ref.insert(ref_idx, input_idx);
+            }
+            None => {
+                input_of_ref.insert(ref_idx, inputs.len());
+                let columns = columns(table_ref, &needs, many.context)?;
+                inputs.push(GatherInput { table, is_only, source, columns, filter });
+            }
+        }
+    }
+    let finish = splice::finish(many, &places, &edits, &input_of_ref);
+    let describe_shard = pinned(&collected)?;
+    Ok(Plan::Gather(Arc::new(GatherPlan { inputs, finish, shards: union(&sets), describe_shard })))
+}
+
+/// One relation serves all references to a table: it holds the rows that any of them needs.
+fn widen(input: &mut GatherInput, source: GatherSource, filter: Option<String>) {
+    input.source = match (input.source, source) {
+        (GatherSource::Shards(a), GatherSource::Shards(b)) => GatherSource::Shards(a.union(b)),
+        (any, _) => any,
+    };
+    input.filter = match (input.filter.take(), filter) {
+        (Some(a), Some(b)) if a == b => Some(a),
+        (Some(a), Some(b)) => Some(format!("({a}) OR ({b})")),
+        _ => None,
+    };
+}
+
+/// The columns that the statement can name, in the table's order; at least one.
+fn columns(table_ref: &TableRef, needs: &Needs, context: &Context<'_>) -> Result<Vec<GatherColumn>, Refusal> {
+    let name = table_name(&table_ref.name, context);
+    let unknown = || {
+        let message = format!("the columns of \"{name}\" are not known; a statement over several shards needs them");
+        Refusal::new(RefusalCode::UnknownColumns, message).at(&name, None)
+    };
+    let Some(relation) = relation_of(&table_ref.name, context) else {
+        return if context.schema.is_assumed { Ok(Vec::new()) } else { Err(unknown()) };
+    };
+    let is_needed = |column: &str| needs.all_of(&name) || needs.names(column);
+    let mut chosen: Vec<GatherColumn> =
+        relation.columns.iter().filter(|column| is_needed(&column.name)).map(GatherColumn::of).collect();
+    if chosen.is_empty() {
+        chosen.extend(relation.columns.first().map(GatherColumn::of));
+    }
+    if chosen.is_empty() { Err(unknown()) } else { Ok(chosen) }
+}
+
+/// The shard that has the pinned tables, where the statement reads any: no other can describe it.
+fn pinned(collected: &Collected) -> Result<Option<ShardId>, Refusal> {
+    let mut homes = collected.refs.iter().filter_map(|table_ref| match table_ref.target {
+        Target::Fixed(shard) => Some(shard),
+        _ => None,
+    });
+    let first = homes.next();
+    if homes.any(|shard| Some(shard) != first) {
+        let message = "a statement over tables that are pinned to different shards is not supported";
+        return Err(Refusal::new(RefusalCode::PinnedApart, message));
+    }
+    Ok(first)
+}
+
+/// Refuses what would not give one server's answer on the engine.
+fn check(many: &Many<'_>, collected: &Collected, needs: &Needs) -> Result<(), Refusal> {
+    let refuse = |code: RefusalCode, what: &str| Err(Refusal::new(code, format!("{what} across shards is not supported")));
+    if collected.facts.locks.is_yes() {
+        return refuse(RefusalCode::Locking, "FOR UPDATE and its kin");
+    }
+    if collected.facts.select_into.is_yes() {
+        return refuse(RefusalCode::CreateAs, "SELECT INTO");
+    }
+    if collected.facts.system_column.is_yes() {
+        return refuse(RefusalCode::SystemColumn, "a system column (ctid, xmin, tableoid, …)");
+    }
+    if let Some(table_ref) = collected.refs.iter().find(|table_ref| table_ref.target == Target::System) {
+        return refuse(RefusalCode::SystemColumn, &format!("system catalog \"{}\"", table_ref.name.join(".")));
+    }
+    for call in &collected.functions {
+        match call.nature(many.context) {
+            Nature::Pure | Nature::Time | Nature::SplitAggregate | Nature::OtherAggregate => {}
+            Nature::Server | Nature::Volatile | Nature::Writing | Nature::User => {
+                return Err(function_refusal(call, many.context));
+            }
+        }
+        if call.short_name() == "pg_typeof" && needs.has_whole_rows() {
+            return refuse(RefusalCode::ServerFunction, "pg_typeof beside a whole row");
+        }
+    }
+    shape::clock_literals(many)?;
+    let is_object_type = |word: &str| OBJECT_TYPES.contains(&word);
+    if let Some(word) = needs.words().find(|word| is_object_type(word)) {
+        return refuse(RefusalCode::SystemColumn, &format!("{word}, which names an object of one server,"));
+    }
+    Ok(())
+}
+
+/// Types whose values are OIDs of one server's catalog.
+const OBJECT_TYPES: &[&str] = &[
+    "regclass",
+    "regcollation",
+    "regconfig",
+    "regdictionary",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+];
+
+impl GatherPlan {
+    /// A shard that can describe the original statement.
+    pub fn first_shard(&self) -> ShardId {
+        self.describe_shard.or_else(|| self.shards.iter().next()).unwrap_or(ShardId(0))
+    }
+
+    /// The statement for the engine. A table for whose input `is_brought` is false is read under its own name.
+    pub fn final_sql(&self, is_brought: impl Fn(usize) -> bool) -> String {
+        let mut sql = String::new();
+        for piece in &self.finish {
+            match piece {
+                super::GatherPiece::Text(text) => sql.push_str(text),
+                super::GatherPiece::Table { input_idx, written, alias } => {
+                    let input = self.inputs.get(*input_idx).filter(|_| is_brought(*input_idx));
+                    match (input, alias) {
+                        (None, _) => sql.push_str(written),
+                        (Some(input), Some(alias)) => sql.push_str(&format!("{} AS {alias}", input.relation(*input_idx))),
+                        (Some(input), None) => sql.push_str(&input.relation(*input_idx)),
+                    }
+                }
+            }
+        }
+        sql
+    }
+}
+
+impl GatherInput {
+    /// The name of the relation on the engine, qualified.
+    pub fn temporary(input_idx: usize) -> String {
+        format!("pg_temp.trunkline_{input_idx}")
+    }
+
+    /// Makes the relation on the engine, for the length of the transaction.
+    pub fn create_sql(&self, input_idx: usize) -> String {
+        let columns: Vec<String> =
+            self.columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.stored_as())).collect();
+        format!("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP", Self::temporary(input_idx), columns.join(", "))
+    }
+
+    /// Reads the rows on a shard, all columns in binary.
+    pub fn select_sql(&self) -> String {
+        let columns: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| {
+                let cast = if column.is_text { "::text" } else { "" };
+                format!("{}{cast}", quoted(&column.name))
+            })
+            .collect();
+        self.select_of(&columns.join(", "))
+    }
+
+    /// The same with other words for the columns.
+    pub(super) fn select_of(&self, columns: &str) -> String {
+        let filter = self.filter.as_ref().map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+        let only = if self.is_only { "ONLY " } else { "" };
+        format!("SELECT {columns} FROM {only}{}{filter}", qualified(&self.table))
+    }
+
+    /// What stands in the statement for the table: columns that came as text are cast back.
+    fn relation(&self, input_idx: usize) -> String {
+        let name = Self::temporary(input_idx);
+        if !self.columns.iter().any(|column| column.is_text) {
+            return name;
+        }
+        let columns: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| {
+                let name = quoted(&column.name);
+                if column.is_text { format!("{} AS {name}", column.cast_back()) } else { name }
+            })
+            .collect();
+        format!("(SELECT {} FROM {name})", columns.join(", "))
+    }
+}
+
+impl GatherColumn {
+    fn of(column: &crate::topology::Column) -> Self {
+        let is_text = column.transfer == crate::topology::Transfer::Text;
+        Self { name: column.name.clone(), declaration: column.declaration.clone(), is_text }
+    }
+
+    fn stored_as(&self) -> &str {
+        if self.is_text { "text" } else { &self.declaration }
+    }
+
+    /// `"c"::type COLLATE …`: the declaration is a type and perhaps a collation, in this order.
+    fn cast_back(&self) -> String {
+        format!("{}::{}", quoted(&self.name), self.declaration)
+    }
+}
+
+fn qualified(table: &TableName) -> String {
+    format!("{}.{}", quoted(&table.schema), quoted(&table.name))
+}
