@@ -213,7 +213,9 @@ fn read_config(mut root: Section<'_>) -> Config {
         root.source().fault_of_file("no database is configured: add [databases.NAME]");
     }
     let names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
-    let auth = read_auth(auth, &Around { dir: &dir, server: &server, databases: &names });
+    let client_ca = root.source().has_key("tls.client_ca");
+    let around = Around { dir: &dir, server: &server, databases: &names, tls: &tls.clients, has_client_ca: client_ca };
+    let auth = read_auth(auth, &around);
     let named = entries.iter().filter_map(|entry| Some((entry.name.clone(), read_database(entry, surroundings)?)));
     let databases = named.collect();
     root.finish();

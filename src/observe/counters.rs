@@ -180,6 +180,11 @@ pub struct ProcessCounters {
     pub n_turned_away: Counter,
     /// Logins that failed: unknown database, wrong password, timeout.
     pub n_login_failures: Counter,
+    /// Logins refused because too many had failed before (53400).
+    pub n_logins_limited: Counter,
+    /// Questions of `auth.query` to servers, and those of them that were not answered.
+    pub n_user_lookups: Counter,
+    pub n_user_lookup_failures: Counter,
     /// Cancel requests from clients.
     pub n_cancel_requests: Counter,
     /// TLS handshakes with clients that came about.

@@ -16,6 +16,9 @@ const PINS: &str = "trunkline_pins_total";
 const CONNECTIONS: &str = "trunkline_connections_accepted_total";
 const TURNED_AWAY: &str = "trunkline_clients_turned_away_total";
 const LOGIN_FAILURES: &str = "trunkline_login_failures_total";
+const LOGINS_LIMITED: &str = "trunkline_logins_limited_total";
+const USER_LOOKUPS: &str = "trunkline_user_lookups_total";
+const USER_LOOKUP_FAILURES: &str = "trunkline_user_lookup_failures_total";
 const CANCEL_REQUESTS: &str = "trunkline_cancel_requests_total";
 const TLS_HANDSHAKES: &str = "trunkline_tls_handshakes_total";
 const TLS_FAILURES: &str = "trunkline_tls_handshake_failures_total";
@@ -120,6 +123,9 @@ fn write_process(page: &mut Page, process: &ProcessSample<'_>) {
         (CONNECTIONS, "Accepted client sockets.", &counters.n_accepted),
         (TURNED_AWAY, "Clients turned away because server.max_clients was reached.", &counters.n_turned_away),
         (LOGIN_FAILURES, "Logins that failed.", &counters.n_login_failures),
+        (LOGINS_LIMITED, "Logins refused because too many of the user had failed.", &counters.n_logins_limited),
+        (USER_LOOKUPS, "Questions of auth.query to servers.", &counters.n_user_lookups),
+        (USER_LOOKUP_FAILURES, "Questions of auth.query without an answer.", &counters.n_user_lookup_failures),
         (CANCEL_REQUESTS, "Cancel requests received from clients.", &counters.n_cancel_requests),
         (TLS_HANDSHAKES, "TLS handshakes with clients that succeeded.", &counters.n_tls_handshakes),
         (TLS_FAILURES, "TLS handshakes with clients that failed.", &counters.n_tls_failures),

@@ -36,6 +36,7 @@ impl Reloader {
         let served = self.gate.served();
         let changes = served.config.changes_to(&read);
         let config = Arc::new(read.under(&served.config));
+        config.auth.inherit(&served.config.auth);
         let databases =
             self.databases(&served, &config).map_err(|(name, error)| vec![format!("database \"{name}\": {error}")])?;
         for database in databases.values() {

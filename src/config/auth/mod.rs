@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UserConfig;
+use super::{UserConfig, UserSecret};
 
 pub use network::Network;
 pub(super) use read::{Around, read_auth};
@@ -119,6 +119,16 @@ impl AuthConfig {
     /// One rule that fits all.
     pub fn of_method(method: AuthMethod) -> Self {
         Self { rules: vec![AuthRule::of_method(method)], users: BTreeMap::new(), query: None, failures: FailureConfig::default() }
+    }
+
+    /// Takes over what was derived from passwords that are still the same.
+    pub fn inherit(&self, before: &Self) {
+        for (name, user) in &self.users {
+            let same = before.users.get(name).filter(|before| *before == user && matches!(user.secret, UserSecret::Password(_)));
+            if let Some(verifier) = same.and_then(|before| before.verifier()) {
+                user.remember(verifier.clone());
+            }
+        }
     }
 
     /// The first rule that fits.

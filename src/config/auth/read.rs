@@ -10,7 +10,7 @@ use super::super::fault::Source;
 use super::super::raw::{Section, Value};
 use super::super::topology::read_password;
 use super::super::users::{SecretNeed, load_users, read_name};
-use super::super::{ServerConfig, UserConfig};
+use super::super::{ClientTls, ServerConfig, UserConfig};
 use super::{AuthConfig, AuthMethod, AuthQueryConfig, AuthRule, FailureConfig, NameSet, Network, Transport};
 
 /// As in PgBouncer 1.24, whose users it serves as it did: names are qualified, and a password that has expired is none.
@@ -23,6 +23,8 @@ pub(in super::super) struct Around<'a> {
     pub server: &'a ServerConfig,
     /// Names of the configured databases.
     pub databases: &'a [String],
+    pub tls: &'a ClientTls,
+    pub has_client_ca: bool,
 }
 
 pub(in super::super) fn read_auth(mut section: Section<'_>, around: &Around<'_>) -> AuthConfig {
@@ -37,7 +39,7 @@ pub(in super::super) fn read_auth(mut section: Section<'_>, around: &Around<'_>)
         }
         (method, None) => {
             let method = method.as_ref().and_then(read_method).unwrap_or(AuthMethod::ScramSha256);
-            judge_for_all(source, method, around.server, is_forced);
+            judge_for_all(source, method, around, is_forced);
             vec![AuthRule::of_method(method)]
         }
         (None, Some(given)) => read_rules(&given, around, is_forced),
@@ -63,16 +65,21 @@ fn read_method(value: &Value<'_>) -> Option<AuthMethod> {
 }
 
 /// What the short form must not say: it fits whoever reaches a listen address.
-fn judge_for_all(source: &Source, method: AuthMethod, server: &ServerConfig, is_forced: bool) {
+fn judge_for_all(source: &Source, method: AuthMethod, around: &Around<'_>, is_forced: bool) {
     match method {
         AuthMethod::Trust if !is_forced => {
             // The admin port judges for itself: its console takes clients of the same machine only, and its HTTP only shows.
-            for address in server.listen.iter().filter(|address| !address.ip().is_loopback()) {
+            for address in around.server.listen.iter().filter(|address| !address.ip().is_loopback()) {
                 let message = format!(
                     "server.listen: auth.method \"trust\" lets anyone in as any user, and {address} is reachable from other \
                      machines; listen on 127.0.0.1, use \"scram-sha-256\", or set auth.force = true"
                 );
                 source.fault_of_key(&["server.listen", "auth.method"], message);
+            }
+        }
+        AuthMethod::Cert => {
+            if let Some(lack) = lack_of_tls(&AuthRule::of_method(method), around) {
+                source.fault_of_key(&["auth.method"], format!("auth.method: {lack}"));
             }
         }
         AuthMethod::Reject => source.fault_of_key(&["auth.method"], "auth.method: \"reject\" would let nobody in"),
@@ -88,7 +95,7 @@ fn read_rules(given: &Value<'_>, around: &Around<'_>, is_forced: bool) -> Vec<Au
     let mut rules: Vec<(usize, AuthRule)> = Vec::new();
     for (idx, value) in values.iter().enumerate() {
         let Some(rule) = value.table().and_then(|section| read_rule(section, around)) else { continue };
-        judge_rule(value, &rule, around.server, is_forced);
+        judge_rule(value, &rule, around, is_forced);
         if let Some((earlier_idx, _)) = rules.iter().find(|(_, earlier)| earlier.covers(&rule)) {
             let (number, earlier) = (idx + 1, earlier_idx + 1);
             value.fault(format!("rule {number} is never reached: rule {earlier} takes all of its clients"));
@@ -168,14 +175,17 @@ fn read_map(value: &Value<'_>, method: Option<AuthMethod>) -> Option<BTreeMap<St
     Some(entries.iter().map(|entry| (entry.name.clone(), users(entry))).collect())
 }
 
-fn judge_rule(value: &Value<'_>, rule: &AuthRule, server: &ServerConfig, is_forced: bool) {
+fn judge_rule(value: &Value<'_>, rule: &AuthRule, around: &Around<'_>, is_forced: bool) {
     if rule.transport == Some(Transport::Unix) && rule.networks.is_some() {
         value.fault("a client of the unix socket has no address");
     }
     if rule.method == AuthMethod::Cert && rule.transport.is_some_and(|transport| transport != Transport::Tls) {
         value.fault("method \"cert\" needs transport \"tls\"");
     }
-    let Some(address) = reachable_from_outside(rule, server) else { return };
+    if let Some(lack) = lack_of_tls(rule, around) {
+        value.fault(lack);
+    }
+    let Some(address) = reachable_from_outside(rule, around.server) else { return };
     match (rule.method, rule.transport) {
         (AuthMethod::Trust, _) if !is_forced => value.fault(format!(
             "method \"trust\" lets anyone in, and {address} is reachable from other machines; say transport = \"unix\" or \
@@ -186,6 +196,16 @@ fn judge_rule(value: &Value<'_>, rule: &AuthRule, server: &ServerConfig, is_forc
         )),
         _ => {}
     }
+}
+
+/// Why a rule over TLS would fit nobody.
+fn lack_of_tls(rule: &AuthRule, around: &Around<'_>) -> Option<&'static str> {
+    let is_cert = rule.method == AuthMethod::Cert;
+    if is_cert && !around.has_client_ca {
+        return Some("method \"cert\" needs tls.client_ca, the authorities of the clients' certificates");
+    }
+    let is_over_tls = is_cert || rule.transport == Some(Transport::Tls);
+    (is_over_tls && around.tls.acceptor.is_none()).then_some("no client comes over TLS: it needs tls.cert and tls.key")
 }
 
 /// A listen address through which clients of other machines can come under this rule.

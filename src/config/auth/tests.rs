@@ -5,6 +5,39 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::config::Config;
 
+/// A certificate that has signed itself, its key, and itself once more as the clients' authority. The files go with it.
+struct Files(std::path::PathBuf);
+
+impl Files {
+    fn new() -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("trunkline-auth-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(dir.join("cert"), made.cert.pem()).expect("written");
+        std::fs::write(dir.join("key"), made.signing_key.serialize_pem()).expect("written");
+        Self(dir)
+    }
+
+    fn section(&self) -> String {
+        let dir = self.0.display();
+        format!("[tls]\ncert = \"{dir}/cert\"\nkey = \"{dir}/key\"\nclient_ca = \"{dir}/cert\"\n")
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The faults of a file that has TLS as well.
+fn faults_over_tls(text: &str) -> String {
+    let files = Files::new();
+    parse(&format!("{text}\n{}", files.section())).err().unwrap_or_default()
+}
+
 const SHARD: &str = "[[databases.shop.shards]]\nname = \"a\"\nnodes = [{ host = \"h\" }]\n";
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -24,6 +57,7 @@ const QUERY: &str = "[auth.query]\nuser = \"lookup\"\n";
 
 #[test]
 fn the_first_rule_that_fits_counts() {
+    let files = Files::new();
     let auth = auth(&format!(
         r#"
 {QUERY}
@@ -46,7 +80,9 @@ map = {{ "robot 7" = ["ann", "bob"], other = "eve" }}
 [[auth.rules]]
 user = "ann"
 method = "plain"
-"#
+{}
+"#,
+        files.section()
     ));
     let fit = |database, user, address: &str, transport| {
         let asking = Asking { database, user, address: address.parse().ok(), transport };
@@ -127,6 +163,7 @@ address = []
             t.toml:19: auth.rules: method "plain" would show passwords to whoever can read the network of 0.0.0.0:6434; say transport = "tls"
             t.toml:19: auth.rules: rule 4 is never reached: rule 2 takes all of its clients
             t.toml:22: auth.rules: method "cert" needs transport "tls"
+            t.toml:22: auth.rules: method "cert" needs tls.client_ca, the authorities of the clients' certificates
             t.toml:22: auth.rules: rule 5 is never reached: rule 2 takes all of its clients
             t.toml:25: auth.rules: rule 6 is never reached: rule 2 takes all of its clients
             t.toml:28: auth.rules.map: only method "cert" has names to map
@@ -141,7 +178,7 @@ address = []
 fn a_rule_behind_one_that_takes_all_its_clients_is_a_fault() {
     let faults = |rules: &[&str]| {
         let rules: String = rules.iter().map(|rule| format!("[[auth.rules]]\n{rule}\n")).collect();
-        parse(&format!("{QUERY}{rules}")).err().unwrap_or_default()
+        faults_over_tls(&format!("{QUERY}{rules}"))
     };
     let hidden: [&[&str]; 6] = [
         &["method = \"md5\"", "user = \"ann\"\nmethod = \"scram-sha-256\""],
@@ -226,5 +263,39 @@ fn a_method_needs_users() {
         t.toml:2: auth.rules: name at least one rule, or nobody is let in
     "#]],
     );
-    assert_eq!(auth("[auth]\nmethod = \"cert\"").users.len(), 0);
+    let files = Files::new();
+    assert_eq!(auth(&format!("[auth]\nmethod = \"cert\"\n{}", files.section())).users.len(), 0);
+}
+
+#[test]
+fn rules_over_tls_need_tls() {
+    let rules = "[[auth.rules]]\ntransport = \"tls\"\nmethod = \"md5\"\n[[auth.rules]]\nmethod = \"cert\"";
+    check(
+        &format!("{QUERY}{rules}"),
+        &expect![[r#"
+            t.toml:3: auth.rules: no client comes over TLS: it needs tls.cert and tls.key
+            t.toml:6: auth.rules: method "cert" needs tls.client_ca, the authorities of the clients' certificates
+        "#]],
+    );
+    check(
+        "[auth]\nmethod = \"cert\"",
+        &expect![[r#"
+            t.toml:2: auth.method: method "cert" needs tls.client_ca, the authorities of the clients' certificates
+        "#]],
+    );
+}
+
+#[test]
+fn verifiers_of_unchanged_passwords_are_kept() {
+    use crate::session::scram::{DEFAULT_ITERATIONS, Salting, Verifier};
+    let with = |password: &str| {
+        let user = UserConfig::new(UserSecret::Password(password.to_owned()), None, None);
+        AuthConfig { users: BTreeMap::from([("ann".to_owned(), Arc::new(user))]), ..AuthConfig::of_method(AuthMethod::Md5) }
+    };
+    let (before, same, other) = (with("a"), with("a"), with("b"));
+    let salting = Salting { salt: vec![1; 16], iterations: DEFAULT_ITERATIONS };
+    before.users["ann"].remember(Verifier::of_salted(salting, &[1; 32]));
+    same.inherit(&before);
+    other.inherit(&before);
+    assert!(same.users["ann"].verifier() == before.users["ann"].verifier() && other.users["ann"].verifier().is_none());
 }

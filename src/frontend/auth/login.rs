@@ -12,6 +12,7 @@ use crate::config::{AuthConfig, AuthMethod, AuthRule, UserConfig, UserSecret};
 use crate::frontend::gate::{Gate, Served};
 use crate::frontend::peer::Peer;
 use crate::frontend::startup::{StartupEnd, unknown_database};
+use crate::observe::ProcessCounters;
 use crate::session::scram::Verifier;
 use crate::session::startup::Startup;
 use crate::session::wire;
@@ -38,9 +39,10 @@ pub(in crate::frontend) async fn log_in(
     let address = peer.address.map(|address| address.ip());
     let limit = &config.auth.failures;
     if rule.method.takes_password() {
-        gate.failed_logins.admit(address, &startup.user, limit, Instant::now())?;
+        let admission = gate.failed_logins.admit(address, &startup.user, limit, Instant::now());
+        admission.inspect_err(|_| gate.registry.process.n_logins_limited.increment())?;
     }
-    let known = known_user(&served, rule, startup).await?;
+    let known = known_user(&served, rule, startup, &gate.registry.process).await?;
     let login = Login { user: &startup.user, peer, rule, known, unknown_by_md5: is_unknown_by_md5(&config.auth, rule) };
     let outcome = converse(socket, Authenticator::begin(login)).await;
     match &outcome {
@@ -55,14 +57,19 @@ pub(in crate::frontend) async fn log_in(
 }
 
 /// What is known of the user: from the users file, else from the database's server.
-async fn known_user(served: &Served, rule: &AuthRule, startup: &Startup) -> Result<Option<Arc<UserConfig>>, Report> {
+async fn known_user(
+    served: &Served,
+    rule: &AuthRule,
+    startup: &Startup,
+    counters: &ProcessCounters,
+) -> Result<Option<Arc<UserConfig>>, Report> {
     let auth = &served.config.auth;
     let known = auth.users.get(&startup.user).cloned();
     if known.is_some() || auth.query.is_none() || !rule.method.takes_password() {
         return Ok(known);
     }
     match served.lookups.get(&startup.database) {
-        Some(lookup) => lookup.find(&startup.user).await,
+        Some(lookup) => lookup.find(&startup.user, counters).await,
         // Nobody can be asked who the user is.
         None => Err(unknown_database(&startup.database)),
     }

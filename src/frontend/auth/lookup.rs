@@ -15,6 +15,7 @@ use crate::backend::control::{ControlError, ControlNode};
 use crate::config::{AuthQueryConfig, Config, ControlConfig, UserConfig, UserSecret};
 use crate::executor::Database;
 use crate::frontend::gate::Databases;
+use crate::observe::ProcessCounters;
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -95,7 +96,7 @@ impl UserLookup {
     /// older than `stale_time`.
     ///
     /// Cancel safe: who waits for the same user asks anew.
-    pub async fn find(&self, user: &str) -> Result<Option<Arc<UserConfig>>, Report> {
+    pub async fn find(&self, user: &str, counters: &ProcessCounters) -> Result<Option<Arc<UserConfig>>, Report> {
         if user.len() > MAX_NAME_LEN {
             return Ok(None);
         }
@@ -105,7 +106,7 @@ impl UserLookup {
             return Ok(known.user.clone());
         }
         let asked_at = Instant::now();
-        match self.ask(user).await {
+        match self.ask(user, counters).await {
             Ok(found) => {
                 // An unchanged user keeps what was derived from its password.
                 let same = answer.take().and_then(|known| known.user).filter(|known| Some(&**known) == found.as_ref());
@@ -120,11 +121,12 @@ impl UserLookup {
         }
     }
 
-    async fn ask(&self, user: &str) -> Result<Option<UserConfig>, Report> {
+    async fn ask(&self, user: &str, counters: &ProcessCounters) -> Result<Option<UserConfig>, Report> {
         let failed = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, report)) = failed.filter(|(at, _)| at.elapsed() < RETRY_INTERVAL) {
             return Err(report);
         }
+        counters.n_user_lookups.increment();
         let deadline = Instant::now() + self.config.timeout;
         let outcome = timeout_at(deadline.into(), self.query(user)).await;
         let fault = match outcome {
@@ -132,6 +134,7 @@ impl UserLookup {
             Ok(Err(fault)) => fault,
             Err(_) => ControlError::Timeout { node: self.config.user.clone(), after: self.config.timeout },
         };
+        counters.n_user_lookup_failures.increment();
         let report = report_of(&fault, &self.database.name);
         if report.sqlstate == SqlState::CONFIG_FILE_ERROR {
             tracing::error!(database = self.database.name, user = self.config.user, error = %fault, "auth.query is refused");
