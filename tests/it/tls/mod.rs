@@ -10,6 +10,7 @@ mod servers;
 use std::process::Output;
 
 use tokio::process::Command;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::{DATABASE, QUICK_HEALTH, installation};
 use certificates::Files;
@@ -42,4 +43,14 @@ async fn complaint_of(port: u16, parameters: &str) -> String {
     let output = psql(port, parameters, "SELECT 1").await;
     assert!(!output.status.success(), "{parameters}: succeeded");
     String::from_utf8(output.stderr).unwrap()
+}
+
+/// Columns of an answer by their names; NULL is empty.
+async fn columns<const N: usize>(client: &Client, sql: &str, names: [&str; N]) -> Vec<[String; N]> {
+    let messages = client.simple_query(sql).await.unwrap();
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(names.map(|name| row.get(name).unwrap_or_default().to_owned())),
+        _ => None,
+    });
+    rows.collect()
 }

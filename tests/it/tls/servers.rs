@@ -2,7 +2,7 @@
 
 use super::certificates::{Authority, Claim, Files, self_signed};
 use super::peers::{SSL_REQUEST, forwarding, intercepting};
-use super::{complaint_of, psql, rows_of};
+use super::{columns, complaint_of, psql, rows_of};
 use crate::harness::{
     Cluster, ClusterOptions, DATABASE, PATIENCE, Postgres, Proxy, ProxyOptions, QUICK_HEALTH, Raw, Scratch, beside, connect_with,
     message, poll, rows, sqlstate_of, text, value,
@@ -82,8 +82,7 @@ async fn servers_are_reached_in_each_mode() {
         let proxy = servers.proxy(&lines).await;
         let expected = if is_encrypted { "t|" } else { "f|" };
         assert_eq!(rows_of(proxy.port, CLEAR, OWN_SSL).await, expected, "{lines}");
-        let shown = rows(&proxy.admin().await, "SHOW SERVERS").await;
-        let told = shown[0].last().unwrap().clone().unwrap();
+        let [[told]] = &columns(&proxy.admin().await, "SHOW SERVERS", ["tls"]).await[..] else { panic!("not one server") };
         assert!(if is_encrypted { told.starts_with("TLSv1.3 TLS_") } else { told.is_empty() }, "{lines}: {told}");
         let control = "SELECT coalesce(string_agg(DISTINCT ssl::text, ','), '') FROM pg_stat_ssl \
                        JOIN pg_stat_activity USING (pid) WHERE application_name = 'trunkline control'";
@@ -134,8 +133,8 @@ async fn a_server_that_is_not_believed_is_refused_with_the_reason() {
     }
     // The probes say it, too.
     let proxy = proxy_before(&scratch, "127.0.0.1", port, &lines).await;
-    let nodes = rows(&proxy.admin().await, "SHOW NODES").await;
-    assert!(nodes[0].last().unwrap().as_ref().is_some_and(|fault| fault.contains("not valid for")), "{nodes:?}");
+    let nodes = columns(&proxy.admin().await, "SHOW NODES", ["fault"]).await;
+    assert!(nodes[0][0].contains("not valid for"), "{nodes:?}");
     // A certificate that has signed itself is believed when it is the authority.
     let own = self_signed(&servers.scratch, "server");
     servers.cluster.shards[0].restart().await;
@@ -208,8 +207,7 @@ async fn scram_is_bound_to_the_servers_certificate() {
     let config = servers.cluster.config(&options);
     let proxy = servers.cluster.proxy_with(options).await;
     assert_eq!(rows_of(proxy.port, CLEAR, OWN_SSL).await, "t|");
-    let nodes = rows(&proxy.admin().await, "SHOW NODES").await;
-    assert_eq!(nodes[0][3].as_deref(), Some("primary"), "{nodes:?}");
+    assert_eq!(columns(&proxy.admin().await, "SHOW NODES", ["role"]).await, [["primary".to_owned()]]);
 
     let port = servers.server().port();
     let thief = intercepting(port, &Authority::new("theirs").issue(&servers.scratch, "thief", Claim::host())).await;
@@ -291,8 +289,8 @@ async fn megabytes_go_to_servers_and_back_unchanged() {
         let row = raw.until(b'Z').await.into_iter().find(|message| message.tag == b'D').unwrap();
         assert!(row.body[6..] == *body.as_bytes());
     }
-    let shown = rows(&proxy.admin().await, "SHOW SERVERS").await;
-    assert!(shown.iter().all(|row| row.last().unwrap().as_ref().is_some_and(|tls| tls.starts_with("TLSv1.3"))), "{shown:?}");
+    let shown = columns(&proxy.admin().await, "SHOW SERVERS", ["tls"]).await;
+    assert!(shown.len() >= 3 && shown.iter().all(|[tls]| tls.starts_with("TLSv1.3")), "{shown:?}");
 }
 
 /// Replaced authorities are believed from the reload on, and clients that are connected go on.
