@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use trunkline::config::{self, Config, Fault};
 use trunkline::demo::DemoOptions;
-use trunkline::server::{self, Running};
+use trunkline::server::{self, Notice, Running, Supervisor};
 
 /// EX_USAGE of sysexits.h: the configuration or the command line is wrong.
 const EXIT_USAGE: u8 = 64;
@@ -135,22 +135,41 @@ fn demo(options: &DemoOptions) -> ExitCode {
 async fn until_signal(running: Running) -> ExitCode {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else { return ExitCode::FAILURE };
+    let supervisor = Supervisor::from_environment();
+    supervisor.tell(Notice::Ready);
+    let mut watchdog = supervisor.watchdog_interval().map(tokio::time::interval);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => match running.reload().await {
-                Ok(words) => say(&format!("trunkline: reloaded: {words}")),
-                Err(faults) => faults.iter().for_each(|fault| say(fault)),
+            _ = hangup.recv() => {
+                supervisor.tell(Notice::Reloading);
+                match running.reload().await {
+                    Ok(words) => say(&format!("trunkline: reloaded: {words}")),
+                    Err(faults) => faults.iter().for_each(|fault| say(fault)),
+                }
+                supervisor.tell(Notice::Ready);
+            }
+            () = due(&mut watchdog) => if running.is_alive().await {
+                supervisor.tell(Notice::Alive);
             },
         }
     }
+    supervisor.tell(Notice::Stopping);
     tokio::select! {
         () = running.shutdown() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     ExitCode::SUCCESS
+}
+
+/// Ready when the watchdog is to be told; never without one.
+async fn due(watchdog: &mut Option<tokio::time::Interval>) {
+    match watchdog {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
 }
 
 fn explain(config: &Config, database: Option<&str>, sql: &str) -> ExitCode {

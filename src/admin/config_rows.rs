@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tables::Cell;
-use crate::config::{Config, DatabaseConfig, PoolConfig, PoolMode, TwoPhase};
+use crate::config::{Config, DatabaseConfig, PoolConfig, PoolMode, TcpConfig, TwoPhase};
 use crate::topology::Engine;
 
 /// One row per setting, in the order of the file.
@@ -32,10 +32,19 @@ fn server_rows(config: &Config) -> Vec<Row> {
     vec![
         row("server.listen", listen.join(", ")),
         row("server.unix_socket_dir", socket_dir.unwrap_or_default()),
+        row("server.unix_socket_permissions", format!("0{:o}", server.unix_socket_permissions)),
+        row("server.reuse_port", server.reuse_port),
+        row("server.listen_backlog", server.listen_backlog),
+        row("server.tcp", tcp(&server.tcp)),
         row("server.max_clients", server.max_clients),
+        row("server.max_handshakes", server.max_handshakes),
+        row("server.max_clients_per_user", server.max_clients_per_user),
+        row("server.max_clients_per_database", server.max_clients_per_database),
         row("server.login_timeout", duration(server.login_timeout)),
         row("server.workers", server.workers),
         row("server.shutdown_grace", duration(server.shutdown_grace)),
+        row("server.client_write_timeout", duration(server.client_write_timeout)),
+        row("server.half_closed_grace", duration(server.half_closed_grace)),
         row("admin.listen", config.admin.listen),
         row("admin.users", config.admin.users.join(", ")),
     ]
@@ -60,9 +69,16 @@ fn pool_rows(section: &str, pool: &PoolConfig) -> Vec<Row> {
         ("connect_timeout", duration(pool.connect_timeout)),
         ("idle_timeout", duration(pool.idle_timeout)),
         ("max_lifetime", duration(pool.max_lifetime)),
+        ("tcp", tcp(&pool.tcp)),
         ("max_prepared_statements", pool.max_prepared_statements.to_string()),
     ];
     values.map(|(name, value)| row(format!("{section}.{name}"), value)).into()
+}
+
+fn tcp(config: &TcpConfig) -> String {
+    let TcpConfig { keepalive_idle, keepalive_interval, keepalive_count, user_timeout } = config;
+    let [idle, interval, user] = [keepalive_idle, keepalive_interval, user_timeout].map(|time| duration(*time));
+    format!("keepalive after {idle}, {keepalive_count} times every {interval}, user timeout {user}")
 }
 
 fn query_rows(config: &Config) -> Vec<Row> {
@@ -73,6 +89,9 @@ fn query_rows(config: &Config) -> Vec<Row> {
     vec![
         row("query.timeout", duration(query.timeout)),
         row("query.shard_timeout", duration(query.shard_timeout)),
+        row("query.transaction_timeout", duration(query.transaction_timeout)),
+        row("query.idle_in_transaction_timeout", duration(query.idle_in_transaction_timeout)),
+        row("query.idle_session_timeout", duration(query.idle_session_timeout)),
         row("query.max_gather_bytes", query.max_gather_bytes),
         row("query.max_message_bytes", query.max_message_bytes),
         row("query.two_phase", two_phase),

@@ -54,6 +54,11 @@ impl Encrypted {
         look(session)
     }
 
+    /// Looks at the socket below.
+    pub(super) fn with_tcp<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> T {
+        look(self.0.lock().unwrap_or_else(PoisonError::into_inner).get_ref().0)
+    }
+
     /// Whether the other side has closed the connection, or sent something that is more than TLS's own affairs: session tickets
     /// and new keys are dealt with here, and an idle connection stays fit for use.
     pub(super) fn has_news(&self) -> bool {

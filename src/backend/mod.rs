@@ -22,5 +22,5 @@ pub use credentials::{Credentials, Password, Secret};
 pub use encrypted::Encrypted;
 pub use pins::PinPermit;
 pub use pool::{CheckoutError, Lease, PoolFigures, Pools, Rank, Spares, UserPools, Wish};
-pub use socket::{OUTPUT_HIGH_WATER, Socket, Stream};
+pub use socket::{OUTPUT_HIGH_WATER, PeerState, Socket, Stream};
 pub use stretch::stretch;

@@ -1,15 +1,20 @@
 //! A TCP or unix socket, encrypted or not, with its buffers: the same for clients and for servers.
 
+use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Sleep, sleep_until};
 
 use super::encrypted::Encrypted;
+use crate::config::TcpConfig;
 use crate::topology::NodeAddress;
 
 /// Room that a read is given at least, and the size an idle buffer may keep.
@@ -43,7 +48,7 @@ impl Stream {
     /// A TCP stream with Nagle's algorithm off and keepalive on.
     pub fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        socket2::SockRef::from(&stream).set_keepalive(true)?;
+        SockRef::from(&stream).set_keepalive(true)?;
         Ok(Self::Tcp(stream))
     }
 
@@ -52,6 +57,31 @@ impl Stream {
         match self {
             Self::Tls(stream) => Some(stream.description()),
             Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Sets when TCP gives up on a peer that does not answer. A unix socket needs none of it.
+    pub fn tune(&self, config: &TcpConfig) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => tune(&SockRef::from(stream), config),
+            Self::Tls(stream) => stream.with_tcp(|stream| tune(&SockRef::from(stream), config)),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// What the runtime has heard of the peer so far. No system call, and nothing is read.
+    pub fn peer(&self) -> PeerState {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let mut cx = Context::from_waker(Waker::noop());
+        let readiness = match self {
+            Self::Tcp(stream) => std::pin::pin!(stream.ready(interest)).poll(&mut cx),
+            Self::Unix(stream) => std::pin::pin!(stream.ready(interest)).poll(&mut cx),
+            Self::Tls(stream) => stream.with_tcp(|stream| std::pin::pin!(stream.ready(interest)).poll(&mut cx)),
+        };
+        match readiness {
+            Poll::Ready(Ok(ready)) if ready.is_write_closed() => PeerState::Gone,
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => PeerState::HalfClosed,
+            Poll::Ready(_) | Poll::Pending => PeerState::Open,
         }
     }
 
@@ -102,17 +132,34 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// What is known of the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    Open,
+    /// It will send no more, and may still read.
+    HalfClosed,
+    /// It has closed the connection, or broken it.
+    Gone,
+}
+
 /// A stream with what was read and not yet used, and what is to be written.
 #[derive(Debug)]
 pub struct Socket {
     pub stream: Stream,
     pub input: BytesMut,
     pub output: BytesMut,
+    patience: Patience,
 }
 
 impl Socket {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new(), output: BytesMut::new() }
+        Self { stream, input: BytesMut::new(), output: BytesMut::new(), patience: Patience::default() }
+    }
+
+    /// From here on [`Self::flush`] and [`Self::write_through`] fail with `TimedOut` when the peer takes nothing for so long;
+    /// zero: never.
+    pub fn limit_writes(&mut self, limit: Duration) {
+        self.patience.limit = limit;
     }
 
     /// Reads what is there into `input`; 0 at the end of the stream.
@@ -135,11 +182,9 @@ impl Socket {
     ///
     /// Not cancel safe: part of it may be written.
     pub async fn flush(&mut self) -> io::Result<()> {
-        if !self.output.is_empty() {
-            self.stream.write_all(&self.output).await?;
-            self.output.clear();
-        }
-        self.stream.flush().await
+        write_all(&mut self.stream, &self.output, &mut self.patience).await?;
+        self.output.clear();
+        Ok(())
     }
 
     /// Writes what the socket takes of `output`; ready once that is all.
@@ -162,8 +207,7 @@ impl Socket {
     /// Writes `bytes` after `output`, without a copy when there is no output.
     pub async fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.output.is_empty() {
-            self.stream.write_all(bytes).await?;
-            return self.stream.flush().await;
+            return write_all(&mut self.stream, bytes, &mut self.patience).await;
         }
         self.output.extend_from_slice(bytes);
         self.flush().await
@@ -182,5 +226,130 @@ impl Socket {
     /// Whether an idle socket is to be closed: the peer closed it, or sent what nobody asked for.
     pub fn has_news(&self) -> bool {
         !self.input.is_empty() || self.stream.has_news()
+    }
+}
+
+fn tune(socket: &SockRef<'_>, config: &TcpConfig) -> io::Result<()> {
+    let given = |duration: Duration| Some(duration).filter(|duration| !duration.is_zero());
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(idle) = given(config.keepalive_idle) {
+        keepalive = keepalive.with_time(idle);
+    }
+    if let Some(interval) = given(config.keepalive_interval) {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if config.keepalive_count > 0 {
+        keepalive = keepalive.with_retries(config.keepalive_count);
+    }
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(given(config.user_timeout))?;
+    Ok(())
+}
+
+/// How long a write waits for a peer that takes nothing.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Zero: for ever.
+    limit: Duration,
+    /// When the peer has last taken something before it stopped.
+    since: Option<Instant>,
+    /// Armed when a write first has to wait, and moved only when it fires.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    /// Ready with `TimedOut` once the peer has taken nothing for the limit.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.limit.is_zero() {
+            return Poll::Pending;
+        }
+        let at = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
+        while sleep.as_mut().poll(cx).is_ready() {
+            if at <= Instant::now() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read what it asked for")));
+            }
+            sleep.as_mut().reset(at.into());
+        }
+        Poll::Pending
+    }
+}
+
+/// Writes all of `bytes`. Not cancel safe: part of it may be written.
+async fn write_all(stream: &mut Stream, bytes: &[u8], patience: &mut Patience) -> io::Result<()> {
+    let mut n_written = 0;
+    poll_fn(|cx| {
+        while n_written < bytes.len() {
+            match Pin::new(&mut *stream).poll_write(cx, &bytes[n_written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    n_written += n;
+                    patience.since = None;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return patience.poll(cx),
+            }
+        }
+        match Pin::new(&mut *stream).poll_flush(cx) {
+            Poll::Pending => patience.poll(cx),
+            outcome => outcome,
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tcp_s_patience_is_set() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = Stream::tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()).unwrap();
+        let config = TcpConfig {
+            keepalive_idle: Duration::from_secs(77),
+            keepalive_interval: Duration::from_secs(7),
+            keepalive_count: 3,
+            user_timeout: Duration::from_millis(12_345),
+        };
+        stream.tune(&config).unwrap();
+        let Stream::Tcp(stream) = &stream else { panic!("not TCP") };
+        let socket = SockRef::from(stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), config.keepalive_idle);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), config.keepalive_interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(config.user_timeout));
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_seen_to_leave() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = Stream::tcp(listener.accept().await.unwrap().0).unwrap();
+        assert_eq!(stream.peer(), PeerState::Open);
+        let seen = async |wanted| {
+            while stream.peer() != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::io::AsyncWriteExt::write_all(&mut peer, b"unread").await.unwrap();
+        tokio::io::AsyncWriteExt::shutdown(&mut peer).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), seen(PeerState::HalfClosed)).await.unwrap();
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        tokio::time::timeout(Duration::from_secs(10), seen(PeerState::Gone)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_is_not_waited_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = Socket::new(Stream::tcp(listener.accept().await.unwrap().0).unwrap());
+        socket.limit_writes(Duration::from_millis(50));
+        let error = socket.write_through(&vec![0; 64 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

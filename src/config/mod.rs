@@ -52,12 +52,42 @@ pub struct ServerConfig {
     pub listen: Vec<SocketAddr>,
     /// Directory of the socket `.s.PGSQL.PORT`, PORT being the first listen address's.
     pub unix_socket_dir: Option<PathBuf>,
+    /// Mode bits of that socket: who may write to it may connect.
+    pub unix_socket_permissions: u32,
+    /// Whether another process may listen on the same addresses beside this one: SO_REUSEPORT.
+    pub reuse_port: bool,
+    /// Connections that the kernel may hold before they are accepted.
+    pub listen_backlog: u32,
+    /// Of the clients' sockets.
+    pub tcp: TcpConfig,
     pub max_clients: usize,
+    /// Most clients that have not finished their login.
+    pub max_handshakes: usize,
+    /// Most clients per user, and per database; zero: no limit of their own.
+    pub max_clients_per_user: usize,
+    pub max_clients_per_database: usize,
     pub login_timeout: Duration,
     /// Current-thread runtimes; default one per core, one on two cores and fewer.
     pub workers: usize,
     /// How long running transactions may take after SIGTERM.
     pub shutdown_grace: Duration,
+    /// A client that takes nothing of what is sent to it for so long is cut off; zero: never.
+    pub client_write_timeout: Duration,
+    /// How long a statement goes on for a client that has closed its sending half.
+    pub half_closed_grace: Duration,
+}
+
+/// When TCP gives up on a peer that does not answer. Zero: as the system has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpConfig {
+    /// Silence after which the peer is asked whether it is there.
+    pub keepalive_idle: Duration,
+    /// Time between two such questions.
+    pub keepalive_interval: Duration,
+    /// Questions without an answer until the connection counts as lost.
+    pub keepalive_count: u32,
+    /// How long what was sent may stay without acknowledgement.
+    pub user_timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +125,8 @@ pub struct PoolConfig {
     pub idle_timeout: Duration,
     /// A connection is closed after this long, once it is idle.
     pub max_lifetime: Duration,
+    /// Of the servers' sockets.
+    pub tcp: TcpConfig,
     /// Prepared statements kept per server connection.
     pub max_prepared_statements: usize,
 }
@@ -105,6 +137,11 @@ pub struct QueryConfig {
     pub timeout: Duration,
     /// Per shard of a statement on many.
     pub shard_timeout: Duration,
+    /// Per transaction, from its first statement on; zero: none.
+    pub transaction_timeout: Duration,
+    /// Longest silence of a client inside and outside of a transaction; zero: any.
+    pub idle_in_transaction_timeout: Duration,
+    pub idle_session_timeout: Duration,
     /// Most bytes of partial rows that one statement may hold in the proxy.
     pub max_gather_bytes: u64,
     /// Most bytes of one message from an authenticated client that must be read whole (query text, Parse, Bind).
@@ -152,6 +189,8 @@ pub struct DatabaseConfig {
     pub pool: PoolConfig,
     /// Towards its servers; `[databases.NAME.tls]` may change it for one database.
     pub tls: Connector,
+    /// `[databases.NAME.query]` may change these for one database.
+    pub query: QueryConfig,
 }
 
 /// The proxy's own user towards the servers: probes, catalog, watermarks.
@@ -202,7 +241,7 @@ fn read_config(mut root: Section<'_>) -> Config {
     let server = settings::read_server(root.section("server"));
     let admin = settings::read_admin(root.section("admin"), &server.listen);
     let pool = settings::read_pool(root.section("pool"), &PoolConfig::default());
-    let query = settings::read_query(root.section("query"));
+    let query = settings::read_query(root.section("query"), &QueryConfig::default());
     settings::judge_checkout(root.source(), "pool", &pool, &query);
     let health = settings::read_health(root.section("health"));
     let auth = root.section("auth");

@@ -26,13 +26,22 @@ impl Config {
         let restart = [
             ("server.listen", old_server.listen != new_server.listen),
             ("server.unix_socket_dir", old_server.unix_socket_dir != new_server.unix_socket_dir),
+            ("server.unix_socket_permissions", old_server.unix_socket_permissions != new_server.unix_socket_permissions),
+            ("server.reuse_port", old_server.reuse_port != new_server.reuse_port),
+            ("server.listen_backlog", old_server.listen_backlog != new_server.listen_backlog),
             ("server.workers", old_server.workers != new_server.workers),
             ("admin.listen", self.admin.listen != new.admin.listen),
         ];
         let live = [
             ("server.max_clients", old_server.max_clients != new_server.max_clients),
+            ("server.max_handshakes", old_server.max_handshakes != new_server.max_handshakes),
+            ("server.max_clients_per_user", old_server.max_clients_per_user != new_server.max_clients_per_user),
+            ("server.max_clients_per_database", old_server.max_clients_per_database != new_server.max_clients_per_database),
+            ("server.tcp", old_server.tcp != new_server.tcp),
             ("server.login_timeout", old_server.login_timeout != new_server.login_timeout),
             ("server.shutdown_grace", old_server.shutdown_grace != new_server.shutdown_grace),
+            ("server.client_write_timeout", old_server.client_write_timeout != new_server.client_write_timeout),
+            ("server.half_closed_grace", old_server.half_closed_grace != new_server.half_closed_grace),
             ("admin.users", self.admin.users != new.admin.users),
             ("pool", self.pool != new.pool),
             ("query", self.query != new.query),
@@ -51,6 +60,9 @@ impl Config {
         self.server = ServerConfig {
             listen: running.server.listen.clone(),
             unix_socket_dir: running.server.unix_socket_dir.clone(),
+            unix_socket_permissions: running.server.unix_socket_permissions,
+            reuse_port: running.server.reuse_port,
+            listen_backlog: running.server.listen_backlog,
             workers: running.server.workers,
             ..self.server
         };
@@ -92,7 +104,7 @@ mod tests {
         let new = parsed(&format!("{server}[query]\ntimeout = \"1min\"\n{SHARD}{two}"));
         let changes = old.changes_to(&new);
         assert_eq!(changes.restart, ["server.listen", "server.workers"]);
-        assert_eq!(changes.live, ["server.max_clients", "query", "databases.two"]);
+        assert_eq!(changes.live, ["server.max_clients", "server.max_handshakes", "query", "databases.one", "databases.two"]);
         let taken = new.clone().under(&old);
         assert_eq!(old.changes_to(&taken), Changes { restart: Vec::new(), ..changes });
         assert!(old.changes_to(&old).is_empty());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::fault::Source;
 use super::raw::{Section, Value};
-use super::{AdminConfig, HealthConfig, PoolConfig, PoolMode, QueryConfig, ServerConfig, TwoPhase};
+use super::{AdminConfig, HealthConfig, PoolConfig, PoolMode, QueryConfig, ServerConfig, TcpConfig, TwoPhase};
 
 /// Most client connections, runtimes, servers' connections: far above use, far below what would overflow a sum.
 const MAX_COUNT: u32 = 1_000_000;
@@ -16,10 +16,30 @@ impl Default for ServerConfig {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 6432))],
             unix_socket_dir: None,
+            unix_socket_permissions: 0o777,
+            reuse_port: false,
+            listen_backlog: 4_096,
+            tcp: TcpConfig::default(),
             max_clients: 10_000,
+            max_handshakes: 10_000,
+            max_clients_per_user: 0,
+            max_clients_per_database: 0,
             login_timeout: Duration::from_secs(10),
             workers: default_workers(),
             shutdown_grace: Duration::from_secs(30),
+            client_write_timeout: Duration::from_secs(300),
+            half_closed_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self {
+            keepalive_idle: Duration::from_secs(60),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_count: 6,
+            user_timeout: Duration::ZERO,
         }
     }
 }
@@ -45,6 +65,7 @@ impl Default for PoolConfig {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
+            tcp: TcpConfig::default(),
             max_prepared_statements: 500,
         }
     }
@@ -55,6 +76,9 @@ impl Default for QueryConfig {
         Self {
             timeout: Duration::from_secs(30),
             shard_timeout: Duration::from_secs(30),
+            transaction_timeout: Duration::ZERO,
+            idle_in_transaction_timeout: Duration::ZERO,
+            idle_session_timeout: Duration::ZERO,
             max_gather_bytes: 256 << 20,
             max_message_bytes: 64 << 20,
             two_phase: TwoPhase::Required,
@@ -90,12 +114,29 @@ fn default_workers() -> usize {
 pub(super) fn read_server(mut section: Section<'_>) -> ServerConfig {
     let default = ServerConfig::default();
     let listen = section.take("listen").map(|value| (read_listen(&value), value));
+    let mut count = |key, least, default: usize| section.integer(key, least..=MAX_COUNT, default as u32) as usize;
+    let max_clients = count("max_clients", 1, default.max_clients);
+    let max_handshakes = count("max_handshakes", 1, max_clients);
+    let max_clients_per_user = count("max_clients_per_user", 0, default.max_clients_per_user);
+    let max_clients_per_database = count("max_clients_per_database", 0, default.max_clients_per_database);
     let server = ServerConfig {
         unix_socket_dir: section.take("unix_socket_dir").and_then(|value| read_socket_dir(&value)),
-        max_clients: section.integer("max_clients", 1..=MAX_COUNT, default.max_clients as u32) as usize,
+        unix_socket_permissions: section
+            .take("unix_socket_permissions")
+            .and_then(|value| read_permissions(&value))
+            .unwrap_or(default.unix_socket_permissions),
+        reuse_port: section.boolean("reuse_port"),
+        listen_backlog: section.integer("listen_backlog", 1..=65_535, default.listen_backlog),
+        tcp: read_tcp(section.section("tcp"), &default.tcp),
+        max_clients,
+        max_handshakes,
+        max_clients_per_user,
+        max_clients_per_database,
         login_timeout: section.positive_duration("login_timeout", default.login_timeout),
         workers: section.integer("workers", 1..=1024, default.workers as u32) as usize,
         shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace),
+        client_write_timeout: section.duration("client_write_timeout", default.client_write_timeout),
+        half_closed_grace: section.duration("half_closed_grace", default.half_closed_grace),
         listen: listen.as_ref().map_or(default.listen, |(addresses, _)| addresses.clone()),
     };
     if let Some((addresses, value)) = &listen {
@@ -133,6 +174,35 @@ fn read_socket_dir(value: &Value<'_>) -> Option<PathBuf> {
         value.fault("must be an absolute path");
     }
     Some(dir)
+}
+
+/// Mode bits as chmod takes them.
+fn read_permissions(value: &Value<'_>) -> Option<u32> {
+    let text = value.string()?;
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    value.understood(mode.ok_or_else(|| format!("\"{text}\" is not a mode such as \"0770\"")))
+}
+
+fn read_tcp(mut section: Section<'_>, default: &TcpConfig) -> TcpConfig {
+    // The kernel counts most of them in seconds, and in few of them.
+    let mut seconds = |key: &'static str, default: Duration| {
+        let duration = section.duration(key, default);
+        if duration.subsec_nanos() != 0 || duration > Duration::from_secs(32_767) {
+            let path = format!("{}.{key}", section.shown_path());
+            section.source().fault_of_key(&[&path], format!("{path}: must be whole seconds, at most 32767"));
+        }
+        duration
+    };
+    let (keepalive_idle, keepalive_interval) =
+        (seconds("keepalive_idle", default.keepalive_idle), seconds("keepalive_interval", default.keepalive_interval));
+    let tcp = TcpConfig {
+        keepalive_idle,
+        keepalive_interval,
+        keepalive_count: section.integer("keepalive_count", 0..=127, default.keepalive_count),
+        user_timeout: section.duration("user_timeout", default.user_timeout),
+    };
+    section.finish();
+    tcp
 }
 
 /// Whether both cannot be listened on: one port, and an address that is the same or covers the other.
@@ -198,6 +268,7 @@ pub(super) fn read_pool(mut section: Section<'_>, default: &PoolConfig) -> PoolC
         connect_timeout: section.positive_duration("connect_timeout", default.connect_timeout),
         idle_timeout: section.duration("idle_timeout", default.idle_timeout),
         max_lifetime: section.duration("max_lifetime", default.max_lifetime),
+        tcp: read_tcp(section.section("tcp"), &default.tcp),
         max_prepared_statements,
     };
     section.finish();
@@ -214,23 +285,28 @@ fn read_mode(value: &Value<'_>) -> Option<PoolMode> {
     mode
 }
 
-pub(super) fn read_query(mut section: Section<'_>) -> QueryConfig {
-    let default = QueryConfig::default();
+/// Reads a `[query]`, or one database's own over `default`.
+pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> QueryConfig {
+    let path = section.shown_path().to_owned();
+    let source = section.source();
+    let fault = |key: &str, message: &str| source.fault_of_key(&[&format!("{path}.{key}")], format!("{path}.{key}: {message}"));
     let timeout = section.duration("timeout", default.timeout);
-    let shard_timeout = section.duration("shard_timeout", timeout);
+    let has_own = source.has_key(&format!("{path}.timeout"));
+    let shard_timeout = section.duration("shard_timeout", if has_own { timeout } else { default.shard_timeout });
     if !timeout.is_zero() && (shard_timeout > timeout || shard_timeout.is_zero()) {
-        let message = "query.shard_timeout: must not exceed query.timeout, which ends the whole statement";
-        section.source().fault_of_key(&["query.shard_timeout"], message);
+        fault("shard_timeout", "must not exceed query.timeout, which ends the whole statement");
     }
+    let transaction_timeout = section.duration("transaction_timeout", default.transaction_timeout);
+    let idle_in_transaction_timeout = section.duration("idle_in_transaction_timeout", default.idle_in_transaction_timeout);
+    let idle_session_timeout = section.duration("idle_session_timeout", default.idle_session_timeout);
     let max_gather_bytes = section.size("max_gather_bytes", default.max_gather_bytes);
     if max_gather_bytes == 0 {
-        section.source().fault_of_key(&["query.max_gather_bytes"], "query.max_gather_bytes: must be more than zero");
+        fault("max_gather_bytes", "must be more than zero");
     }
     let max_message_bytes = section.size("max_message_bytes", default.max_message_bytes as u64);
     // src/include/libpq/libpq.h: PQ_LARGE_MESSAGE_LIMIT is just under 1 GB; below 64 kB ordinary statements would not fit.
     if !(64 << 10..1 << 30).contains(&max_message_bytes) {
-        let message = "query.max_message_bytes: must be at least 64kB and less than 1GB";
-        section.source().fault_of_key(&["query.max_message_bytes"], message);
+        fault("max_message_bytes", "must be at least 64kB and less than 1GB");
     }
     if let Some(value) = section.take("two_phase")
         && value.string().is_some_and(|word| word != "required")
@@ -241,6 +317,9 @@ pub(super) fn read_query(mut section: Section<'_>) -> QueryConfig {
     QueryConfig {
         timeout,
         shard_timeout,
+        transaction_timeout,
+        idle_in_transaction_timeout,
+        idle_session_timeout,
         max_gather_bytes,
         max_message_bytes: usize::try_from(max_message_bytes).unwrap_or(default.max_message_bytes),
         two_phase: TwoPhase::Required,

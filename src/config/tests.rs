@@ -79,7 +79,7 @@ buckets = 1000
         &expect![[r#"
             t.toml:3: server.listen: "localhost:1" is not an IP address with a port, such as "127.0.0.1:6432", "0.0.0.0:6432" or "[::1]:6432"
             t.toml:3: server.listen: 0.0.0.0:6432 and 127.0.0.1:6432 would listen on the same port
-            t.toml:4: unknown key "max_client" in server; known are listen, unix_socket_dir, max_clients, login_timeout, workers, shutdown_grace
+            t.toml:4: unknown key "max_client" in server; known are listen, max_clients, max_handshakes, max_clients_per_user, max_clients_per_database, unix_socket_dir, unix_socket_permissions, reuse_port, listen_backlog, tcp, login_timeout, workers, shutdown_grace, client_write_timeout, half_closed_grace
             t.toml:5: server.login_timeout: must be a duration such as "10s" (units: us, ms, s, min, h, d)
             t.toml:6: server.workers: must be an integer from 1 to 1024
             t.toml:8: admin.listen: 127.0.0.1:6432 is already taken by server.listen (127.0.0.1:6432)
@@ -187,7 +187,7 @@ size = 3
             t.toml:26: databases.shop.control: key "user" is missing
             t.toml:28: databases.shop.control.password_env: only one of password, password_file and password_env can hold
             t.toml:31: databases.shop.pool.checkout_timeout: must not exceed query.timeout, which counts the wait too
-            t.toml:32: unknown key "size" in databases.shop.pool; known are max_per_node, min_per_node, max_pinned, reserve, max_prepared_statements, mode, reserve_after, connect_backoff, wait_notice, checkout_timeout, connect_timeout, idle_timeout, max_lifetime
+            t.toml:32: unknown key "size" in databases.shop.pool; known are max_per_node, min_per_node, max_pinned, reserve, max_prepared_statements, mode, reserve_after, connect_backoff, wait_notice, checkout_timeout, connect_timeout, idle_timeout, max_lifetime, tcp
         "#]],
     );
 }

@@ -9,7 +9,7 @@ use crate::topology::{Engine, HashFunction, MAX_SHARDS, NodeAddress, Placement, 
 
 use super::key::{HashDefaults, read_function, read_key, read_n_buckets, read_ranges};
 use super::raw::{Section, Value};
-use super::settings::{judge_checkout, read_pool};
+use super::settings::{judge_checkout, read_pool, read_query};
 use super::tls::read_server_tls;
 use super::users::read_name;
 use super::{ControlConfig, DatabaseConfig, PoolConfig, QueryConfig};
@@ -99,14 +99,17 @@ pub(super) fn read_database(value: &Value<'_>, surroundings: Surroundings<'_>) -
     let tables = read_tables(&mut section, &names, &hash);
     let control = read_control(&mut section, surroundings.dir);
     let pool = read_pool(section.section("pool"), surroundings.pool);
-    let pool_path = format!("{}.pool", value.path);
-    if section.source().has_key(&format!("{pool_path}.checkout_timeout")) {
-        judge_checkout(section.source(), &pool_path, &pool, surroundings.query);
+    let query = read_query(section.section("query"), surroundings.query);
+    let (pool_path, query_path) = (format!("{}.pool", value.path), format!("{}.query", value.path));
+    // Where both are inherited, the fault is told once, of the sections that they come from.
+    let is_own = |key: String| section.source().has_key(&key);
+    if is_own(format!("{pool_path}.checkout_timeout")) || is_own(format!("{query_path}.timeout")) {
+        judge_checkout(section.source(), &pool_path, &pool, &query);
     }
     let tls = read_server_tls(section.section("tls"), surroundings.tls, surroundings.dir);
     section.finish();
     let topology = Topology { database: name.to_owned(), shards, tables, default_shard, engine, epoch: 1 };
-    Some(DatabaseConfig { topology, control, pool, tls })
+    Some(DatabaseConfig { topology, control, pool, query, tls })
 }
 
 fn read_hash_defaults<'d>(section: &mut Section<'d>, names: &Names) -> HashDefaults<'d> {

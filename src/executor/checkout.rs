@@ -5,7 +5,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::failure::Failure;
+use tokio::time::sleep_until;
+
+use super::failure::{Failure, client_left};
+use super::timer::WaitError;
 use super::{Conversation, Database};
 use crate::backend::{CheckoutError, Lease, Rank, UserPools, Wish};
 use crate::deadline::Deadline;
@@ -34,29 +37,52 @@ impl Conversation {
         let notice_at = Deadline::after(now, self.database.config.pool.wait_notice);
         let wish = Wish { shard, node_idx: 0, rank, now, deadline, waits_out_pause: true };
         self.entry.enter(ClientState::Waiting);
-        let outcome = {
-            let Self { client, database, user, .. } = self;
-            // In a transaction a write may follow: replicas serve it only while the primary is down.
-            let mut leasing = pin!(lease(database, &user.pools, access, wish));
-            // Most often one is idle: only a wait is worth a timer.
-            match poll_fn(|cx| Poll::Ready(leasing.as_mut().poll(cx))).await {
-                Poll::Ready(outcome) => outcome,
-                Poll::Pending => match notice_at.instant().filter(|_| client.output.is_empty()) {
-                    None => leasing.await,
-                    Some(at) => match tokio::time::timeout_at(at.into(), leasing.as_mut()).await {
-                        Ok(outcome) => outcome,
-                        Err(_) => {
-                            wire::report(&mut client.output, Severity::Notice, &still_waiting(database, shard));
-                            client.flush().await?;
-                            leasing.await
-                        }
-                    },
-                },
-            }
-        };
+        let outcome = self.lease_watching(access, wish, notice_at).await;
         self.database.counters.checkout_wait.record(now.elapsed());
         self.entry.enter(ClientState::Active);
-        Ok(outcome?)
+        outcome
+    }
+
+    async fn lease_watching(&mut self, access: Access, wish: Wish, notice_at: Deadline) -> Result<Lease, Failure> {
+        let Self { client, database, user, timer, .. } = self;
+        // In a transaction a write may follow: replicas serve it only while the primary is down.
+        let mut leasing = pin!(lease(database, &user.pools, access, wish));
+        // Most often one is idle: only a wait is worth a timer.
+        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(leasing.as_mut().poll(cx))).await {
+            return Ok(outcome?);
+        }
+        enum Event {
+            Leased(Result<Lease, CheckoutError>),
+            NoticeDue,
+            Ended(WaitError),
+        }
+        // A notice stands before the statement's answer, or nowhere.
+        let may_tell = client.output.is_empty();
+        let mut notice = notice_at.instant().filter(|_| may_tell).map(|at| Box::pin(sleep_until(at.into())));
+        loop {
+            let event = poll_fn(|cx| {
+                if let Poll::Ready(outcome) = leasing.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Leased(outcome));
+                }
+                if notice.as_mut().is_some_and(|notice| notice.as_mut().poll(cx).is_ready()) {
+                    return Poll::Ready(Event::NoticeDue);
+                }
+                timer.poll_watching(client, cx).map(Event::Ended)
+            });
+            match event.await {
+                Event::Leased(outcome) => return Ok(outcome?),
+                Event::NoticeDue => {
+                    notice = None;
+                    wire::report(&mut client.output, Severity::Notice, &still_waiting(database, wish.shard));
+                    client.flush().await?;
+                }
+                Event::Ended(WaitError::ClientLeft) => return Err(client_left()),
+                Event::Ended(WaitError::DeadlinePassed | WaitError::Lost(_)) => {
+                    let shard = database.config.topology.shard_name(wish.shard).to_owned();
+                    return Err(CheckoutError::Timeout { shard }.into());
+                }
+            }
+        }
     }
 }
 

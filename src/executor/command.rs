@@ -224,6 +224,7 @@ impl Conversation {
         if let Some((modes, sets)) = chained {
             self.transaction.begin(Phase::Explicit, &modes, &self.settings);
             self.transaction.local_sets = sets;
+            self.begin_transaction_clock(std::time::Instant::now());
         }
     }
 

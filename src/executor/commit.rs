@@ -30,6 +30,8 @@ impl Conversation {
     /// # Errors
     /// What made it roll back. The transaction is over either way.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        // From here on it is ended, and not to be cut off on the way.
+        self.stop_transaction_clock();
         let outcome = self.try_commit().await;
         self.end_transaction(outcome.is_ok()).await;
         outcome
@@ -59,6 +61,7 @@ impl Conversation {
     /// # Errors
     /// None of a server's: only what ends the session.
     pub(super) async fn roll_back(&mut self) -> Result<(), Failure> {
+        self.stop_transaction_clock();
         self.tell_all("ROLLBACK").await;
         self.end_transaction(false).await;
         Ok(())
@@ -165,7 +168,7 @@ impl Conversation {
     async fn read_answer(&mut self, idx: usize) -> Answer {
         let mut answer = None;
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
+            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, None).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     let lost = self.abandon(idx, error).await;

@@ -85,6 +85,8 @@ pub struct Conversation {
     /// Names whose Parse or Close was skipped after an error, with what they stand for.
     pub(super) skipped: Vec<(Bytes, Option<SessionStatement>)>,
     pub(super) timer: Timer,
+    /// When the client must have sent its next statement.
+    pub(super) rest_until: Deadline,
     pub(super) fingerprint: Fingerprint,
     /// Time of the transaction for routing, microseconds since 2000-01-01 UTC.
     pub(super) now_micros: i64,
@@ -129,6 +131,7 @@ impl Conversation {
             unbound: None,
             skipped: Vec::new(),
             timer: Timer::new(),
+            rest_until: Deadline::NEVER,
             fingerprint: Fingerprint::default(),
             now_micros: now_micros(),
             next_any,
@@ -260,7 +263,11 @@ impl Conversation {
         if !self.transaction.is_open() {
             self.now_micros = now_micros();
         }
-        self.timer.set(Deadline::after(Instant::now(), self.database.query.timeout));
+        let now = Instant::now();
+        if !self.transaction.is_open() {
+            self.begin_transaction_clock(now);
+        }
+        self.timer.set(Deadline::after(now, self.database.query.timeout));
         self.entry.n_statements.increment();
     }
 
@@ -412,6 +419,7 @@ impl Conversation {
             Some(unbound) => self.fail_bind(&unbound, failure),
             None => failure,
         };
+        self.check_transaction_clock(&failure)?;
         match failure {
             Failure::Statement { report, kind } => {
                 self.database.counters.count_error(kind);

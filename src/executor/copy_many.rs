@@ -96,7 +96,7 @@ impl Conversation {
     async fn await_copy_response(&mut self, idx: usize) -> Result<BytesMut, Failure> {
         let mut failure = None;
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
+            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, Some(&self.client)).await {
                 Ok(answer) => answer,
                 Err(error) => return Err(self.abandon(idx, error).await),
             };

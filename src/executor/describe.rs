@@ -80,7 +80,7 @@ impl Conversation {
         let mut described = Described { param_types: Vec::new(), row_description: None };
         let mut failure = None;
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
+            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, Some(&self.client)).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     let lost = self.abandon(idx, error).await;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::Conversation;
-use super::failure::Failure;
+use super::failure::{Failure, client_left};
 use super::pin::Pin;
 use super::timer::{Timer, WaitError};
-use crate::backend::{Connection, Lease};
+use crate::backend::{Connection, Lease, Socket};
 use crate::observe::ErrorKind;
 use crate::plan::Access;
 use crate::session::settings::Settings;
@@ -130,12 +130,13 @@ impl Enlisted {
         }
     }
 
-    /// The next message of the statement's answer, as [`Self::take_answer`] gives it, with its tag.
+    /// The next message of the statement's answer, as [`Self::take_answer`] gives it, with its tag. The wait ends when the
+    /// client that is `watched` leaves.
     ///
     /// Cancel safe.
-    pub(super) async fn next_answer(&mut self, timer: &mut Timer) -> Result<(u8, BytesMut), WaitError> {
+    pub(super) async fn next_answer(&mut self, timer: &mut Timer, watched: Option<&Socket>) -> Result<(u8, BytesMut), WaitError> {
         loop {
-            let header = timer.next_header(&mut self.lease).await?;
+            let header = timer.next_header(&mut self.lease, watched).await?;
             if let Some(message) = self.take_answer(header) {
                 return Ok((header.tag, message));
             }
@@ -318,6 +319,8 @@ impl Conversation {
                 let message = format!("connection to shard \"{shard}\" was lost: {lost}");
                 Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, message), ErrorKind::Connection)
             }
+            // What runs is cancelled when the session ends.
+            WaitError::ClientLeft => client_left(),
             WaitError::DeadlinePassed => {
                 self.cancel_and_drain(&[idx]).await;
                 timeout_failure(&shard)

@@ -53,6 +53,11 @@ impl Failure {
     }
 }
 
+/// The end of a session whose client has gone away during a statement.
+pub(super) fn client_left() -> Failure {
+    Failure::Client(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the client left during a statement"))
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::client(refusal.into())

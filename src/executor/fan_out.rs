@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Conversation;
-use super::failure::Failure;
+use super::failure::{Failure, client_left};
 use super::timer::WaitError;
 use crate::backend::ConnectionLost;
 use crate::deadline::Deadline;
@@ -122,7 +122,7 @@ impl Conversation {
 
     /// Reads from any of the backends that has room; `wanted` has room always.
     pub(super) async fn fill_any(&mut self, idxs: &[usize], wanted: usize) -> Result<(), Failure> {
-        let Self { enlisted, timer, .. } = self;
+        let Self { client, enlisted, timer, .. } = self;
         let outcome = poll_fn(|cx| {
             for &idx in idxs {
                 let is_ready = enlisted[idx].is_ready;
@@ -135,7 +135,7 @@ impl Conversation {
                     return Poll::Ready((idx, outcome.map_err(WaitError::from)));
                 }
             }
-            timer.poll(cx).map(|()| (wanted, Err(WaitError::DeadlinePassed)))
+            timer.poll_watching(client, cx).map(|error| (wanted, Err(error)))
         })
         .await;
         let failed = match outcome {
@@ -187,6 +187,8 @@ impl Conversation {
         let failed_shard = self.enlisted[idx].lease.shard;
         let failure = match error {
             WaitError::DeadlinePassed => super::enlist::timeout_failure(&late),
+            // What runs is cancelled when the session ends.
+            WaitError::ClientLeft => return client_left(),
             lost @ WaitError::Lost(_) => self.abandon(idx, lost).await,
         };
         let shards: Vec<usize> =

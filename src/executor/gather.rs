@@ -11,7 +11,7 @@ use super::Conversation;
 use super::checkout::HOLDING_CHECKOUT_TIMEOUT;
 use super::describe::no_columns;
 use super::enlist::{Enlisted, timeout_failure};
-use super::failure::Failure;
+use super::failure::{Failure, client_left};
 use super::fan_out::BoundValues;
 use super::merge::{Description, malformed};
 use super::timer::WaitError;
@@ -325,7 +325,7 @@ impl Conversation {
     async fn next_of_engine(&mut self, engine: &mut Enlisted) -> Result<(u8, BytesMut), Failure> {
         let mut failure = None;
         loop {
-            let (tag, message) = match engine.next_answer(&mut self.timer).await {
+            let (tag, message) = match engine.next_answer(&mut self.timer, Some(&self.client)).await {
                 Ok(answer) => answer,
                 Err(error) => return Err(self.engine_lost(engine, error)),
             };
@@ -352,6 +352,7 @@ impl Conversation {
                 Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, message), ErrorKind::Connection)
             }
             WaitError::DeadlinePassed => timeout_failure(name),
+            WaitError::ClientLeft => client_left(),
         }
     }
 

@@ -26,6 +26,7 @@ mod own;
 mod pin;
 mod portal;
 mod relay;
+mod rest;
 mod settings;
 mod simple;
 mod statements;

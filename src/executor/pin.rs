@@ -170,7 +170,7 @@ impl Conversation {
         }
         let (mut rows, mut failure) = (Vec::new(), None);
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer).await {
+            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, None).await {
                 Ok(answer) => answer,
                 Err(error) => return Err(self.abandon(idx, error).await),
             };

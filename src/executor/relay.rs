@@ -102,7 +102,8 @@ impl Conversation {
                 }
                 None => {
                     client.flush_if_large().await?;
-                    if let Err(error) = self.timer.exchange(&mut self.enlisted[idx].lease).await {
+                    let Self { client, enlisted, timer, .. } = self;
+                    if let Err(error) = timer.exchange(&mut enlisted[idx].lease, client).await {
                         return Err(self.abandon_midway(idx, error, &relayed).await);
                     }
                 }

@@ -30,14 +30,14 @@ impl Conversation {
         let lost = |error: WaitError| {
             let text = match error {
                 WaitError::Lost(lost) => lost.0,
-                WaitError::DeadlinePassed => "timed out while replaying settings".to_owned(),
+                WaitError::DeadlinePassed | WaitError::ClientLeft => "timed out while replaying settings".to_owned(),
             };
             Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, text), ErrorKind::Connection)
         };
         connection.socket.flush().await.map_err(|error| lost(error.into()))?;
         let mut rejection = None;
         let status = loop {
-            let header = self.timer.next_header(connection).await.map_err(lost)?;
+            let header = self.timer.next_header(connection, Some(&self.client)).await.map_err(lost)?;
             let message = connection.socket.input.split_to(header.len);
             let body = &message[wire::HEADER_LEN..];
             match header.tag {

@@ -2,23 +2,33 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
-use crate::backend::{Connection, ConnectionLost};
+use crate::backend::{Connection, ConnectionLost, PeerState, Socket};
 use crate::deadline::Deadline;
 use crate::session::wire::Header;
 
-/// The deadline of the running statement, with the sleep that watches it.
+/// Time between two looks at the client of a statement that runs.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The deadlines of the running statement and of its transaction, with the sleep that watches them.
 #[derive(Debug)]
 pub(super) struct Timer {
     deadline: Deadline,
+    transaction: Deadline,
     /// Armed for some deadline, perhaps that of an earlier statement; moved on when it fires too early.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// The sleep fires within [`LOOK_INTERVAL`].
+    is_look_armed: bool,
     /// Utility statements have no deadline: an index takes as long as it takes.
     is_exempt: bool,
+    /// When a look has first found that the client will send no more.
+    half_closed_since: Option<Instant>,
+    /// How long the statement of such a client goes on.
+    half_closed_grace: Duration,
 }
 
 /// Why a wait for a server ended without a message.
@@ -26,6 +36,8 @@ pub(super) struct Timer {
 pub(super) enum WaitError {
     Lost(ConnectionLost),
     DeadlinePassed,
+    /// The client has closed its connection, or half of it for too long.
+    ClientLeft,
 }
 
 impl From<ConnectionLost> for WaitError {
@@ -42,7 +54,30 @@ impl From<std::io::Error> for WaitError {
 
 impl Timer {
     pub(super) fn new() -> Self {
-        Self { deadline: Deadline::NEVER, sleep: None, is_exempt: false }
+        Self {
+            deadline: Deadline::NEVER,
+            transaction: Deadline::NEVER,
+            sleep: None,
+            is_look_armed: false,
+            is_exempt: false,
+            half_closed_since: None,
+            half_closed_grace: Duration::ZERO,
+        }
+    }
+
+    /// Says how long a statement goes on for a client that has closed its sending half.
+    pub(super) fn set_half_closed_grace(&mut self, grace: Duration) {
+        self.half_closed_grace = grace;
+    }
+
+    /// Sets the deadline of the transaction that begins; `NEVER` once it ends.
+    pub(super) fn set_transaction(&mut self, deadline: Deadline) {
+        self.transaction = deadline;
+    }
+
+    /// When the transaction as a whole is to be over.
+    pub(super) fn transaction(&self) -> Deadline {
+        self.transaction
     }
 
     /// Sets the deadline of the statement that begins.
@@ -66,28 +101,83 @@ impl Timer {
 
     fn replace(&mut self, deadline: Deadline) {
         self.deadline = deadline;
-        let Some(at) = deadline.instant() else { return };
+        let Some(at) = self.deadline().instant() else { return };
         // An earlier deadline than the armed one must move the sleep; a later one is found when it fires.
         if let Some(sleep) = self.sleep.as_mut().filter(|sleep| sleep.deadline().into_std() > at) {
             sleep.as_mut().reset(at.into());
         }
     }
 
+    /// When the statement must be over, by its own deadline or by the transaction's.
     pub(super) fn deadline(&self) -> Deadline {
-        self.deadline
+        self.deadline.min(self.transaction)
     }
 
     /// Ready once the deadline has passed.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.deadline.instant() else { return Poll::Pending };
+        self.deadline().instant().map_or(Poll::Pending, |at| self.poll_until(at, cx))
+    }
+
+    /// Ready at `at`.
+    pub(super) fn poll_until(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
+        if sleep.deadline().into_std() > at {
+            sleep.as_mut().reset(at.into());
+        }
         while sleep.as_mut().poll(cx).is_ready() {
             if at <= Instant::now() {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(at.into());
+            self.is_look_armed = false;
         }
         Poll::Pending
+    }
+
+    /// Ready once the deadline has passed, or the client has left: once a second it is looked at, without a system call.
+    /// What it sends meanwhile is left in its socket.
+    pub(super) fn poll_watching(&mut self, client: &Socket, cx: &mut Context<'_>) -> Poll<WaitError> {
+        let deadline = self.deadline();
+        loop {
+            if !self.is_look_armed {
+                let look_at = Deadline::after(Instant::now(), LOOK_INTERVAL).min(deadline);
+                self.arm(look_at);
+            }
+            if let Some(sleep) = &mut self.sleep {
+                ready!(sleep.as_mut().poll(cx));
+            }
+            self.is_look_armed = false;
+            let now = Instant::now();
+            if deadline.has_passed(now) {
+                return Poll::Ready(WaitError::DeadlinePassed);
+            }
+            if self.has_left(client, now) {
+                return Poll::Ready(WaitError::ClientLeft);
+            }
+        }
+    }
+
+    fn arm(&mut self, deadline: Deadline) {
+        let Some(at) = deadline.instant() else { return };
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(at.into()),
+            None => self.sleep = Some(Box::pin(sleep_until(at.into()))),
+        }
+        self.is_look_armed = true;
+    }
+
+    fn has_left(&mut self, client: &Socket, now: Instant) -> bool {
+        match client.stream.peer() {
+            PeerState::Open => {
+                self.half_closed_since = None;
+                false
+            }
+            PeerState::HalfClosed => {
+                let since = *self.half_closed_since.get_or_insert(now);
+                now.duration_since(since) >= self.half_closed_grace
+            }
+            PeerState::Gone => true,
+        }
     }
 
     /// Reads into the connection's buffer, at most until the deadline.
@@ -117,40 +207,42 @@ impl Timer {
     }
 
     /// Reads into the connection's buffer while it writes what is left of its output: a server that waits until its answers
-    /// are read takes no more of a long pipeline.
+    /// are read takes no more of a long pipeline. Ends when `client` leaves.
     ///
     /// Not cancel safe while there is output.
-    pub(super) async fn exchange(&mut self, connection: &mut Connection) -> Result<(), WaitError> {
-        if !connection.socket.output.is_empty() {
-            let is_sent = poll_fn(|cx| {
-                if let Poll::Ready(outcome) = connection.socket.poll_flush(cx) {
-                    return Poll::Ready(outcome.map(|()| true).map_err(WaitError::from));
-                }
-                match connection.socket.poll_fill(cx) {
-                    Poll::Ready(Ok(0)) => {
-                        Poll::Ready(Err(ConnectionLost("server closed the connection unexpectedly".to_owned()).into()))
-                    }
-                    Poll::Ready(outcome) => Poll::Ready(outcome.map(|_| false).map_err(WaitError::from)),
-                    Poll::Pending => self.poll(cx).map(|()| Err(WaitError::DeadlinePassed)),
-                }
-            })
-            .await?;
-            if !is_sent {
-                return Ok(());
+    pub(super) async fn exchange(&mut self, connection: &mut Connection, client: &Socket) -> Result<(), WaitError> {
+        let n_read = poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = connection.socket.poll_flush(cx) {
+                return Poll::Ready(Err(error.into()));
             }
+            match connection.socket.poll_fill(cx) {
+                Poll::Ready(outcome) => Poll::Ready(outcome.map_err(WaitError::from)),
+                Poll::Pending => self.poll_watching(client, cx).map(Err),
+            }
+        })
+        .await?;
+        if n_read == 0 {
+            return Err(ConnectionLost("server closed the connection unexpectedly".to_owned()).into());
         }
-        self.fill(connection).await
+        Ok(())
     }
 
-    /// Reads until a whole message stands at the start of the connection's buffer.
+    /// Reads until a whole message stands at the start of the connection's buffer, or the client that is `watched` leaves.
     ///
     /// Cancel safe.
-    pub(super) async fn next_header(&mut self, connection: &mut Connection) -> Result<Header, WaitError> {
+    pub(super) async fn next_header(
+        &mut self,
+        connection: &mut Connection,
+        watched: Option<&Socket>,
+    ) -> Result<Header, WaitError> {
         loop {
             if let Some(header) = connection.buffered_header()? {
                 return Ok(header);
             }
-            self.fill(connection).await?;
+            match watched {
+                Some(client) => self.exchange(connection, client).await?,
+                None => self.fill(connection).await?,
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
 
@@ -21,44 +21,67 @@ use crate::sqlstate::{Report, SqlState};
 /// Messages of one batch beyond these bytes are run without waiting for the Sync.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
+/// Longest wait for a client to take the word that there is no place for it.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Longest message of all, with its tag: PQ_LARGE_MESSAGE_LIMIT in src/include/libpq/libpq.h.
 const MAX_MESSAGE_LEN: usize = 0x3fff_ffff + 1;
 
 /// Serves one accepted socket until it is closed.
 pub async fn serve(stream: Stream, peer: Peer, worker_idx: usize, gate: Arc<Gate>) {
-    let mut arrival = Arrival { socket: Some(Socket::new(stream)), peer };
     gate.registry.process.n_accepted.increment();
     let config = Arc::clone(&gate.served().config);
+    if let Err(error) = stream.tune(&config.server.tcp) {
+        tracing::info!(%error, "a client left while it was let in");
+        return;
+    }
+    let mut socket = Socket::new(stream);
+    let handshake = match gate.places.begin_handshake(&config.server) {
+        Ok(handshake) => handshake,
+        Err(report) => return turn_away(&mut socket, report, &gate).await,
+    };
+    let mut arrival = Arrival { socket: Some(socket), peer };
     let deadline = Instant::now() + config.server.login_timeout;
     let Ok(outcome) = timeout_at(deadline.into(), read_startup(&mut arrival, &gate)).await else { return };
     let Arrival { socket: Some(mut socket), peer } = arrival else { return };
+    socket.limit_writes(config.server.client_write_timeout);
     let startup = match outcome {
         Ok(startup) => startup,
         Err(end) => return say_end(&mut socket, end).await,
     };
-    let Some(_place) = gate.enter(config.server.max_clients) else {
-        gate.registry.process.n_turned_away.increment();
-        let report = Report::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
-        return say_end(&mut socket, report.into()).await;
+    let _place = match gate.places.enter(&config.server) {
+        Ok(place) => place,
+        Err(report) => return turn_away(&mut socket, report, &gate).await,
     };
     let entry = register(&startup, &socket, &peer, &gate);
     let registered = Registered { gate: &gate, entry: Arc::clone(&entry) };
+    let mut own_place = None;
     let login = async {
         match authenticate(&mut socket, &startup, &peer, &gate).await {
-            Ok(identity) => open_session(socket, &startup, identity, &gate, entry).await,
+            Ok(identity) => match gate.places.enter_as(&startup.user, &startup.database, &config.server) {
+                Ok(place) => {
+                    own_place = Some(place);
+                    open_session(socket, &startup, identity, &gate, entry).await
+                }
+                Err(report) => {
+                    gate.registry.process.n_turned_away.increment();
+                    Err((socket, report.into()))
+                }
+            },
             Err(end) => Err((socket, end)),
         }
     };
     let login_outcome = timeout_at(deadline.into(), login).await;
+    drop(handshake);
     if !matches!(login_outcome, Ok(Ok(_))) {
         gate.registry.process.n_login_failures.increment();
     }
     match login_outcome {
         Ok(Ok((mut conversation, process_id))) => {
             conversation.worker_idx = worker_idx;
-            let outcome = Loop { conversation: &mut conversation, gate: &gate, max_message_len: config.query.max_message_bytes }
-                .run()
-                .await;
+            conversation.set_half_closed_grace(config.server.half_closed_grace);
+            let max_message_len = conversation.database.query.max_message_bytes;
+            let outcome = Loop { conversation: &mut conversation, gate: &gate, max_message_len }.run().await;
             gate.cancels.remove(process_id);
             end_session(conversation, outcome).await;
         }
@@ -66,7 +89,13 @@ pub async fn serve(stream: Stream, peer: Peer, worker_idx: usize, gate: Arc<Gate
         // As Postgres after authentication_timeout: the socket is closed.
         Err(_) => {}
     }
-    drop(registered);
+    drop((registered, own_place));
+}
+
+/// Says that there is no place. Whoever does not read it in time is not waited for.
+async fn turn_away(socket: &mut Socket, report: Report, gate: &Gate) {
+    gate.registry.process.n_turned_away.increment();
+    drop(tokio::time::timeout(TURN_AWAY_TIMEOUT, say_end(socket, report.into())).await);
 }
 
 /// Takes the client out of the registry when its task ends, however it ends.
@@ -85,13 +114,19 @@ async fn end_session(mut conversation: Conversation, outcome: Result<(), Failure
     if let Err(Failure::Client(error)) = &outcome {
         tracing::info!(client = conversation.entry.id, %error, "a client's connection broke");
     }
+    let is_broken = matches!(&outcome, Err(Failure::Client(_)));
     if let Err(Failure::Fatal(report)) = outcome {
         conversation.database.counters.count_error(ErrorKind::Client);
         wire::report(&mut conversation.client.output, Severity::Fatal, &report);
     }
-    // The peer may be gone.
-    drop(conversation.client.flush().await);
+    // What the socket takes at once is sent at once; whoever does not read must not keep the servers' connections for it.
+    let client = &mut conversation.client;
+    let is_sent = is_broken || poll_fn(|cx| Poll::Ready(client.poll_flush(cx).is_ready())).await;
     conversation.close().await;
+    if !is_sent {
+        // The peer may be gone.
+        drop(conversation.client.flush().await);
+    }
 }
 
 /// What to do next with the client's input.
@@ -117,7 +152,8 @@ enum Event {
     Input(std::io::Result<usize>),
     /// A backend of the client's own has spoken, or ended.
     News(Result<(), Failure>),
-    Over,
+    /// The process ends, or the client was silent for too long.
+    Ended(Failure),
 }
 
 struct Loop<'a> {
@@ -134,6 +170,7 @@ impl Loop<'_> {
         let mut messages: Vec<(u8, Range<usize>)> = Vec::new();
         let mut batch_len = 0;
         let mut is_skipping = false;
+        self.rest();
         loop {
             let next = match self.next(batch_len) {
                 // What came before is answered first.
@@ -266,7 +303,8 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn rest(&self) {
+    fn rest(&mut self) {
+        self.conversation.begin_rest();
         let state = if self.conversation.is_in_transaction() { ClientState::InTransaction } else { ClientState::Idle };
         self.conversation.entry.enter(state);
     }
@@ -285,20 +323,22 @@ impl Loop<'_> {
             conversation.client.shrink();
             let event = poll_fn(|cx| {
                 if is_over.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Event::Over);
+                    let message = "terminating connection due to administrator command";
+                    return Poll::Ready(Event::Ended(Failure::fatal(SqlState::ADMIN_SHUTDOWN, message)));
                 }
                 if hears_news && let Poll::Ready(outcome) = conversation.poll_news(cx) {
                     return Poll::Ready(Event::News(outcome));
                 }
-                conversation.client.poll_fill(cx).map(Event::Input)
+                match conversation.client.poll_fill(cx) {
+                    Poll::Ready(n_read) => Poll::Ready(Event::Input(n_read)),
+                    Poll::Pending => conversation.poll_rest(cx).map(Event::Ended),
+                }
             })
             .await;
             match event {
                 Event::Input(n_read) => return Ok(n_read? == 0),
                 Event::News(outcome) => outcome?,
-                Event::Over => {
-                    return Err(Failure::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"));
-                }
+                Event::Ended(failure) => return Err(failure),
             }
         }
     }

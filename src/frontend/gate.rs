@@ -1,12 +1,12 @@
 //! What every client connection shares: configuration, databases, cancel keys, and whether anyone is let in.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{FailedLogins, Lookups, lookups};
+use super::places::Places;
 use crate::backend::control::ControlError;
 use crate::config::Config;
 use crate::executor::{CancelRegistry, Database};
@@ -26,7 +26,7 @@ pub struct Gate {
     /// Set when the grace time is over: clients between two statements of a transaction are closed as well.
     pub closing: CancellationToken,
     served: RwLock<Arc<Served>>,
-    n_clients: AtomicUsize,
+    pub(super) places: Places,
 }
 
 /// What a reload replaces.
@@ -48,10 +48,6 @@ impl Served {
     }
 }
 
-/// A place among `server.max_clients`, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Place<'a>(&'a Gate);
-
 impl Gate {
     pub fn new(registry: Arc<Registry>, draining: CancellationToken, served: Served) -> Self {
         Self {
@@ -61,7 +57,7 @@ impl Gate {
             closing: CancellationToken::new(),
             draining,
             served: RwLock::new(Arc::new(served)),
-            n_clients: AtomicUsize::new(0),
+            places: Places::default(),
         }
     }
 
@@ -72,18 +68,5 @@ impl Gate {
     /// Replaces what new clients see; clients that are connected keep what they have.
     pub fn replace(&self, served: Served) {
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
-    }
-
-    /// A place for one more client, unless there are `max_clients`.
-    pub(super) fn enter(&self, max_clients: usize) -> Option<Place<'_>> {
-        let place = Place(self);
-        let n_before = self.n_clients.fetch_add(1, Ordering::Relaxed);
-        (n_before < max_clients).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.n_clients.fetch_sub(1, Ordering::Relaxed);
     }
 }

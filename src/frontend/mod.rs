@@ -4,6 +4,7 @@ mod auth;
 mod connection;
 mod gate;
 mod peer;
+mod places;
 mod startup;
 mod tls;
 

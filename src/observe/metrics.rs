@@ -121,7 +121,7 @@ fn write_process(page: &mut Page, process: &ProcessSample<'_>) {
     let counters = process.counters;
     let totals = [
         (CONNECTIONS, "Accepted client sockets.", &counters.n_accepted),
-        (TURNED_AWAY, "Clients turned away because server.max_clients was reached.", &counters.n_turned_away),
+        (TURNED_AWAY, "Clients turned away because a limit of [server] was reached.", &counters.n_turned_away),
         (LOGIN_FAILURES, "Logins that failed.", &counters.n_login_failures),
         (LOGINS_LIMITED, "Logins refused because too many of the user had failed.", &counters.n_logins_limited),
         (USER_LOOKUPS, "Questions of auth.query to servers.", &counters.n_user_lookups),

@@ -64,7 +64,7 @@ impl Builder {
             shard.nodes.iter().map(node).collect::<Result<Vec<_>, _>>()
         });
         let parts = DatabaseParts {
-            query: config.query.clone(),
+            query: database.query.clone(),
             board,
             control: control.collect::<Result<_, _>>()?,
             registry: Arc::clone(&self.registry),

@@ -2,6 +2,7 @@
 
 mod database;
 mod listen;
+mod notify;
 mod reload;
 mod worker;
 
@@ -24,6 +25,7 @@ use crate::observe::Registry;
 
 pub use database::DatabaseError;
 use listen::{Acceptor, admin_listener, client_listeners};
+pub use notify::{Notice, Supervisor};
 use reload::Reloader;
 use worker::Worker;
 
@@ -35,6 +37,12 @@ const FIRST_PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Longest wait, after the grace time, for clients in a transaction to be told that it is over.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Open files besides clients and servers' connections: runtimes, listeners, the log, the console.
+const OTHER_DESCRIPTORS: usize = 64;
+
+/// Longest wait for a worker to show that it lives.
+const WORKER_PULSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the process did not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +79,14 @@ pub struct Running {
 /// # Errors
 /// An address that cannot be listened on, a database whose settings cannot be used. Servers that are down are no error.
 pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartError> {
-    raise_descriptor_limit();
+    raise_descriptor_limit(&config);
     let config = Arc::new(config);
     let registry = Arc::new(Registry::default());
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let builder = database::Builder { registry: Arc::clone(&registry), tasks: tasks.clone(), stop: stop.clone() };
     let databases = builder.build_all(&config).map_err(|(database, error)| StartError::Database { database, error })?;
     let listeners = client_listeners(&config.server)?;
-    let (admin, admin_address) = admin_listener(config.admin.listen).await?;
+    let (admin, admin_address) = admin_listener(config.admin.listen, &config.server).await?;
     database::prepare_all(&databases, FIRST_PROBE_LIMIT).await;
     let view = watch::Sender::new(Arc::new(admin_view(&config, &databases)));
     let served = Served::new(Arc::clone(&config), databases, None).map_err(StartError::Lookups)?;
@@ -131,13 +139,27 @@ fn admin_view(config: &Arc<Config>, databases: &crate::frontend::Databases) -> A
 }
 
 /// As many sockets as the system allows: every client and every server connection is one.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit(config: &Config) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if setrlimit(Resource::Nofile, limit).is_err() {
         tracing::info!("the limit of open files stays as it was");
     }
+    let (needed, allowed) = (descriptors_needed(config), getrlimit(Resource::Nofile).current);
+    if allowed.is_some_and(|allowed| allowed < needed) {
+        tracing::warn!(needed, allowed, "server.max_clients and the pools of one user need more open files than are allowed");
+    }
+}
+
+/// Sockets of all clients, and of the pools of one user to every node.
+fn descriptors_needed(config: &Config) -> u64 {
+    let of_pools = config.databases.values().map(|database| {
+        let n_nodes: usize = database.topology.shards.iter().map(|shard| shard.nodes.len()).sum();
+        // Each node has its probe.
+        n_nodes * (database.pool.max_per_node + database.pool.reserve + 1)
+    });
+    (OTHER_DESCRIPTORS + config.server.max_clients + of_pools.sum::<usize>()) as u64
 }
 
 impl Running {
@@ -160,6 +182,17 @@ impl Running {
             return Err(vec!["the proxy is shutting down".to_owned()]);
         }
         answered.await.unwrap_or_else(|_| Err(vec!["the proxy is shutting down".to_owned()]))
+    }
+
+    /// Whether every worker gets to a task of its own within 5 s. Cancel safe.
+    pub async fn is_alive(&self) -> bool {
+        for worker in &self.workers {
+            let beat = self.tasks.spawn_on(std::future::ready(()), &worker.runtime());
+            if !matches!(timeout(WORKER_PULSE_LIMIT, beat).await, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Lets no more clients in, closes idle ones with 57P01, waits for running transactions up to the grace time, and ends.

@@ -66,7 +66,7 @@ impl Reloader {
 
     /// Databases whose settings are as they were stay, with their connections; the others are made anew.
     fn databases(&self, served: &Served, config: &Config) -> Result<Databases, (String, super::DatabaseError)> {
-        let is_shared_equal = served.config.query == config.query && served.config.health == config.health;
+        let is_shared_equal = served.config.health == config.health;
         let mut databases = Databases::new();
         for (name, database) in &config.databases {
             let kept = served.databases.get(name).filter(|kept| is_shared_equal && kept.config == *database);

@@ -231,3 +231,21 @@ fn operations_page_knows_every_metric() {
         assert!(page.contains(&format!("`{family}`")), "{family} is not in docs/operations.md");
     }
 }
+
+#[test]
+fn the_unit_for_systemd_says_what_the_program_does() {
+    let unit = fs::read_to_string("config/systemd/trunkline.service").unwrap();
+    let of = |key: &str| {
+        let found = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("the unit has no {key}"))
+    };
+    assert_eq!(of("Type"), "notify-reload");
+    assert_eq!(of("RestartPreventExitStatus"), "64");
+    let program = "/usr/local/bin/trunkline";
+    assert_eq!(of("ExecStartPre"), format!("{program} check -c /etc/trunkline/trunkline.toml"));
+    assert_eq!(of("ExecStart"), format!("{program} run -c /etc/trunkline/trunkline.toml"));
+    let stop_seconds: u64 = of("TimeoutStopSec").trim_end_matches('s').parse().unwrap();
+    assert!(stop_seconds > config::ServerConfig::default().shutdown_grace.as_secs());
+    let n_files: usize = of("LimitNOFILE").parse().unwrap();
+    assert!(n_files > 2 * config::ServerConfig::default().max_clients);
+}

@@ -113,6 +113,9 @@ impl NodePool {
             Ok(Ok(opened)) => {
                 opening.settle();
                 self.note_opened(request.now);
+                if let Err(error) = opened.socket.stream.tune(&self.config.tcp) {
+                    tracing::warn!(node = %self.target.endpoint.address, %error, "pool.tcp cannot be set");
+                }
                 return Ok(Box::new(self.connection(opened)));
             }
             Ok(Err(error)) => error,

@@ -49,8 +49,13 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts `trunkline run` with this configuration, whose ports are 0, and waits until it listens.
     pub(crate) async fn start(scratch: &Scratch, config: &str) -> Self {
+        Self::start_by(Command::new(BINARY), scratch, config).await
+    }
+
+    /// The same by a command of the test's own, to which the arguments are added.
+    pub(crate) async fn start_by(mut command: Command, scratch: &Scratch, config: &str) -> Self {
         let config_file = scratch.write("trunkline.toml", config);
-        let mut child = Command::new(BINARY)
+        let mut child = command
             .args(["run", "-c"])
             .arg(&config_file)
             .stdin(Stdio::null())

@@ -29,6 +29,11 @@ pub(crate) struct Raw<S = TcpStream> {
 }
 
 impl Raw {
+    /// Breaks the connection, as the kernel does for a process that dies with unread data.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     pub(crate) async fn open(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         // What is sent in pieces is to arrive in pieces.
@@ -49,6 +54,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();
+    }
+
+    /// Says that nothing more will be sent; answers are still read.
+    pub(crate) async fn half_close(&mut self) {
+        self.stream.shutdown().await.unwrap();
     }
 
     /// Sends, and does not mind when the server has closed the socket already.
