@@ -367,12 +367,21 @@ impl Conversation {
                     self.settings = self.settings.with_reset("role", &Settings::default());
                 }
                 self.settings = self.settings.with(name, SettingValue::Sql(value.clone()));
+                self.note_change(name);
             }
             Command::SetCharacteristics { modes } => {
                 self.set_on_backend(sql).await?;
                 self.settings = self.settings.with_characteristics(modes);
             }
-            Command::Set { scope: Transaction, .. } => return self.set_local(sql, Some("SET LOCAL")).await,
+            Command::Set { scope: Transaction, name, value } => {
+                self.set_local(sql, Some("SET LOCAL")).await?;
+                if self.transaction.is_open() {
+                    let is_default = value.eq_ignore_ascii_case("default");
+                    self.transaction.note_change(name, (!is_default).then(|| SettingValue::Sql(value.clone())));
+                    self.derive_plan_settings();
+                }
+                return Ok(());
+            }
             Command::SetTransaction { .. } => return self.set_local(sql, Some("SET TRANSACTION")).await,
             _ => {}
         }
@@ -387,6 +396,17 @@ impl Conversation {
             self.release();
         }
         Ok(())
+    }
+
+    /// Remembers within a transaction that a setting of the session has changed; the role goes with the user.
+    fn note_change(&mut self, name: &str) {
+        if !self.transaction.is_open() {
+            return;
+        }
+        self.transaction.note_change(name, self.settings.value(name).cloned());
+        if name == "session_authorization" {
+            self.transaction.note_change("role", None);
+        }
     }
 
     /// `words` are those of the warning outside a block.
@@ -435,6 +455,10 @@ impl Conversation {
             Command::Reset { name } => self.settings.with_reset(name, &self.startup_settings),
             _ => self.settings.with_all_reset(&self.startup_settings),
         };
+        match command {
+            Command::Reset { name } => self.note_change(name),
+            _ => self.note_change("search_path"),
+        }
         self.derive_plan_settings();
         match command {
             Command::Reset { name } => self.announce_settings(Some(name)).await?,

@@ -75,7 +75,7 @@ impl Conversation {
             before != self.settings
         };
         self.settle_backend_settings(is_committed);
-        if has_new_settings {
+        if had_local_sets || has_new_settings {
             self.derive_plan_settings();
         }
         if had_local_sets || has_new_settings {

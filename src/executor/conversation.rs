@@ -11,6 +11,7 @@ use twox_hash::XxHash3_64;
 use super::batch::SessionStatement;
 use super::database::now_micros;
 use super::enlist::{Enlisted, Tie};
+use super::greeting::Greeting;
 use super::own::Unbound;
 use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
@@ -20,6 +21,7 @@ use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
 use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, hinted};
+use crate::session::search_path;
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{CodeEffects, Leftover, leftover, reads_catalog};
@@ -64,6 +66,8 @@ pub struct Conversation {
     /// What RESET returns to.
     pub(super) startup_settings: Settings,
     pub(super) plan_settings: PlanSettings,
+    /// What holds where the client has set none: the server's, or its role's.
+    default_search_path: SettingValue,
     /// Hash of what besides the text decides a template.
     pub(super) context_hash: u64,
     pub(super) is_utf8: bool,
@@ -117,6 +121,7 @@ impl Conversation {
             settings: startup_settings.clone(),
             startup_settings,
             plan_settings,
+            default_search_path: SettingValue::Text("\"$user\", public".to_owned()),
             context_hash: 0,
             is_utf8: true,
             told_parameters: Arc::default(),
@@ -208,16 +213,19 @@ impl Conversation {
     /// The server's own refusal of the user, the database or a setting; 08006 and 53300 when none can be had.
     pub async fn open(&mut self) -> Result<(), Failure> {
         self.begin_statement();
-        if let Some(parameters) = self.database.greetings.get(&self.user.credentials, &self.settings) {
+        if let Some(greeting) = self.database.greetings.get(&self.user.credentials, &self.settings) {
             // Another session began alike: a full pool or a server that is down does not keep a client out.
-            self.announce(&parameters);
+            self.take_greeting(&greeting);
             return Ok(());
         }
         let shard = self.any_live_shard(Access::Read).await?;
         let idx = self.enlist(shard, Access::Read).await?;
-        let parameters = Arc::new(self.enlisted[idx].lease.parameters.clone());
-        self.announce(&parameters);
-        self.database.greetings.insert(&self.user.credentials, &self.settings, &self.told_parameters);
+        // No ParameterStatus tells it before PostgreSQL 18, and a role or a database may have one of its own.
+        let rows = self.ask(idx, "SELECT pg_catalog.current_setting('search_path')").await?;
+        let search_path = rows.into_iter().flatten().next().flatten().unwrap_or_default();
+        let greeting = Arc::new(Greeting { parameters: Arc::new(self.enlisted[idx].lease.parameters.clone()), search_path });
+        self.take_greeting(&greeting);
+        self.database.greetings.insert(&self.user.credentials, &self.settings, greeting);
         self.release();
         Ok(())
     }
@@ -236,18 +244,21 @@ impl Conversation {
 
     /// Works out what the settings mean for planning.
     pub(super) fn derive_plan_settings(&mut self) {
-        let search_path = match self.settings.value("search_path") {
-            Some(SettingValue::Text(value) | SettingValue::Sql(value)) => value.as_str(),
-            None => "\"$user\", public",
-        };
-        let user = &self.user.credentials.user;
-        self.plan_settings.search_path = search_path
-            .split(',')
-            .map(|name| name.trim().trim_matches(['"', '\'']))
-            .map(|name| if name == "$user" { user.clone() } else { name.to_owned() })
-            .filter(|name| !name.is_empty())
-            .collect();
+        let value_of = |name: &str| self.transaction.change_of(name).unwrap_or_else(|| self.settings.value(name));
+        let role_of = |name: &str| value_of(name).and_then(search_path::role);
+        let user = role_of("role").or_else(|| role_of("session_authorization"));
+        let user = user.as_deref().unwrap_or(&self.user.credentials.user);
+        let path = value_of("search_path").unwrap_or(&self.default_search_path);
+        let schemas = search_path::schemas(path, user);
+        self.plan_settings.search_path = schemas;
         self.hash_context();
+    }
+
+    /// Takes what servers tell a session like this one at its beginning.
+    fn take_greeting(&mut self, greeting: &Greeting) {
+        self.default_search_path = SettingValue::Text(greeting.search_path.clone());
+        self.derive_plan_settings();
+        self.announce(&greeting.parameters);
     }
 
     fn hash_context(&mut self) {

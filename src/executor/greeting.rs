@@ -9,25 +9,31 @@ use crate::session::settings::Settings;
 /// Most kinds of session that are kept; the table is emptied when it is full.
 const CAPACITY: usize = 256;
 
-type Parameters = Arc<BTreeMap<String, String>>;
+/// What a server tells a session of itself at its beginning.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    /// ParameterStatus values.
+    pub parameters: Arc<BTreeMap<String, String>>,
+    pub search_path: String,
+}
 
-/// ParameterStatus values of sessions that have begun, so that the next one like them needs no server to begin.
+/// Greetings of sessions that have begun, so that the next one like them needs no server to begin.
 #[derive(Debug, Default)]
 pub(super) struct GreetingCache {
-    by_session: Mutex<HashMap<(Credentials, Settings), Parameters>>,
+    by_session: Mutex<HashMap<(Credentials, Settings), Arc<Greeting>>>,
 }
 
 impl GreetingCache {
-    pub(super) fn get(&self, credentials: &Credentials, settings: &Settings) -> Option<Parameters> {
+    pub(super) fn get(&self, credentials: &Credentials, settings: &Settings) -> Option<Arc<Greeting>> {
         let by_session = self.by_session.lock().unwrap_or_else(PoisonError::into_inner);
         by_session.get(&(credentials.clone(), settings.clone())).cloned()
     }
 
-    pub(super) fn insert(&self, credentials: &Credentials, settings: &Settings, parameters: &Parameters) {
+    pub(super) fn insert(&self, credentials: &Credentials, settings: &Settings, greeting: Arc<Greeting>) {
         let mut by_session = self.by_session.lock().unwrap_or_else(PoisonError::into_inner);
         if by_session.len() >= CAPACITY {
             by_session.clear();
         }
-        by_session.insert((credentials.clone(), settings.clone()), Arc::clone(parameters));
+        by_session.insert((credentials.clone(), settings.clone()), greeting);
     }
 }

@@ -7,6 +7,7 @@ pub mod pins;
 pub mod prepared;
 pub mod row_description;
 pub mod scram;
+pub mod search_path;
 pub mod settings;
 pub mod startup;
 pub mod transaction;

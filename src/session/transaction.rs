@@ -1,6 +1,6 @@
 //! The client's transaction as the client sees it. Pure: which shards are enlisted is the executor's business.
 
-use super::settings::{Settings, quote_identifier};
+use super::settings::{SettingValue, Settings, quote_identifier};
 
 /// Whether the client is in a transaction block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,6 +21,7 @@ pub struct Savepoint {
     pub name: String,
     settings: Settings,
     n_local_sets: usize,
+    n_changes: usize,
 }
 
 /// State of the transaction and what a later enlisted shard must be told.
@@ -32,6 +33,8 @@ pub struct Transaction {
     /// SET LOCAL and SET TRANSACTION statements so far, to be replayed on shards that are enlisted later.
     pub local_sets: Vec<String>,
     pub savepoints: Vec<Savepoint>,
+    /// What the transaction has set, for itself or for the session, by folded name and in order; `None`: back to its default.
+    changes: Vec<(String, Option<SettingValue>)>,
     settings_at_begin: Settings,
 }
 
@@ -72,9 +75,19 @@ impl Transaction {
         *self = Self::default();
     }
 
+    /// Remembers a SET or SET LOCAL of the transaction.
+    pub fn note_change(&mut self, name: &str, value: Option<SettingValue>) {
+        self.changes.push((name.to_owned(), value));
+    }
+
+    /// What the transaction has made of a setting: `None` if nothing, `Some(None)` if it has reset it.
+    pub fn change_of(&self, name: &str) -> Option<Option<&SettingValue>> {
+        self.changes.iter().rev().find(|(changed, _)| changed == name).map(|(_, value)| value.as_ref())
+    }
+
     pub fn set_savepoint(&mut self, name: &str, settings: &Settings) {
-        let n_local_sets = self.local_sets.len();
-        self.savepoints.push(Savepoint { name: name.to_owned(), settings: settings.clone(), n_local_sets });
+        let (n_local_sets, n_changes) = (self.local_sets.len(), self.changes.len());
+        self.savepoints.push(Savepoint { name: name.to_owned(), settings: settings.clone(), n_local_sets, n_changes });
     }
 
     /// Whether a savepoint of this name exists.
@@ -115,6 +128,7 @@ impl Transaction {
             self.savepoints.truncate(at + 1);
             settings.clone_from(&self.savepoints[at].settings);
             self.local_sets.truncate(self.savepoints[at].n_local_sets);
+            self.changes.truncate(self.savepoints[at].n_changes);
             self.phase = Phase::Explicit;
         }
     }

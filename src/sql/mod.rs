@@ -13,4 +13,4 @@ pub use classify::{Classified, Command, CopyDirection, DeallocateTarget, Discard
 pub use fingerprint::{Fingerprint, Literal, LiteralKind, fingerprint, fingerprint_of_only};
 pub use lexer::{StringKind, Token, TokenKind, Tokens, fold_identifier, tokens};
 pub use split::split_statements;
-pub use value::{KeyType, ParamFormat, ValueError, canonical_binary, canonical_literal, canonical_text};
+pub use value::{KeyType, ParamFormat, ValueError, canonical_binary, canonical_literal, canonical_text, string_text};

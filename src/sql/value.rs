@@ -161,6 +161,12 @@ fn integral_number(text: &str) -> Result<i128, ValueError> {
     Ok(significant.chain(zeros).fold(0, |value, digit| value * 10 + i128::from(digit - b'0')))
 }
 
+/// What a string literal of a statement holds, under standard_conforming_strings; `None` where escapes or several pieces stand
+/// in the way.
+pub fn string_text(text: &str) -> Option<Cow<'_, str>> {
+    string_content(text, if text.starts_with('\'') { LiteralKind::PlainString } else { LiteralKind::OtherString })
+}
+
 /// What a string literal holds; `None` where escapes, several pieces, or another type than unknown stand in the way.
 fn string_content(text: &str, kind: LiteralKind) -> Option<Cow<'_, str>> {
     if let Some(rest) = text.strip_prefix('$') {

@@ -20,6 +20,7 @@ mod portals;
 mod postgres;
 mod protocol;
 mod routing;
+mod schemas;
 mod tidy;
 mod timeouts;
 mod tls;
