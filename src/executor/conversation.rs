@@ -293,7 +293,8 @@ impl Conversation {
         self.template_of(sql)
     }
 
-    /// The template of one statement. A table that the snapshot does not know may be new: the catalog is then read again.
+    /// The template of one statement. A table that the snapshot does not know may be new, and so may one whose columns it does
+    /// not know: the catalog is then read again.
     pub(super) async fn fresh_template(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
         self.take_fingerprint(sql);
         self.fresh_template_of(sql).await
@@ -302,7 +303,7 @@ impl Conversation {
     /// The same for the statement whose fingerprint was taken last.
     pub(super) async fn fresh_template_of(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
         match self.template_of(sql) {
-            Err(refusal) if refusal.code == RefusalCode::UndefinedTable => {
+            Err(refusal) if matches!(refusal.code, RefusalCode::UndefinedTable | RefusalCode::UnknownColumns) => {
                 self.refresh_stale_schema().await;
                 self.renew_view();
                 self.template_of(sql)

@@ -10,6 +10,7 @@ use super::fan_out::BoundValues;
 use super::merge::Description;
 use super::portal::OpenPortal;
 use super::relay::Ready;
+use super::simple::is_ddl;
 use crate::observe::StatementTimer;
 use crate::plan::Plan;
 use crate::session::row_description::{columns, write_prefix};
@@ -209,6 +210,8 @@ impl Conversation {
         if let Plan::Command(command) = plan {
             return self.run_command(command, sql, Ready::Swallow).await.map(drop);
         }
+        // Said again: a Describe before it may have taken what was said when it was planned.
+        self.block.has_changed_schema |= is_ddl(statement.cached.template.class());
         let values = self.typed_values(statement, plan, values).await?;
         self.run_many(sql, plan, &values, description).await
     }

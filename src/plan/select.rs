@@ -10,7 +10,7 @@ use super::layout::{Layout, layout};
 use super::refusal::{Refusal, RefusalCode};
 use super::text::{Edits, Parsed, tokens_of};
 use super::{combine, gather, merge, shape};
-use crate::sql::{KeyType, ParamFormat, Token, canonical_binary, canonical_text};
+use crate::sql::{KeyType, ParamFormat, Token, ValueError, canonical_binary, canonical_text};
 use crate::topology::{KeyValue, ShardSet};
 
 /// One execution of a statement on several shards.
@@ -149,16 +149,16 @@ fn limit_of(query: &Query, many: &Many<'_>) -> Result<Option<Limit>, Refusal> {
     let fetch = match &query.fetch {
         None => None,
         Some(fetch) => match &fetch.quantity {
-            Some(quantity) => count_of(quantity, many)?,
+            Some(quantity) => count_of(quantity, KeyType::Int8, many)?,
             None => Some(Count::Some(1)),
         },
     };
     let limit = match limit {
-        Some(limit) => count_of(limit, many)?,
+        Some(limit) => count_of(limit, KeyType::Int8, many)?,
         None => fetch.or(Some(Count::All)).filter(|_| query.fetch.is_none() || fetch.is_some()),
     };
     let offset = match offset {
-        Some(offset) => count_of(offset, many)?,
+        Some(offset) => count_of(offset, KeyType::Int8, many)?,
         None => Some(Count::All),
     };
     Ok(limit.zip(offset).map(|(limit, offset)| Limit {
@@ -180,51 +180,54 @@ enum Count {
     Some(u64),
 }
 
-/// A count's value; `None` where Postgres would raise an error.
-fn count_of(expr: &Expr, many: &Many<'_>) -> Result<Option<Count>, Refusal> {
+/// A count's value as `count_type`; `None` where Postgres would raise an error.
+fn count_of(expr: &Expr, count_type: KeyType, many: &Many<'_>) -> Result<Option<Count>, Refusal> {
     let refuse = || Refusal::new(RefusalCode::Limit, "LIMIT or OFFSET by an expression across shards is not supported");
     match expr {
-        Expr::Nested(inner) => count_of(inner, many),
+        Expr::Nested(inner) => count_of(inner, count_type, many),
         // Postgres refuses negative counts, and takes -0.
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match count_of(expr, many)? {
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match count_of(expr, count_type, many)? {
             Some(Count::Some(0)) => Ok(Some(Count::Some(0))),
             Some(Count::Some(_)) => Ok(None),
             Some(Count::All) | None => Err(refuse()),
         },
         Expr::Value(value) => match &value.value {
             Value::Null => Ok(Some(Count::All)),
-            Value::Number(text, _) => match text.parse::<i64>() {
-                Ok(n) => Ok(u64::try_from(n).ok().map(Count::Some)),
-                Err(_) => Err(refuse()),
+            Value::Number(text, _) => match canonical_text(text, count_type, "UTC") {
+                Ok(KeyValue::Int(n)) => Ok(u64::try_from(n).ok().map(Count::Some)),
+                Err(ValueError::OutOfRange) if count_type != KeyType::Int8 => Ok(None),
+                _ => Err(refuse()),
             },
             Value::Placeholder(name) => {
                 let number: usize = name.strip_prefix('$').and_then(|digits| digits.parse().ok()).ok_or_else(refuse)?;
-                count_param(number, many).ok_or_else(refuse)
+                count_param(number, count_type, many).ok_or_else(refuse)
             }
             _ => Err(refuse()),
         },
-        // A cast may round, fail, or give what is no number at all.
-        Expr::Cast { expr, data_type: DataType::BigInt(None) | DataType::Int8(None), .. }
-            if matches!(&**expr, Expr::Value(_)) =>
-        {
-            count_of(expr, many)
-        }
+        // Another cast may round, fail, or give what is no number at all.
+        Expr::Cast { expr, data_type, .. } if matches!(&**expr, Expr::Value(_)) => match data_type {
+            DataType::SmallInt(None) | DataType::Int2(None) => count_of(expr, KeyType::Int2, many),
+            DataType::Integer(None) | DataType::Int(None) | DataType::Int4(None) => count_of(expr, KeyType::Int4, many),
+            DataType::BigInt(None) | DataType::Int8(None) => count_of(expr, KeyType::Int8, many),
+            _ => Err(refuse()),
+        },
         _ => Err(refuse()),
     }
 }
 
 /// A count given by a parameter; the outer `None`: its form is not understood.
-fn count_param(number: usize, many: &Many<'_>) -> Option<Option<Count>> {
+fn count_param(number: usize, count_type: KeyType, many: &Many<'_>) -> Option<Option<Count>> {
     let params = many.values.params;
     let value = params.values.get(number.checked_sub(1)?)?;
     let Some(bytes) = value else { return Some(Some(Count::All)) };
     let type_oid = params.types.get(number - 1).copied().unwrap_or(0);
     let value = match params.formats.get(number - 1).copied().unwrap_or(ParamFormat::Text) {
-        ParamFormat::Text => canonical_text(std::str::from_utf8(bytes).ok()?, KeyType::Int8, "UTC"),
-        ParamFormat::Binary => canonical_binary(bytes, type_oid, KeyType::Int8),
+        ParamFormat::Text => canonical_text(std::str::from_utf8(bytes).ok()?, count_type, "UTC"),
+        ParamFormat::Binary => canonical_binary(bytes, type_oid, count_type),
     };
     match value {
         Ok(KeyValue::Int(n)) => Some(u64::try_from(n).ok().map(Count::Some)),
+        Err(ValueError::OutOfRange) => Some(None),
         _ => None,
     }
 }

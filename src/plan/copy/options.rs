@@ -1,5 +1,7 @@
 //! The words of a COPY statement, in the form of today and that of before 9.0 and 7.3.
 
+use std::str::Chars;
+
 use super::super::refusal::{Refusal, RefusalCode};
 use super::super::slot::string_content;
 use super::super::text::{after_closing, tokens_of};
@@ -105,21 +107,39 @@ impl Raw {
     }
 }
 
-/// The content of `E'\t'` and its like: one escape or plain characters.
+/// The content of an `E'…'` string of ASCII escapes: `E'\t'`, `E'\\N'`. `None` for what PostgreSQL's manual, "String Constants With
+/// C-Style Escapes", has beyond them.
 fn escaped(text: &str) -> Option<String> {
     let inner = text.strip_prefix(['E', 'e'])?.strip_prefix('\'')?.strip_suffix('\'')?;
-    match inner.as_bytes() {
-        [b'\\', b't'] => Some("\t".to_owned()),
-        [b'\\', b'n'] => Some("\n".to_owned()),
-        [b'\\', b'b'] => Some("\u{8}".to_owned()),
-        [b'\\', b'v'] => Some("\u{b}".to_owned()),
-        [b'\\', byte @ (b'\\' | b'\'' | b'"' | b'|')] => Some(char::from(*byte).to_string()),
-        [b'\\', b'x', digits @ ..] => {
-            let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().filter(u8::is_ascii)?;
-            Some(char::from(byte).to_string())
+    let mut content = String::new();
+    let mut rest = inner.chars();
+    while let Some(char) = rest.next() {
+        match char {
+            '\\' => content.push(escape(&mut rest)?),
+            // Two of them stand for one.
+            '\'' => content.push(rest.next()?),
+            plain => content.push(plain),
         }
-        bytes if !bytes.contains(&b'\\') => Some(inner.replace("''", "'")),
-        _ => None,
+    }
+    Some(content)
+}
+
+/// The character that stands behind a backslash.
+fn escape(rest: &mut Chars<'_>) -> Option<char> {
+    match rest.next()? {
+        'b' => Some('\u{8}'),
+        'f' => Some('\u{c}'),
+        'n' => Some('\n'),
+        'r' => Some('\r'),
+        't' => Some('\t'),
+        'x' => {
+            let digits = rest.as_str().bytes().take(2).take_while(u8::is_ascii_hexdigit).count();
+            let byte = u8::from_str_radix(rest.as_str().get(..digits)?, 16).ok().filter(u8::is_ascii)?;
+            rest.by_ref().take(digits).for_each(drop);
+            Some(char::from(byte))
+        }
+        '0'..='7' | 'u' | 'U' => None,
+        other => Some(other),
     }
 }
 
@@ -306,6 +326,29 @@ impl Reader<'_> {
             if !self.take_punctuation(b',') {
                 return Ok(());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_read_as_postgres_reads_them() {
+        for (text, content) in [
+            (r"E'\\N'", Some(r"\N")),
+            (r"e'\\\\N'", Some(r"\\N")),
+            (r"E'\t'", Some("\t")),
+            (r"E'\x7c\x9'", Some("|\t")),
+            (r"E'it''s \v'", Some("it's v")),
+            (r"E'\x'", None),
+            (r"E'\xff'", None),
+            (r"E'\011'", None),
+            (r"E'\u0041'", None),
+            (r"U&'a'", None),
+        ] {
+            assert_eq!(escaped(text).as_deref(), content, "{text}");
         }
     }
 }
