@@ -1,5 +1,6 @@
 # make demo    three shards with replicas, the proxy, 200,000 rows and six questions; Ctrl-C ends it
 # make test    all that CI runs
+# make deps    installs what the tests need and is not there: Postgres, drivers and their languages
 # make lint    format check and clippy alone
 # make bench   pgbench through the proxy against PgBouncer (BENCH=quick for a short run)
 # make clean   removes the demo's servers and everything built
@@ -13,23 +14,27 @@ BENCH ?= full
 # Debian's package manager, as root or by sudo.
 APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-.PHONY: help deps deps-bench demo test lint bench clean
+.PHONY: help deps deps-postgres deps-bench demo test lint bench clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -5
+	@sed -n 's/^# //p' Makefile | head -6
 
-deps:
+# What the tests need: Postgres, and the drivers that are tested against the proxy.
+deps: deps-postgres
+	@tests/drivers/deps.sh
+
+deps-postgres:
 	@if ! { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb || ls "$$(pg_config --bindir)/initdb"; } >/dev/null 2>&1; then \
 		echo 'No Postgres found: installing the package postgresql.'; \
 		$(APT) update -q && DEBIAN_FRONTEND=noninteractive $(APT) install -qy --no-install-recommends postgresql; \
 	fi
 
-deps-bench: deps
+deps-bench: deps-postgres
 	@if ! command -v pgbouncer >/dev/null; then \
 		$(APT) update -q && DEBIAN_FRONTEND=noninteractive $(APT) install -qy --no-install-recommends pgbouncer; \
 	fi
 
-demo: deps
+demo: deps-postgres
 	cargo build --release --locked
 	@exec target/release/trunkline demo $(DEMO_FLAGS)
 

@@ -9,6 +9,7 @@ mod conversations;
 mod demo;
 mod deploy;
 mod differential;
+mod drivers;
 mod faults;
 mod harness;
 mod leaks;
