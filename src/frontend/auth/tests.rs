@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use proptest::prelude::*;
 
 use super::rules::rule_for;
 use super::*;
@@ -438,4 +439,45 @@ fn the_first_rule_that_fits_counts_and_none_is_told_as_postgres_tells() {
     let none = AuthConfig { rules: Vec::new(), ..auth };
     let report = rule_for(&none, "shop", "ann", &Peer::unix()).expect_err("no rule");
     assert!(report.message.starts_with("no pg_hba.conf entry for host \"[local]\", user"), "{report}");
+}
+
+/// Bytes that are nearly SCRAM, nearly a password message, or anything.
+fn arb_message() -> impl Strategy<Value = Vec<u8>> {
+    let attributes = prop::collection::vec("[a-z,=]{0,3}|n,,n=,r=[a-z]{0,5}|c=biws|p=[A-Za-z0-9+/=]{0,50}|r=.{0,9}", 0..5);
+    let scram = attributes.prop_map(|parts| parts.join(",").into_bytes());
+    prop_oneof![
+        scram.clone().prop_map(|message| initial("SCRAM-SHA-256", &message)),
+        scram.clone().prop_map(|message| initial("SCRAM-SHA-256-PLUS", &message)),
+        scram,
+        prop::collection::vec(any::<u8>(), 0..60),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever is sent, nobody is let in without the password, and the exchange ends.
+    #[test]
+    fn no_bytes_let_anyone_in(messages in prop::collection::vec(arb_message(), 1..5), method_idx in 0..3_usize, is_tls: bool) {
+        let peer = if is_tls { tls(None) } else { Peer::unix() };
+        let case = Case { peer, ..Case::new(AuthMethod::ALL[method_idx], Some(UserSecret::Scram(cheap_verifier()))) };
+        let mut authenticator = case.start();
+        let mut last = step(&mut authenticator, AuthInput::Begin);
+        for message in &messages {
+            last = match last {
+                AuthStep::Send(_) => step(&mut authenticator, AuthInput::Message(message)),
+                end => end,
+            };
+        }
+        prop_assert!(matches!(last, AuthStep::Send(_) | AuthStep::Fail(_)), "{last:?}");
+        if messages.len() > 3 {
+            prop_assert!(matches!(last, AuthStep::Fail(_)), "{last:?}");
+        }
+    }
+}
+
+/// A secret of one iteration.
+fn cheap_verifier() -> Verifier {
+    let salting = Salting { salt: vec![1; 16], iterations: std::num::NonZeroU32::MIN };
+    Verifier::of_salted(salting.clone(), &salting.stretch(b"a password that nothing guesses"))
 }
