@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::control::{ControlClient, ControlError};
+use crate::session::unpooled::{CodeEffects, code_leftover};
 use crate::topology::{
     Collation, Column, ColumnDefault, FunctionVolatility, Relation, RelationKind, Schema, TableName, Transfer,
 };
@@ -62,6 +63,37 @@ WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v', 'm', '
 /// With -1 for no modifier: `bpchar` and not `character`, which would mean `character(1)`.
 const TYPES: &str = "\
 SELECT oid, pg_catalog.format_type(oid, -1) FROM pg_catalog.pg_type WHERE typtype IN ('b', 'e', 'd', 'r', 'm')";
+
+/// Functions and procedures, and tables with triggers, whose code may leave state in its session, with the code.
+const CODE: &str = "\
+SELECT name, body FROM (
+  SELECT p.proname AS name, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) AS body, p.prolang, p.pronamespace
+  FROM pg_catalog.pg_proc AS p
+  UNION ALL SELECT c.relname, p.prosrc, p.prolang, p.pronamespace FROM pg_catalog.pg_trigger AS t
+  JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal
+) AS code
+WHERE pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+  AND prolang NOT IN (SELECT oid FROM pg_catalog.pg_language WHERE lanname IN ('c', 'internal'))
+  AND body ~* '\\m(set|set_config|reset|pg_advisory_lock|pg_try_advisory_lock|listen|load|temp|temporary|pg_temp|hold|setseed|dblink_connect)'";
+
+/// Reads what functions and triggers of the shard that `client` is connected to may leave in their session.
+///
+/// # Errors
+/// What the server answered, or that the connection broke.
+pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlError> {
+    let messages = client.connection().simple_query(CODE).await.map_err(|fault| client.error(&fault))?;
+    let mut effects = CodeEffects::new();
+    for message in &messages {
+        let SimpleQueryMessage::Row(row) = message else { continue };
+        let (Some(name), Some(body)) = (row.get(0), row.get(1)) else { continue };
+        let leftover = code_leftover(body);
+        if !leftover.makes.is_empty() {
+            let known = effects.entry(name.to_owned()).or_default();
+            *known = known.and(leftover);
+        }
+    }
+    Ok(effects)
+}
 
 /// Reads the catalog of the shard that `client` is connected to. `version` becomes the schema's.
 ///

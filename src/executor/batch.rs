@@ -11,10 +11,11 @@ use bytes::{Bytes, BytesMut};
 use super::Conversation;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
-use super::simple::{ends_transaction, is_ddl, is_utility, unreadable};
+use super::simple::{ends_transaction, is_utility, unreadable};
 use super::templates::CachedTemplate;
 use crate::plan::{Access, Params, Plan};
 use crate::session::prepared::Prepared;
+use crate::session::set_config::{BoundParams, SettingChange};
 use crate::session::unpooled::Leftover;
 use crate::session::wire::BodyReader;
 use crate::sql::{Classified, Command, ParamFormat};
@@ -42,7 +43,7 @@ pub(super) struct SessionStatement {
 #[derive(Debug, Clone)]
 pub(super) enum Target {
     /// On one backend, which has the portal.
-    One { shard: Option<ShardId>, access: Access, leftover: Leftover },
+    One { shard: Option<ShardId>, access: Access, leftover: Leftover, changes: Option<Arc<[SettingChange]>> },
     /// On many, or in the session itself: the proxy has the portal.
     Own { plan: Arc<Plan>, values: Arc<BoundValues> },
 }
@@ -297,24 +298,24 @@ impl Conversation {
         self.fingerprint = print;
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind(cached, text, params)?;
-        self.block.has_changed_schema |= is_ddl(cached.template.class());
+        self.block.has_changed_schema |= self.changes_schema(cached.template.class(), text);
         if is_utility(cached.template.class()) {
             self.timer.exempt();
         }
+        let bound = BoundParams { formats: &parts.formats, values: &parts.values };
+        let (leftover, changes) = self.changes_of(text.as_bytes(), cached.leftover, bound);
+        let changes = (!changes.is_empty()).then(|| Arc::from(changes));
+        let read = |shard| Target::One { shard, access: Access::Read, leftover: Leftover::NOTHING, changes: None };
         Ok(match plan {
             Plan::Route { shard, access } => {
                 if let Classified::Command(Command::Declare { name, .. }) = cached.template.class() {
                     self.block.cursors.insert(name.clone(), shard);
                 }
-                Target::One { shard: Some(shard), access, leftover: cached.leftover }
+                Target::One { shard: Some(shard), access, leftover, changes }
             }
-            Plan::AnyOne { access } => Target::One { shard: None, access, leftover: cached.leftover },
-            Plan::Command(Command::Show { name }) if !name.starts_with("trunkline.") => {
-                Target::One { shard: None, access: Access::Read, leftover: Leftover::NOTHING }
-            }
-            Plan::Command(Command::Fetch { name }) => {
-                Target::One { shard: self.block.cursors.get(&name).copied(), access: Access::Read, leftover: Leftover::NOTHING }
-            }
+            Plan::AnyOne { access } => Target::One { shard: None, access, leftover, changes },
+            Plan::Command(Command::Show { name }) if !name.starts_with("trunkline.") => read(None),
+            Plan::Command(Command::Fetch { name }) => read(self.block.cursors.get(&name).copied()),
             plan => {
                 let encoded = Bytes::copy_from_slice(parts.encoded_values);
                 let values = BoundValues { param_types: Vec::new(), encoded, result_formats: parts.result_formats.clone() };

@@ -14,6 +14,7 @@ use super::relay::{Mark, Ready};
 use crate::backend::Preparation;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Plan};
+use crate::session::set_config::SettingChange;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
@@ -35,6 +36,8 @@ struct Run {
     /// Something whose answer is no mark was written after the last mark: Bind, Describe, Execute.
     has_unmarked: bool,
     leftover: Leftover,
+    /// Settings that its statements change by `set_config`.
+    changes: Vec<SettingChange>,
     is_empty: bool,
 }
 
@@ -268,6 +271,7 @@ impl Conversation {
             named: Vec::new(),
             has_unmarked: false,
             leftover: Leftover::NOTHING,
+            changes: Vec::new(),
             is_empty: true,
         });
         self.write_action(idx, run, batch, action);
@@ -299,8 +303,9 @@ impl Conversation {
                 if let Target::One { shard: None, .. } = bound.target {
                     self.portals.note_shard(&portal, run.shard);
                 }
-                if let Target::One { leftover, .. } = bound.target {
-                    run.leftover = run.leftover.and(leftover);
+                if let Target::One { leftover, changes, .. } = &bound.target {
+                    run.leftover = run.leftover.and(*leftover);
+                    run.changes.extend(changes.iter().flat_map(|changes| changes.iter().cloned()));
                 }
                 let name = self.ensure_parsed(idx, run, is_named, &bound.statement);
                 let output = &mut self.enlisted[idx].lease.socket.output;
@@ -403,6 +408,9 @@ impl Conversation {
             self.skip_names(&mut run);
         }
         let has_error = relayed.error.is_some();
+        if !has_error {
+            self.follow_settings(idx, &run.changes).await;
+        }
         self.after_relay(idx, &relayed, run.leftover).await?;
         if self.transaction.phase == Phase::Idle {
             self.portals.clear();

@@ -494,17 +494,22 @@ impl Conversation {
                 continue;
             }
             let mut held = self.enlisted.remove(idx);
+            let was_known = held.lease.settings.is_some();
             // RESET on a server returns to the server's value, not to the client's of its startup.
             held.lease.settings = None;
             let outcome = self.sync_settings(&mut held.lease).await;
+            if !was_known && !self.transaction.savepoints.is_empty() {
+                // A savepoint may bring back what nobody saw.
+                held.lease.settings = None;
+            }
             self.enlisted.insert(idx, held);
             outcome?;
         }
         self.tell_parameters();
+        if only.is_none() {
+            self.unpin_settings();
+        }
         if !self.transaction.is_open() {
-            if only.is_none() {
-                self.unpin_settings();
-            }
             self.settle_pins(true).await;
             self.release();
         }

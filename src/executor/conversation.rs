@@ -21,10 +21,14 @@ use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
 use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, hinted};
+<<<<<<< HEAD
 use crate::session::search_path;
+=======
+use crate::session::set_config::is_settings_only;
+>>>>>>> 09f1fce (Follow settings that functions change)
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
-use crate::session::unpooled::{CodeEffects, Leftover, leftover, reads_catalog};
+use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
 use crate::sql::{Classified, Fingerprint, SetScope, fingerprint};
 use crate::sqlstate::{Report, SqlState};
@@ -352,12 +356,14 @@ impl Conversation {
         }
         self.database.counters.n_template_misses.increment();
         let template = analyze(sql, &print.literals, &self.context())?;
-        let mut leftover = leftover(sql.as_bytes(), self.plan_settings.has_standard_strings, &CodeEffects::new());
+        let mut leftover = leftover(sql.as_bytes(), self.plan_settings.has_standard_strings, &self.view.code);
         if let Classified::Command(command) = template.class() {
             leftover = leftover.and(Leftover::of_command(command));
         }
         let reads_catalog = reads_catalog(sql.as_bytes(), self.plan_settings.has_standard_strings);
-        let cached = Arc::new(CachedTemplate { template, leftover, reads_catalog });
+        let is_settings_only = leftover.settings == SettingsTrace::Calls
+            && is_settings_only(sql.as_bytes(), self.plan_settings.has_standard_strings);
+        let cached = Arc::new(CachedTemplate { template, leftover, reads_catalog, is_settings_only });
         cache.insert(sql, print, self.context_hash, &cached);
         Ok(cached)
     }
@@ -380,6 +386,9 @@ impl Conversation {
         }
         Ok(match outcome? {
             Plan::AnyOne { access } if cached.reads_catalog => Plan::Route { shard: self.first_live_shard(), access },
+            Plan::Route { .. } if cached.is_settings_only && self.view.topology.only_shard().is_none() => {
+                Plan::AnyOne { access: Access::Read }
+            }
             plan => plan,
         })
     }

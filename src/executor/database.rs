@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::DropGuard;
 
 use crate::backend::Pools;
-use crate::backend::catalog::load_schema;
+use crate::backend::catalog::{load_code, load_schema};
 use crate::backend::control::{ControlClient, ControlError, ControlNode};
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::executor::describe::DescriptionCache;
@@ -18,6 +18,7 @@ use crate::executor::templates::TemplateCache;
 use crate::health::Board;
 use crate::observe::{DatabaseCounters, Registry};
 use crate::session::prepared::Interner;
+use crate::session::unpooled::CodeEffects;
 use crate::topology::{Schema, ShardId, TableName, Topology, Watermarks};
 
 /// What planning reads, as of one moment. Replaced whole.
@@ -27,10 +28,15 @@ pub struct View {
     pub generation: u64,
     pub topology: Arc<Topology>,
     pub schema: Arc<Schema>,
+    /// What functions and triggers leave in their session.
+    pub code: Arc<CodeEffects>,
 }
 
 /// Shortest time between two reads of the catalog that unknown names ask for.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time between two reads of what functions and triggers leave in their session.
+const CODE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Seconds between 1970 and 2000, where Postgres's timestamps begin.
 const POSTGRES_EPOCH_SECONDS: u64 = 946_684_800;
@@ -71,6 +77,7 @@ pub struct Database {
     /// Serialises reads of the catalog.
     refreshing: Mutex<()>,
     refreshed_at_micros: AtomicI64,
+    code_read_at_micros: AtomicI64,
     is_prepared: AtomicBool,
     /// What a reload has put in its place: sessions move there between two transactions.
     successor: OnceLock<Arc<Self>>,
@@ -96,10 +103,11 @@ impl Database {
             gather_slots: Semaphore::new((config.pool.max_per_node / 2).max(1)),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
-            view: RwLock::new(Arc::new(View { generation, topology, schema: Arc::default() })),
+            view: RwLock::new(Arc::new(View { generation, topology, schema: Arc::default(), code: Arc::default() })),
             generation: AtomicU64::new(generation),
             refreshing: Mutex::new(()),
             refreshed_at_micros: AtomicI64::new(0),
+            code_read_at_micros: AtomicI64::new(0),
             is_prepared: AtomicBool::new(false),
             successor: OnceLock::new(),
             _probing: probing,
@@ -122,7 +130,8 @@ impl Database {
         let generation = view.generation + 1;
         let topology = topology.unwrap_or_else(|| Arc::clone(&view.topology));
         let schema = schema.unwrap_or_else(|| Arc::clone(&view.schema));
-        *view = Arc::new(View { generation, topology, schema });
+        let code = Arc::clone(&view.code);
+        *view = Arc::new(View { generation, topology, schema, code });
         self.generation.store(generation, Ordering::Release);
     }
 
@@ -206,6 +215,42 @@ impl Database {
             self.replace_view(None, Some(Arc::new(schema)));
         }
         Ok(())
+    }
+
+    /// Reads anew what functions and triggers leave in their session.
+    ///
+    /// # Errors
+    /// When a shard cannot be read; what was known then stays.
+    pub async fn refresh_code(&self) -> Result<(), ControlError> {
+        let _guard = self.refreshing.lock().await;
+        let mut code = CodeEffects::new();
+        for shard in self.view().topology.shard_ids() {
+            for (name, leftover) in load_code(&self.control_client(shard).await?).await? {
+                let known = code.entry(name).or_default();
+                *known = known.and(leftover);
+            }
+        }
+        self.code_read_at_micros.store(now_micros(), Ordering::Relaxed);
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        if *view.code != code {
+            let generation = view.generation + 1;
+            let (topology, schema) = (Arc::clone(&view.topology), Arc::clone(&view.schema));
+            *view = Arc::new(View { generation, topology, schema, code: Arc::new(code) });
+            self.generation.store(generation, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The same unless it was done a short while ago: code that was made past the proxy is noticed late.
+    ///
+    /// # Errors
+    /// As [`Self::refresh_code`].
+    pub async fn refresh_old_code(&self) -> Result<(), ControlError> {
+        let age_micros = now_micros() - self.code_read_at_micros.load(Ordering::Relaxed);
+        if u64::try_from(age_micros).is_ok_and(|age| Duration::from_micros(age) < CODE_INTERVAL) {
+            return Ok(());
+        }
+        self.refresh_code().await
     }
 
     async fn read_shard_schema(&self, shard: ShardId) -> Result<Schema, ControlError> {

@@ -6,6 +6,7 @@ use super::Conversation;
 use super::failure::Failure;
 use super::relay::{Ready, Relayed, ServerError};
 use crate::plan::Access;
+use crate::session::set_config::BoundParams;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::{Leftover, SettingsTrace};
 use crate::topology::ShardId;
@@ -19,6 +20,7 @@ impl Conversation {
         leftover: Leftover,
         ready: Ready,
     ) -> Result<bool, Failure> {
+        let (leftover, changes) = self.changes_of(sql, leftover, BoundParams::default());
         let idx = self.enlist_to_leave(shard, access, leftover).await?;
         let connection = self.enlisted[idx].begin_statement();
         connection.write_query(sql);
@@ -28,6 +30,9 @@ impl Conversation {
             Phase::Idle | Phase::Explicit | Phase::Failed => ready,
         };
         let relayed = self.relay(idx, &mut VecDeque::new(), ready, false).await?;
+        if relayed.error.is_none() {
+            self.follow_settings(idx, &changes).await;
+        }
         self.after_relay(idx, &relayed, leftover).await?;
         if relayed.error.is_some() && ready == Ready::Swallow {
             // What follows in the string is not run.
@@ -41,7 +46,7 @@ impl Conversation {
     /// # Errors
     /// `Reported` for a server's error inside an implicit transaction, which must be rolled back.
     pub(super) async fn after_relay(&mut self, idx: usize, relayed: &Relayed, leftover: Leftover) -> Result<(), Failure> {
-        if leftover.settings != SettingsTrace::Kept
+        if leftover.settings == SettingsTrace::Unseen
             && let Some(enlisted) = self.enlisted.get_mut(idx)
         {
             enlisted.lease.settings = None;

@@ -145,10 +145,16 @@ impl Conversation {
 
     /// Forgets that code has changed settings: they have been reset.
     pub(super) fn unpin_settings(&mut self) {
+        // A rollback brings them back.
+        let (is_open, has_savepoints) = (self.transaction.is_open(), !self.transaction.savepoints.is_empty());
         for pin in self.enlisted.iter_mut().filter_map(|held| held.pin.as_mut()) {
-            pin.is_unsettled |= pin.reasons.contains(PinReason::Settings);
-            pin.reasons = pin.reasons.without(PinReason::Settings);
-            pin.added = pin.added.without(PinReason::Settings);
+            if !has_savepoints {
+                pin.added = pin.added.without(PinReason::Settings);
+            }
+            if !is_open && pin.reasons.contains(PinReason::Settings) {
+                pin.reasons = pin.reasons.without(PinReason::Settings);
+                pin.is_unsettled = true;
+            }
         }
     }
 

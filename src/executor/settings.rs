@@ -5,14 +5,96 @@ use super::failure::Failure;
 use super::timer::WaitError;
 use crate::backend::Connection;
 use crate::observe::ErrorKind;
-use crate::session::settings::Settings;
+use crate::session::set_config::{BoundParams, SettingChange, setting_changes};
+use crate::session::settings::{SettingValue, Settings, quote_literal};
+use crate::session::unpooled::{Leftover, SettingsTrace};
 use crate::session::wire;
 use crate::sqlstate::{Report, SqlState};
+use crate::topology::ShardId;
 
 /// Resets everything, for a backend whose settings are not known.
 const RESET_EVERYTHING: &str = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
 
 impl Conversation {
+    /// The settings that a statement will change by `set_config`, and what else it leaves: settings unseen where the arguments
+    /// do not tell.
+    pub(super) fn changes_of(&self, sql: &[u8], leftover: Leftover, params: BoundParams<'_>) -> (Leftover, Vec<SettingChange>) {
+        if leftover.settings != SettingsTrace::Calls {
+            return (leftover, Vec::new());
+        }
+        match setting_changes(sql, self.plan_settings.has_standard_strings, params) {
+            Some(changes) => (leftover, changes),
+            None => (leftover.and(Leftover::making_settings()), Vec::new()),
+        }
+    }
+
+    /// Has the session, and the other backends that it holds, follow what a statement has changed by `set_config` on one.
+    pub(super) async fn follow_settings(&mut self, idx: usize, changes: &[SettingChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let shard = self.enlisted[idx].lease.shard;
+        if self.try_to_follow(shard, changes).await.is_err() {
+            // Not known any more: they are made anew before another client has the backend.
+            for enlisted in &mut self.enlisted {
+                enlisted.lease.settings = None;
+            }
+        }
+        self.derive_plan_settings();
+    }
+
+    async fn try_to_follow(&mut self, shard: ShardId, changes: &[SettingChange]) -> Result<(), Failure> {
+        for change in changes {
+            let is_local = change.is_local || change.name.starts_with("transaction_");
+            if is_local && !self.transaction.is_open() {
+                continue;
+            }
+            let value = match &change.value {
+                Some(value) => value.clone(),
+                None => match self.read_back(shard, &change.name).await? {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
+            let (name, text) = (quote_literal(&change.name), quote_literal(&value));
+            let sql = format!("SELECT pg_catalog.set_config({name}, {text}, {is_local})");
+            self.tell_others(shard, &sql).await?;
+            if is_local {
+                if self.view.topology.only_shard().is_none() {
+                    self.transaction.local_sets.push(sql);
+                }
+                continue;
+            }
+            if change.name == "session_authorization" {
+                self.settings = self.settings.with_reset("role", &Settings::default());
+            }
+            self.settings = self.settings.with(&change.name, SettingValue::Text(value));
+            for enlisted in self.enlisted.iter_mut().filter(|enlisted| enlisted.lease.settings.is_some()) {
+                enlisted.lease.settings = Some(self.settings.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_back(&mut self, shard: ShardId, name: &str) -> Result<Option<String>, Failure> {
+        let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) else { return Ok(None) };
+        let sql = format!("SELECT pg_catalog.current_setting({}, true)", quote_literal(name));
+        let rows = self.ask(idx, &sql).await?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+
+    /// Runs a query on the other backends that are held.
+    async fn tell_others(&mut self, shard: ShardId, sql: &str) -> Result<(), Failure> {
+        let others: Vec<ShardId> =
+            self.enlisted.iter().map(|enlisted| enlisted.lease.shard).filter(|other| *other != shard).collect();
+        for other in others {
+            if let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == other) {
+                self.ask(idx, sql).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the backend's settings the client's, in one round trip if they differ.
     ///
     /// # Errors

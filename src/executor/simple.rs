@@ -203,7 +203,7 @@ impl Conversation {
         }
         self.check_leftover(cached.leftover)?;
         let plan = self.bind(&cached, sql, Params::default())?;
-        self.block.has_changed_schema |= is_ddl(cached.template.class());
+        self.block.has_changed_schema |= self.changes_schema(cached.template.class(), sql);
         if is_utility(cached.template.class()) {
             self.timer.exempt();
         }
@@ -235,6 +235,16 @@ impl Conversation {
             Plan::Command(command) => self.run_command(&command, told.text, ready).await,
             plan => self.run_many(told.text, &plan, &BoundValues::none(), Description::Send).await.map(|()| false),
         }
+    }
+
+    /// Whether what is known of the schema is to be read again after a statement. Of a single shard that is its code alone.
+    pub(super) fn changes_schema(&self, class: &Classified, sql: &str) -> bool {
+        const CODE: [&str; 5] = ["function", "procedure", "trigger", "extension", "routine"];
+        let makes_code = || {
+            let text = sql.to_ascii_lowercase();
+            CODE.iter().any(|word| text.contains(word))
+        };
+        is_ddl(class) && (self.view.topology.only_shard().is_none() || makes_code())
     }
 
     /// Runs a plan of several shards. A write outside a transaction gets one of its own, committed before its tag is told.

@@ -19,6 +19,8 @@ pub struct CachedTemplate {
     pub template: Template,
     pub leftover: Leftover,
     pub reads_catalog: bool,
+    /// It does nothing but change settings: any shard will do.
+    pub is_settings_only: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -88,6 +88,9 @@ pub(super) async fn prepare_all(databases: &Databases, limit: Duration) {
 ///
 /// A database with one shard is a plain pooler: nothing of the kind is needed, and no right to make it.
 pub(super) async fn prepare(database: &Database) {
+    if let Err(error) = database.refresh_old_code().await {
+        tracing::debug!(database = database.name, %error, "functions could not be read");
+    }
     if database.is_prepared() || database.config.topology.only_shard().is_some() {
         return;
     }

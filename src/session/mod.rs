@@ -8,6 +8,7 @@ pub mod prepared;
 pub mod row_description;
 pub mod scram;
 pub mod search_path;
+pub mod set_config;
 pub mod settings;
 pub mod startup;
 pub mod transaction;

@@ -231,7 +231,7 @@ fn is_local_call(call: &str) -> bool {
 
 impl Leftover {
     /// Settings changed by code.
-    const fn making_settings() -> Self {
+    pub const fn making_settings() -> Self {
         Self { makes: PinReasons::only(PinReason::Settings), look: Look::Always, settings: SettingsTrace::Unseen }
     }
 }

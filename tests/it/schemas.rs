@@ -9,7 +9,10 @@ async fn start() -> (Cluster, Proxy, Client) {
     let cluster = Cluster::start(3).await;
     for shard_idx in 0..3 {
         let server = cluster.direct(shard_idx).await;
-        server.batch_execute("CREATE SCHEMA \"Other\"; CREATE TABLE \"Other\".users (LIKE public.users INCLUDING DEFAULTS)").await.unwrap();
+        server
+            .batch_execute("CREATE SCHEMA \"Other\"; CREATE TABLE \"Other\".users (LIKE public.users INCLUDING DEFAULTS)")
+            .await
+            .unwrap();
         server
             .batch_execute("INSERT INTO \"Other\".users (user_id, name, email, country) VALUES (7, 'x', 'y', 'us')")
             .await
