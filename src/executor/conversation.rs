@@ -21,11 +21,8 @@ use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
 use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, hinted};
-<<<<<<< HEAD
 use crate::session::search_path;
-=======
 use crate::session::set_config::is_settings_only;
->>>>>>> 09f1fce (Follow settings that functions change)
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog};
