@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Socket;
 use super::cancel::CancelHandle;
@@ -12,6 +12,9 @@ use crate::observe::{Registry, ServerEntry};
 use crate::session::prepared::{Prepared, PreparedOnServer};
 use crate::session::settings::Settings;
 use crate::session::wire::{self, Header};
+
+/// Idle for less than this, a connection is handed out without a system call.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// The server's side of the connection ended or sent nonsense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,8 +168,12 @@ impl Connection {
     }
 
     /// Whether a pool may hand it out again: clean, not too old, and nothing to be read from it.
+    ///
+    /// One that was used a moment ago is judged by what the runtime has heard; for others the system is asked.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
-        self.is_clean && !self.cancel.is_in_flight() && !self.expires_at.has_passed(now) && !self.socket.has_news()
+        let is_fresh = now.saturating_duration_since(self.idle_since) < FRESH;
+        let is_sound = self.is_clean && !self.cancel.is_in_flight() && !self.expires_at.has_passed(now);
+        is_sound && !if is_fresh { self.socket.has_news() } else { self.socket.is_disturbed() }
     }
 }
 

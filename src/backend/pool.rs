@@ -179,6 +179,14 @@ impl Pools {
         pools.into_iter().filter(|pool| pool.lacks_spares()).map(Spares).collect()
     }
 
+    /// Closes what is idle, and every lease when it comes back: the pools of another configuration have taken over. Clients
+    /// in a transaction are still served.
+    pub fn retire(&self) {
+        for pool in self.all() {
+            pool.retire();
+        }
+    }
+
     /// Fails all waiting and further checkouts; leases out are closed when they come back.
     pub fn close(&self) {
         for pool in self.all() {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -82,6 +83,23 @@ impl Stream {
             Poll::Ready(Ok(ready)) if ready.is_write_closed() => PeerState::Gone,
             Poll::Ready(Ok(ready)) if ready.is_read_closed() => PeerState::HalfClosed,
             Poll::Ready(_) | Poll::Pending => PeerState::Open,
+        }
+    }
+
+    /// Asks the system what the runtime may not have heard yet: whether the peer has closed the socket, or a plain one has
+    /// something to be read.
+    fn is_disturbed(&self) -> bool {
+        let peek = |socket: SockRef<'_>| socket.peek(&mut [MaybeUninit::uninit()]);
+        let (outcome, is_plain) = match self {
+            Self::Tcp(stream) => (peek(SockRef::from(stream)), true),
+            Self::Unix(stream) => (peek(SockRef::from(stream)), true),
+            Self::Tls(stream) => (stream.with_tcp(|stream| peek(SockRef::from(stream))), false),
+        };
+        match outcome {
+            Ok(0) => true,
+            // Under TLS it may be one of its own messages.
+            Ok(_) => is_plain,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
 
@@ -223,9 +241,15 @@ impl Socket {
         }
     }
 
-    /// Whether an idle socket is to be closed: the peer closed it, or sent what nobody asked for.
+    /// Whether an idle socket is to be closed: the peer closed it, or sent what nobody asked for. By what the runtime has heard,
+    /// without a system call.
     pub fn has_news(&self) -> bool {
         !self.input.is_empty() || self.stream.has_news()
+    }
+
+    /// The same as the system has it at this moment.
+    pub fn is_disturbed(&self) -> bool {
+        self.has_news() || self.stream.is_disturbed()
     }
 }
 
@@ -341,6 +365,17 @@ mod tests {
         SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
         drop(peer);
         tokio::time::timeout(Duration::from_secs(10), seen(PeerState::Gone)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_s_end_is_seen_before_the_runtime_hears_of_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = Socket::new(Stream::tcp(listener.accept().await.unwrap().0).unwrap());
+        assert!(!socket.is_disturbed());
+        drop(peer);
+        // The runtime has had no turn since.
+        assert!(!socket.has_news() && socket.is_disturbed());
     }
 
     #[tokio::test]

@@ -131,7 +131,8 @@ impl Conversation {
 
     async fn begin(&mut self, modes: &str, sql: &str) -> Result<(), Failure> {
         if self.database.config.pool.mode == PoolMode::Statement {
-            return Err(unpooled("a transaction block", "Use pool.mode = \"transaction\"."));
+            let message = "a transaction block is not allowed under statement pooling";
+            return Err(Failure::refused("TL090", message, "Use pool.mode = \"transaction\"."));
         }
         match self.transaction.phase {
             Phase::Idle => {

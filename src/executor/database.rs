@@ -262,6 +262,7 @@ impl Database {
     pub fn retire(&self, successor: &Arc<Self>) {
         // A database is replaced once: its place is then another's.
         drop(self.successor.set(Arc::clone(successor)));
+        self.pools.retire();
     }
 
     /// The database that a reload has put in this one's place, and the place of that one, to the newest.

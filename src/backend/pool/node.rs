@@ -222,6 +222,11 @@ impl NodePool {
         self.state().slots.figures(now)
     }
 
+    pub(super) fn retire(&self) {
+        let closed = self.state().slots.retire();
+        drop(closed);
+    }
+
     pub(super) fn close(&self) {
         let closed = self.state().slots.close();
         drop(closed);

@@ -110,6 +110,8 @@ pub(super) struct Slots<T> {
     newcomers: VecDeque<Waiter<T>>,
     pause: Option<Pause>,
     next_ticket: u64,
+    /// Nothing is kept idle: another pool has taken its place.
+    is_retired: bool,
     is_closed: bool,
 }
 
@@ -124,6 +126,7 @@ impl<T> Slots<T> {
             newcomers: VecDeque::new(),
             pause: None,
             next_ticket: 0,
+            is_retired: false,
             is_closed: false,
         }
     }
@@ -171,7 +174,13 @@ impl<T> Slots<T> {
         }
         self.idle.push(connection);
         self.grant(now);
-        None
+        if self.is_retired { self.idle.pop() } else { None }
+    }
+
+    /// Keeps nothing idle from now on; gives the idle connections to be closed. Who holds some goes on as before.
+    pub(super) fn retire(&mut self) -> Vec<T> {
+        self.is_retired = true;
+        std::mem::take(&mut self.idle)
     }
 
     /// A leased connection was closed.
@@ -266,7 +275,7 @@ impl<T> Slots<T> {
 
     /// Takes the right to open a connection that nobody waits for, up to `min` connections.
     pub(super) fn open_spare(&mut self, min: usize, now: Instant) -> bool {
-        let may = !self.is_closed && self.n_open() < min.min(self.limits.max) && self.may_open(now);
+        let may = !self.is_closed && !self.is_retired && self.n_open() < min.min(self.limits.max) && self.may_open(now);
         self.n_opening += usize::from(may);
         may
     }

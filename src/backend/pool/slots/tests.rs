@@ -209,6 +209,18 @@ fn closing_ends_waits_and_takes_nothing_back() {
 }
 
 #[test]
+fn a_retired_pool_keeps_nothing_idle_and_serves_who_waits() {
+    let mut bench = Bench::new(1, 0);
+    bench.open(Rank::Newcomer);
+    let mut waiting = bench.wait(Rank::Newcomer);
+    assert!(bench.slots.retire().is_empty());
+    assert_eq!(bench.slots.give_back(7, bench.now), None);
+    assert_eq!(idle(&mut waiting), Some(7));
+    assert_eq!(bench.slots.give_back(7, bench.now), Some(7));
+    assert!(matches!(bench.ask(Rank::Newcomer), Place::Now(Turn::Open)));
+}
+
+#[test]
 fn a_dead_idle_connection_is_replaced_at_once() {
     let mut bench = Bench::new(2, 0);
     bench.open(Rank::Newcomer);
