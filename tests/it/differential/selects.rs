@@ -23,13 +23,14 @@ impl Maker {
     /// The next SELECT.
     pub(super) fn query(&mut self) -> Query {
         match self.random.below(100) {
-            0..=38 => self.plain("plain", 1),
-            39..=56 => self.plain("join", 2),
-            57..=82 => self.grouped(),
-            83..=86 => self.distinct(),
-            87..=91 => self.set_operation(),
-            92..=95 => self.with_query(),
-            _ => self.odd(),
+            0..=29 => self.plain("plain", 1),
+            30..=44 => self.plain("join", 2),
+            45..=65 => self.grouped(),
+            66..=69 => self.distinct(),
+            70..=73 => self.set_operation(),
+            74..=76 => self.with_query(),
+            77..=80 => self.odd(),
+            _ => self.gathered(),
         }
     }
 
