@@ -193,6 +193,13 @@ impl Conversation {
         of("client_encoding") == "SQL_ASCII" || of("client_encoding") == of("server_encoding")
     }
 
+    /// The client's encoding, where servers convert text to it that may have other characters.
+    pub(super) fn converted_encoding(&self) -> Option<&str> {
+        let encoding = self.told_parameters.get("client_encoding").map(String::as_str).unwrap_or_default();
+        let is_name = !encoding.is_empty() && encoding.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        (!self.is_utf8 && !self.has_stored_text() && is_name).then_some(encoding)
+    }
+
     /// Whether the text of every value tells all of it: dates and intervals in unambiguous forms, floats with all their digits.
     pub(super) fn has_exact_text(&self) -> bool {
         let of = |name: &str| self.told_parameters.get(name).map(String::as_str).unwrap_or_default();

@@ -40,6 +40,12 @@ impl Failure {
         Self::client(report.with_detail(format!("Reason code {code}.")).with_hint(hint))
     }
 
+    /// Whether types that a shard has told make merging or combining inexact (TL041, TL092).
+    pub fn is_inexact(&self) -> bool {
+        let Self::Statement { report, .. } = self else { return false };
+        matches!(report.detail.as_deref(), Some("Reason code TL041." | "Reason code TL092."))
+    }
+
     /// 54000: what the proxy would have to hold is more than `query.max_gather_bytes`.
     pub fn too_many_bytes(what: &str, max_bytes: u64, way_out: &str) -> Self {
         let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("{what} need more than {max_bytes} bytes"))

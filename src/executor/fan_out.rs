@@ -12,7 +12,9 @@ use super::timer::WaitError;
 use crate::backend::ConnectionLost;
 use crate::deadline::Deadline;
 use crate::plan::Access;
+use crate::session::row_description::format_of;
 use crate::session::wire::{self, HEADER_LEN, Header};
+use crate::sql::ParamFormat;
 use crate::sqlstate::SqlState;
 use crate::topology::ShardId;
 
@@ -39,6 +41,24 @@ impl BoundValues {
     /// Whether there are parameters.
     pub(super) fn has_values(&self) -> bool {
         self.encoded.get(2..) != Some(&[0, 0]) && !self.encoded.is_empty()
+    }
+
+    /// The parameters' formats, one for each, and their values; `None` when the bytes are malformed.
+    pub(super) fn params(&self) -> Option<(Vec<ParamFormat>, Vec<Option<&[u8]>>)> {
+        let mut reader = wire::BodyReader(&self.encoded);
+        let n_formats = reader.i16()?;
+        let formats = (0..n_formats).map(|_| reader.i16()).collect::<Option<Vec<_>>>()?;
+        let n_values = reader.i16()?;
+        let mut values = Vec::new();
+        for _ in 0..n_values {
+            // A negative length is NULL.
+            values.push(match usize::try_from(reader.i32()?) {
+                Ok(len) => Some(reader.bytes(len)?),
+                Err(_) => None,
+            });
+        }
+        let format = |idx| if format_of(&formats, idx) == 1 { ParamFormat::Binary } else { ParamFormat::Text };
+        Some(((0..values.len()).map(format).collect(), values))
     }
 
     /// The tail of a Bind message with these result formats.

@@ -17,7 +17,7 @@ use super::merge::{Description, malformed};
 use super::timer::WaitError;
 use crate::backend::{CheckoutError, OUTPUT_HIGH_WATER};
 use crate::observe::ErrorKind;
-use crate::plan::{Access, GatherInput, GatherPlan, GatherSource};
+use crate::plan::{Access, GatherInput, GatherPlan, GatherSource, Params, Plan, Values};
 use crate::session::row_description::{columns, write_prefix};
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN};
@@ -29,6 +29,9 @@ const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// From this many rows on a table's statistics are worth making.
 const MIN_ANALYZED_ROWS: u64 = 1_000;
+
+/// What text travels in between the shards and the engine, where the client's encoding may not have all of its characters.
+const TRANSFER_ENCODING: &str = "SET LOCAL client_encoding TO 'UTF8'";
 
 /// A statement over gathered rows.
 struct Gathering<'a> {
@@ -68,6 +71,10 @@ impl Conversation {
         let is_own = self.transaction.phase == Phase::Idle;
         if is_own {
             self.transaction.begin(Phase::Implicit, "ISOLATION LEVEL REPEATABLE READ, READ ONLY", &self.settings);
+            if self.is_converted() {
+                // The client's statement and parameters are ASCII: see `planning_text`.
+                self.transaction.local_sets.push(TRANSFER_ENCODING.to_owned());
+            }
         }
         let mut gathering = Gathering { sql, plan, values, description, is_own, n_bytes: 0 };
         let outcome = self.gather(&mut engine, &mut gathering).await;
@@ -75,12 +82,35 @@ impl Conversation {
         outcome
     }
 
+    /// Runs over gathered rows what was refused on another rung.
+    pub(super) async fn gather_instead(
+        &mut self,
+        sql: &str,
+        values: &BoundValues,
+        description: Description,
+        failure: Failure,
+    ) -> Result<(), Failure> {
+        let Ok(cached) = self.template(sql) else { return Err(failure) };
+        let Some((formats, params)) = values.params() else { return Err(failure) };
+        let params = Params { types: &values.param_types, formats: &formats, values: &params };
+        let bound = Values { sql, literals: &self.fingerprint.literals, params, now_micros: self.now_micros };
+        match cached.template.bind_gathered(&bound, &self.context()) {
+            Some(Ok(Plan::Gather(plan))) => {
+                if self.transaction.phase == Phase::Idle {
+                    self.release();
+                }
+                self.run_gather(sql, &plan, values, description).await
+            }
+            _ => Err(failure),
+        }
+    }
+
     /// Refuses what would not arrive as it was sent.
     fn check_texts(&self, plan: &GatherPlan) -> Result<(), Failure> {
-        if !self.is_utf8 && !self.has_stored_text() {
+        if self.is_converted() && self.transaction.is_open() {
             return Err(Failure::refused(
                 "TL085",
-                "rows of several shards cannot be gathered through this client_encoding",
+                "rows of several shards cannot be gathered in a transaction through this client_encoding",
                 "SET client_encoding TO 'UTF8', or to the servers' own encoding.",
             ));
         }
@@ -96,6 +126,11 @@ impl Conversation {
                 "SET DateStyle TO 'ISO', IntervalStyle TO 'postgres', and leave extra_float_digits alone.",
             )),
         }
+    }
+
+    /// Whether text is converted for the client, to an encoding that may not have all of its characters.
+    fn is_converted(&self) -> bool {
+        self.converted_encoding().is_some()
     }
 
     /// A place among the statements that may gather at once.
@@ -125,8 +160,8 @@ impl Conversation {
         let is_brought = |input: &GatherInput| input.source != GatherSource::AnyOne || !gathering.is_own || !has_tables;
         let brought: Vec<(usize, &GatherInput)> = plan.inputs.iter().enumerate().filter(|(_, input)| is_brought(input)).collect();
         let mut opening = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE".to_owned();
-        let locals = self.transaction.local_settings().map(str::to_owned);
-        for sql in locals.chain(brought.iter().map(|(input_idx, input)| input.create_sql(*input_idx))) {
+        let locals: Vec<String> = self.transaction.local_settings().map(str::to_owned).collect();
+        for sql in locals.into_iter().chain(brought.iter().map(|(input_idx, input)| input.create_sql(*input_idx))) {
             opening.push(';');
             opening.push_str(&sql);
         }
@@ -145,6 +180,9 @@ impl Conversation {
             self.cancel.add(engine.lease.cancel.clone());
         }
         self.timer.set(deadline);
+        if let Some(encoding) = self.converted_encoding() {
+            self.run_on_engine(engine, &format!("SET LOCAL client_encoding TO '{encoding}'")).await?;
+        }
         let final_sql = plan.final_sql(|idx| brought.iter().any(|(input_idx, _)| *input_idx == idx));
         let body = original.row_description.unwrap_or_else(no_columns);
         self.answer(engine, &final_sql, (&body, gathering)).await

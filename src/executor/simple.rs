@@ -261,8 +261,7 @@ impl Conversation {
             self.transaction.begin(Phase::Implicit, "", &self.settings);
         }
         match plan {
-            Plan::Merge(plan) => self.run_merge(plan, values, description).await?,
-            Plan::Combine(plan) => self.run_combine(sql, plan, values, description).await?,
+            Plan::Merge(_) | Plan::Combine(_) => self.run_read(sql, plan, values, description).await?,
             Plan::Gather(plan) => self.run_gather(sql, plan, values, description).await?,
             Plan::Insert(plan) => self.run_insert(plan, values).await?,
             Plan::Everywhere { shards } => self.run_everywhere(sql, *shards, values, description).await?,
@@ -279,6 +278,19 @@ impl Conversation {
             self.release();
         }
         Ok(())
+    }
+
+    /// Runs a merge or combine plan, and where its types make it inexact, the statement over gathered rows.
+    async fn run_read(&mut self, sql: &str, plan: &Plan, values: &BoundValues, description: Description) -> Result<(), Failure> {
+        let outcome = match plan {
+            Plan::Merge(plan) => self.run_merge(plan, values, description).await,
+            Plan::Combine(plan) => self.run_combine(sql, plan, values, description).await,
+            _ => Ok(()),
+        };
+        match outcome {
+            Err(failure) if failure.is_inexact() => self.gather_instead(sql, values, description, failure).await,
+            outcome => outcome,
+        }
     }
 
     /// Commits while the statement's CommandComplete is still held back: after a failure the client must not see it.

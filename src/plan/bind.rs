@@ -98,10 +98,17 @@ fn table_command(sql: &str, context: &Context<'_>) -> Result<Option<Body>, Refus
     let mut fingerprint = crate::sql::Fingerprint::default();
     crate::sql::fingerprint(text.as_bytes(), context.settings.has_standard_strings, &mut fingerprint);
     let template = super::analyze(&text, &fingerprint.literals, context)?;
-    let values = Values { sql: &text, literals: &fingerprint.literals, params: super::Params::default(), now_micros: 0 };
-    match template.bind(&values, context)? {
+    let at = |now_micros| {
+        let params = super::Params::default();
+        template.bind(&Values { sql: &text, literals: &fingerprint.literals, params, now_micros }, context)
+    };
+    let (plan, later) = (at(0)?, at(1)?);
+    let has_params = tokens.iter().any(|token| matches!(token.kind, TokenKind::Parameter(_)));
+    match plan {
         plan @ (Plan::Route { .. } | Plan::AnyOne { .. }) => Ok(Some(Body::Fixed(plan))),
-        _ => Err(Refusal::new(RefusalCode::SetOperation, "TABLE of a sharded table is not supported")
+        // The plan is made once: it must be that of every execution.
+        plan if plan == later && !has_params => Ok(Some(Body::Fixed(plan))),
+        _ => Err(Refusal::new(RefusalCode::SetOperation, "this form of TABLE across shards is not supported")
             .with_hint("Write SELECT * FROM the table.")),
     }
 }
@@ -258,20 +265,32 @@ impl StatementTemplate {
                     (Some(_), _) | (_, true) if self.collected.facts.select_into.is_yes() => self.select_into(shards, context),
                     (Some(shard), _) => Ok(Plan::Route { shard, access: self.access }),
                     (None, true) => Ok(Plan::AnyOne { access: self.access }),
-                    (None, false) => self.on_many(shards, values, context),
+                    (None, false) => self.on_many(shards, values, context, select::plan),
                 }
             }
         }
     }
 
     /// The plan of a read on several shards: it may depend on all of the text.
-    fn on_many(&self, shards: ShardSet, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
+    fn on_many(
+        &self,
+        shards: ShardSet,
+        values: &Values<'_>,
+        context: &Context<'_>,
+        plan: fn(&select::Many<'_>) -> Result<Plan, Refusal>,
+    ) -> Result<Plan, Refusal> {
         if values.sql == self.parsed.sql {
-            return select::plan(&select::Many::new(&self.parsed, &self.collected, shards, values, context));
+            return plan(&select::Many::new(&self.parsed, &self.collected, shards, values, context));
         }
         let parsed = parse(values.sql, context.settings.has_standard_strings)?;
         let collected = collect(&parsed, values.literals, context);
-        select::plan(&select::Many::new(&parsed, &collected, shards, values, context))
+        plan(&select::Many::new(&parsed, &collected, shards, values, context))
+    }
+
+    /// The plan of a read over gathered rows.
+    pub(super) fn gathered(&self, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
+        let shards = union(&shard_sets(&self.collected, values, context));
+        self.on_many(shards, values, context, select::gathered)
     }
 
     /// The new table is not in the configuration: only a default shard can be its home.

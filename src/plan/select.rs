@@ -69,6 +69,14 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
     merged(many).or_else(|_| gather::plan(many))
 }
 
+/// The plan on the last rung, for a statement whose plan on another turned out not to be exact.
+///
+/// # Errors
+/// Those of this rung.
+pub(super) fn gathered(many: &Many<'_>) -> Result<Plan, Refusal> {
+    gather::plan(many)
+}
+
 /// The plan on the rungs that bring no rows but those of the answer.
 fn merged(many: &Many<'_>) -> Result<Plan, Refusal> {
     let Statement::Query(query) = &many.parsed.statement else {

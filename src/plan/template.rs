@@ -145,6 +145,18 @@ impl Template {
         }
     }
 
+    /// The plan over gathered rows, for a read whose plan on an earlier rung turned out not to be exact for its types; `None`:
+    /// the statement is none that could have one.
+    ///
+    /// # Errors
+    /// What cannot be answered right on this rung either.
+    pub fn bind_gathered(&self, values: &Values<'_>, context: &Context<'_>) -> Option<Result<Plan, Refusal>> {
+        match &self.body {
+            Body::Statement(statement) => Some(statement.gathered(values, context)),
+            Body::Fixed(_) | Body::Hinted { .. } | Body::Inner { .. } => None,
+        }
+    }
+
     /// A cursor lives in its backend: it is not for a replica.
     fn outer(&self, plan: Plan) -> Plan {
         match (plan, &self.class) {

@@ -11,6 +11,7 @@ mod deploy;
 mod differential;
 mod drivers;
 mod faults;
+mod gathered;
 mod harness;
 mod leaks;
 mod lifecycle;

@@ -1,0 +1,153 @@
+//! Statements over gathered rows: what they see, what they may hold, and how they end when something is amiss.
+
+use tokio_postgres::Client;
+
+use crate::harness::{Cluster, ProxyOptions, QUICK_HEALTH, Raw, failure, message, poll, rows, text, value};
+
+async fn fill(client: &Client) {
+    let users: Vec<String> = (1..=60).map(|n| format!("({n}, 'n{}', 'e', 'us')", n % 7)).collect();
+    let orders: Vec<String> = (1..=90).map(|n| format!("({n}, {}, 'new', {})", 1 + n * 7 % 60, n % 10)).collect();
+    for sql in [
+        format!("INSERT INTO users (user_id, name, email, country) VALUES {}", users.join(", ")),
+        format!("INSERT INTO orders (order_id, user_id, status, total_cents) VALUES {}", orders.join(", ")),
+    ] {
+        client.batch_execute(&sql).await.unwrap();
+    }
+}
+
+/// No backend of a shard is in use, none has an open transaction, and no temporary table is left.
+async fn wait_until_clean(cluster: &Cluster) {
+    for shard_idx in 0..cluster.shards.len() {
+        let direct = cluster.direct(shard_idx).await;
+        let sql = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() \
+                   AND backend_type = 'client backend') + (SELECT count(*) FROM pg_class WHERE relname LIKE 'trunkline\\_%')";
+        poll("the shard is left clean", async || value(&direct, sql).await == "0").await;
+    }
+}
+
+const APART: &str = "SELECT count(*) FROM users u JOIN orders o ON u.user_id = o.total_cents";
+
+#[tokio::test]
+async fn a_transaction_sees_its_own_writes_and_the_engine_leaves_no_trace() {
+    let cluster = Cluster::start(3).await;
+    let proxy = cluster.proxy().await;
+    let (client, other) = (proxy.connect().await, proxy.connect().await);
+    fill(&client).await;
+    client.batch_execute("INSERT INTO countries VALUES ('us', 'United States', 'americas')").await.unwrap();
+    let before: i64 = value(&client, APART).await.parse().unwrap();
+    client
+        .batch_execute("BEGIN; DELETE FROM users WHERE user_id = 1; INSERT INTO countries VALUES ('jp', 'Japan', 'asia')")
+        .await
+        .unwrap();
+    client
+        .batch_execute("INSERT INTO users (user_id, name, email, country) VALUES (100, 'a', 'e', 'jp'), (101, 'b', 'e', 'jp')")
+        .await
+        .unwrap();
+    assert_eq!(value(&client, APART).await, (before - 9).to_string());
+    let by_country =
+        "SELECT c.code, count(u.user_id) FROM countries c LEFT JOIN users u ON u.country = c.code GROUP BY 1 ORDER BY 1";
+    assert_eq!(rows(&client, by_country).await, [[Some("jp".into()), Some("2".into())], [Some("us".into()), Some("59".into())]]);
+    assert_eq!(rows(&other, by_country).await, [[Some("us".to_owned()), Some("60".to_owned())]]);
+    // SET LOCAL holds for the engine as well.
+    client.batch_execute("SET LOCAL DateStyle TO 'SQL, DMY'").await.unwrap();
+    let day = "SELECT DISTINCT date '2024-02-29'::text FROM users";
+    assert_eq!(value(&client, day).await, "29/02/2024");
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(value(&client, day).await, "2024-02-29");
+    assert_eq!(value(&client, APART).await, (before - 9).to_string());
+    wait_until_clean(&cluster).await;
+}
+
+#[tokio::test]
+async fn too_many_bytes_end_the_statement_with_the_setting_that_lifts_the_limit() {
+    let cluster = Cluster::start(2).await;
+    let sections = format!("[query]\nmax_gather_bytes = \"64kB\"\n{QUICK_HEALTH}");
+    let proxy = cluster.proxy_with(ProxyOptions { sections: &sections, ..ProxyOptions::default() }).await;
+    let client = proxy.connect().await;
+    for shard_idx in 0..2 {
+        let sql = format!(
+            "INSERT INTO parts (part_id, name) SELECT 2 * i + {shard_idx}, repeat('n', 90) FROM generate_series(1, 5000) i"
+        );
+        cluster.direct(shard_idx).await.batch_execute(&sql).await.unwrap();
+    }
+    let error = client.simple_query("SELECT DISTINCT name FROM parts").await.unwrap_err();
+    let report = error.as_db_error().unwrap();
+    assert_eq!((report.code().code(), report.detail()), ("54000", Some("Reason code TL093.")));
+    assert!(report.message().contains("65536") && report.hint().unwrap().contains("query.max_gather_bytes"), "{report:?}");
+    // Columns that the statement does not name, and rows that its terms rule out, do not count.
+    assert_eq!(value(&client, "SELECT count(DISTINCT part_id) FROM parts WHERE part_id < 300").await, "298");
+    assert_eq!(value(&client, "SELECT count(DISTINCT name) FROM parts WHERE part_id < 300").await, "1");
+    wait_until_clean(&cluster).await;
+}
+
+#[tokio::test]
+async fn errors_of_the_engine_and_of_shards_are_the_clients_and_the_session_goes_on() {
+    let mut cluster = Cluster::start(3).await;
+    let times = "[pool]\ncheckout_timeout = \"2s\"\n[query]\ntimeout = \"3s\"\nshard_timeout = \"3s\"\n";
+    let sections = format!("{times}{QUICK_HEALTH}");
+    let proxy = cluster.proxy_with(ProxyOptions { sections: &sections, ..ProxyOptions::default() }).await;
+    let client = proxy.connect().await;
+    fill(&client).await;
+    // Only the engine meets the row for which this divides by zero; no position of the rewritten text is told.
+    let error = client.simple_query("SELECT DISTINCT 1 / (u.user_id - o.user_id) FROM users u, orders o").await.unwrap_err();
+    let report = error.as_db_error().unwrap();
+    assert_eq!((report.code().code(), report.position()), ("22012", None), "{report:?}");
+    // A term that is pushed fails on a shard, whose name is told.
+    let error = client.simple_query("SELECT count(DISTINCT name) FROM users WHERE 1 / (user_id - 7) > 2").await.unwrap_err();
+    let report = error.as_db_error().unwrap();
+    assert!(
+        report.code().code() == "22012" && report.where_().is_some_and(|context| context.contains("shard \"shard")),
+        "{report:?}"
+    );
+    // What a shard can parse and the engine cannot: the primary key that GROUP BY leans on.
+    let (sqlstate, message) = failure(&client, "SELECT u.name, count(*) FROM users u, orders o GROUP BY u.user_id").await;
+    assert!(sqlstate == "0A000" && message.contains("GROUP BY"), "{message}");
+    // Past the deadline.
+    let slow = "SELECT count(*) FROM users a, users b, users c, users d, users e, users f WHERE a.name < b.name || c.name || d.name || e.name || f.name";
+    assert_eq!(failure(&client, slow).await.0, "57014");
+    wait_until_clean(&cluster).await;
+    assert_eq!(value(&client, "SELECT count(DISTINCT name) FROM users").await, "7");
+    // A cancel reaches the engine.
+    let cancel = client.cancel_token();
+    let (outcome, ()) = tokio::join!(client.simple_query(slow), async {
+        let direct = cluster.direct(0).await;
+        let running =
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT count(*) FROM pg_temp%'";
+        let n_running = async || {
+            let mut n = value(&direct, running).await.parse::<i32>().unwrap();
+            for shard_idx in 1..3 {
+                n += value(&cluster.direct(shard_idx).await, running).await.parse::<i32>().unwrap();
+            }
+            n
+        };
+        poll("the engine runs", async || n_running().await > 0).await;
+        cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    });
+    assert_eq!(outcome.unwrap_err().code().unwrap().code(), "57014");
+    wait_until_clean(&cluster).await;
+    // A shard that is down: an error, and no rows without its own.
+    cluster.shards[2].kill();
+    let (sqlstate, message) = failure(&client, APART).await;
+    assert!(["08006", "57P01", "57P03", "57014"].contains(&&*sqlstate), "{sqlstate} {message}");
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn rows_in_portions_and_orders_that_only_a_server_knows() {
+    let cluster = Cluster::start(3).await;
+    let proxy = cluster.proxy().await;
+    let client = proxy.connect().await;
+    fill(&client).await;
+    // Sorted by a collation, which shards tell only when they describe it.
+    let sorted = rows(&client, "SELECT name || 'é' AS n, user_id FROM users ORDER BY 1, 2 LIMIT 3").await;
+    assert_eq!(sorted.iter().map(|row| row[1].clone().unwrap()).collect::<Vec<_>>(), ["7", "14", "21"]);
+    assert_eq!(rows(&client, "TABLE users").await.len(), 60);
+    let mut raw = Raw::log_in(proxy.port).await;
+    let sql = "SELECT DISTINCT total_cents FROM orders WHERE total_cents >= $1";
+    let parse = message(b'P', &[text("s"), text(sql), vec![0, 0]].concat());
+    let bind = message(b'B', &[text("p"), text("s"), vec![0, 0, 0, 1, 0, 0, 0, 1, b'3', 0, 0]].concat());
+    let execute = message(b'E', &[text("p"), vec![0, 0, 0, 3]].concat());
+    let describe = message(b'D', &text("Pp"));
+    raw.send(&[&parse[..], &bind, &describe, &execute, &execute, &execute, &message(b'S', &[])].concat()).await;
+    assert_eq!(raw.tags().await, "12TDDDsDDDsDCZ");
+}
