@@ -14,7 +14,7 @@ use sqlparser::tokenizer::Token as ParserToken;
 use crate::plan::collect::{Collected, address};
 use crate::plan::functions::Nature;
 use crate::plan::names::folded;
-use crate::plan::predicate::conjuncts;
+use crate::plan::predicate::{conjuncts, unnested};
 use crate::plan::scope::{Scope, Side, constraint, side};
 use crate::plan::select::Many;
 use crate::plan::text::{Edits, Positions, nesting, quoted};
@@ -126,18 +126,26 @@ impl Walk<'_> {
             .all(|call| matches!(call.nature(self.many.context), Nature::Pure | Nature::Time))
     }
 
-    /// The bytes of a term that has a column at byte `at`.
+    /// The bytes of a term that has a column at byte `at`: those between the words around it which, read again by themselves, give
+    /// the term. A parenthesis may be around the term or within it: both are tried.
     fn text_range(&self, term: &Expr, at: usize) -> Option<Range<usize>> {
         let tokens = &self.many.tokens;
-        let anchor = tokens.binary_search_by_key(&at, |token| token.start).ok()?;
-        let first = self.first_token(anchor);
-        let end = self.end_token(first, anchor);
-        let range = tokens.get(first)?.start..tokens.get(end.checked_sub(1)?)?.end;
-        let text = self.many.sql().get(range.clone())?;
-        let mut parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).ok()?;
-        let again = parser.parse_expr().ok()?;
-        let is_all = parser.peek_token().token == ParserToken::EOF;
-        (is_all && again == *crate::plan::predicate::unnested(term)).then_some(range)
+        let mut anchor = tokens.binary_search_by_key(&at, |token| token.start).ok()?;
+        loop {
+            let first = self.first_token(anchor);
+            let end = self.end_token(first, anchor);
+            let range = tokens.get(first)?.start..tokens.get(end.checked_sub(1)?)?.end;
+            if self.gives(term, self.many.sql().get(range.clone())?) {
+                return Some(range);
+            }
+            anchor = first.checked_sub(1).filter(|&before| nesting(tokens[before]) > 0)?;
+        }
+    }
+
+    fn gives(&self, term: &Expr, text: &str) -> bool {
+        let Ok(mut parser) = Parser::new(&PostgreSqlDialect {}).try_with_sql(text) else { return false };
+        let is_equal = parser.parse_expr().is_ok_and(|again| again == *unnested(term));
+        is_equal && parser.peek_token().token == ParserToken::EOF
     }
 
     fn is_one_of(&self, token: Token, words: &[&str]) -> bool {
