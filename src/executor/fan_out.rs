@@ -21,6 +21,9 @@ use crate::topology::ShardId;
 /// Bytes of rows that one shard may have waiting in the proxy before its socket is left unread.
 const MAX_BUFFERED_PER_SHARD: usize = 128 * 1024;
 
+/// The parameters' formats, one for each, and their values.
+pub(super) type BoundParams<'a> = (Vec<ParamFormat>, Vec<Option<&'a [u8]>>);
+
 /// What is bound besides the text: encoded once, sent to every shard.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BoundValues {
@@ -43,8 +46,8 @@ impl BoundValues {
         self.encoded.get(2..) != Some(&[0, 0]) && !self.encoded.is_empty()
     }
 
-    /// The parameters' formats, one for each, and their values; `None` when the bytes are malformed.
-    pub(super) fn params(&self) -> Option<(Vec<ParamFormat>, Vec<Option<&[u8]>>)> {
+    /// The parameters; `None` when the bytes are malformed.
+    pub(super) fn params(&self) -> Option<BoundParams<'_>> {
         let mut reader = wire::BodyReader(&self.encoded);
         let n_formats = reader.i16()?;
         let formats = (0..n_formats).map(|_| reader.i16()).collect::<Option<Vec<_>>>()?;
