@@ -273,21 +273,6 @@ async fn a_cancel_request_over_tls_ends_the_statement() {
     drop(admin);
 }
 
-#[tokio::test]
-async fn a_client_takes_up_its_session_by_a_ticket() {
-    let scratch = Scratch::new();
-    let files = Authority::new("ours").issue(&scratch, "proxy", Claim::host());
-    let cluster = Cluster::start(1).await;
-    let proxy = cluster.proxy_with(ProxyOptions { sections: &tls_section(&files, ""), ..ProxyOptions::default() }).await;
-    let config = client_config(&[]);
-    let mut first = open_asking(proxy.port, &config).await;
-    first.log_in_by_tls().await;
-    assert!(!first.is_resumed());
-    let mut second = open_asking(proxy.port, &config).await;
-    second.log_in_by_tls().await;
-    assert!(second.is_resumed());
-}
-
 /// Over one shard and over two, in both directions, more than any buffer holds.
 #[tokio::test]
 async fn megabytes_go_through_unchanged() {

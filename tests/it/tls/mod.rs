@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clients;
+mod handshakes;
 mod logins;
 mod peers;
 mod reload;

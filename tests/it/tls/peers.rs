@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, ServerConfig, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -20,7 +21,7 @@ pub(crate) const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 
 /// Believes everyone.
 #[derive(Debug)]
-struct Credulous;
+pub(crate) struct Credulous;
 
 impl ServerCertVerifier for Credulous {
     fn verify_server_cert(
@@ -138,6 +139,33 @@ pub(crate) async fn forwarding(port: u16) -> Listener {
         copy_bidirectional(&mut stream, &mut server).await.map(drop)
     })
     .await
+}
+
+/// Passes every byte between its clients and the server on `port`, each by itself.
+pub(crate) async fn dripping(port: u16) -> Listener {
+    listening(move |stream, opening| async move {
+        let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+        server.set_nodelay(true)?;
+        stream.set_nodelay(true)?;
+        server.write_all(&opening).await?;
+        let ((from_client, to_client), (from_server, to_server)) = (stream.into_split(), server.into_split());
+        tokio::try_join!(drip(from_client, to_server), drip(from_server, to_client)).map(drop)
+    })
+    .await
+}
+
+async fn drip(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let n_read = from.read(&mut buffer).await?;
+        if n_read == 0 {
+            return to.shutdown().await;
+        }
+        for byte in &buffer[..n_read] {
+            to.write_all(&[*byte]).await?;
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// Ends the TLS of its clients with a certificate of its own and begins another towards the server: who reads along does this.

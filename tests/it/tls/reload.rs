@@ -27,7 +27,7 @@ async fn certificates_for_clients_are_reloaded() {
     assert_ne!(new, old);
     proxy.signal(Signal::HUP);
     poll("the new certificate is shown", async || open_asking(proxy.port, &config).await.certificate() == new).await;
-    assert!(proxy.log().contains("changed: tls"), "{}", proxy.log());
+    poll("the reload is told", async || proxy.log().contains("changed: tls")).await;
 
     // A key that is not the certificate's, and a file that is none: what was good stays.
     std::fs::copy(&files.key, scratch.path().join("good.key")).unwrap();
