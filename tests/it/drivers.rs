@@ -4,6 +4,8 @@
 //! variables, and knows by `SHARDS` how many shards there are. It prints `ok NAME` or `FAILED NAME` for each check and exits
 //! with 0 if all hold. With a line `> restart` it asks for a restart of all servers, which the line `done` answers.
 
+mod rust;
+
 use std::process::Stdio;
 use std::time::Duration;
 

@@ -184,6 +184,18 @@ async def cursors_read_in_steps():
     await conn.close()
 
 
+async def notifications_come():
+    listener, other = await asyncpg.connect(URL), await asyncpg.connect(URL)
+    heard = asyncio.Queue()
+    await listener.add_listener("till", lambda *notification: heard.put_nowait(notification))
+    await other.execute("SELECT pg_notify('till', 'open')")
+    _, _, channel, payload = await asyncio.wait_for(heard.get(), 30)
+    assert (channel, payload) == ("till", "open")
+    await listener.reset()
+    await listener.close()
+    await other.close()
+
+
 async def cancel_and_timeout():
     conn = await asyncpg.connect(URL)
     # The driver cancels the statement at the server when the time is over.
@@ -237,6 +249,8 @@ async def servers_restart():
     await conn.close()
 
 
+# A notification goes through one server.
+of_one_shard = [notifications_come] if N_SHARDS == 1 else []
 asyncio.run(
     run_async(
         connects_with_its_defaults,
@@ -249,6 +263,7 @@ asyncio.run(
         transactions_and_savepoints,
         errors_have_their_sqlstate,
         cursors_read_in_steps,
+        *of_one_shard,
         cancel_and_timeout,
         a_pool_of_clients,
         servers_restart,

@@ -181,6 +181,19 @@ async function cursorsReadInSteps() {
   })
 }
 
+async function notificationsCome() {
+  await withClient((listener) =>
+    withClient(async (other) => {
+      const heard = new Promise((resolve) => listener.on('notification', resolve))
+      await listener.query('LISTEN till')
+      await other.query("SELECT pg_notify('till', $1)", ['open'])
+      const notification = await heard
+      assert.equal(notification.payload, 'open')
+      await listener.query('UNLISTEN till')
+    }),
+  )
+}
+
 async function cancelAndTimeout() {
   await withClient((client) =>
     withClient(async (other) => {
@@ -238,6 +251,8 @@ run(
   errorsHaveTheirSqlstate,
   copies,
   cursorsReadInSteps,
+  // A notification goes through one server.
+  ...(nShards === 1 ? [notificationsCome] : []),
   cancelAndTimeout,
   aPoolOfClients,
   serversRestart,

@@ -139,6 +139,15 @@ async function cursorsReadInSteps() {
   assert.equal(rows.length, 100)
 }
 
+async function notificationsCome() {
+  let tell
+  const heard = new Promise((resolve) => (tell = resolve))
+  const listening = await sql.listen('till', tell)
+  await sql.notify('till', 'open')
+  assert.equal(await heard, 'open')
+  await listening.unlisten()
+}
+
 async function aQueryIsCancelled() {
   const query = sql`SELECT pg_sleep(60)`.execute()
   const failure = assert.rejects(query, { code: '57014' })
@@ -185,6 +194,8 @@ run(
   errorsHaveTheirSqlstate,
   copies,
   cursorsReadInSteps,
+  // A notification goes through one server.
+  ...(nShards === 1 ? [notificationsCome] : []),
   aQueryIsCancelled,
   manyClientsAtOnce,
   serversRestart,

@@ -269,6 +269,17 @@ def copies():
         conn.execute("DELETE FROM items WHERE id = 2000")
 
 
+def notifications_come():
+    with psycopg.connect(URL, autocommit=True) as listener, psycopg.connect(URL, autocommit=True) as other:
+        listener.execute("LISTEN till")
+        other.execute("NOTIFY till, 'open'")
+        (notification,) = listener.notifies(timeout=30, stop_after=1)
+        assert (notification.channel, notification.payload) == ("till", "open")
+        # While it listens it goes on as before.
+        assert listener.execute("SELECT 1").fetchone() == (1,)
+        listener.execute("UNLISTEN *")
+
+
 def cancel_and_timeout():
     with psycopg.connect(URL, autocommit=True) as conn:
         # Cancelled again and again until it takes: the first may come before the statement.
@@ -336,6 +347,8 @@ def servers_restart():
 
 # The OID of a type that the user made is that of one shard; the driver sends it to all.
 of_one_shard = [an_enum_is_registered] if N_SHARDS == 1 else []
+# A notification goes through one server.
+listening = [notifications_come] if N_SHARDS == 1 else []
 run(
     connects_with_its_defaults,
     startup_options_are_kept,
@@ -349,6 +362,7 @@ run(
     errors_have_their_sqlstate,
     pipelines,
     copies,
+    *listening,
     cancel_and_timeout,
     two_clients_at_once,
     servers_restart,

@@ -215,6 +215,22 @@ def copies
   end
 end
 
+def notifications_come
+  # A notification goes through one server.
+  return unless ENV['SHARDS'] == '1'
+
+  with_connection do |listener|
+    with_connection do |other|
+      listener.exec('LISTEN till')
+      other.exec("NOTIFY till, 'open'")
+      heard = nil
+      listener.wait_for_notify(30) { |channel, _, payload| heard = [channel, payload] }
+      equal(heard, %w[till open])
+      listener.exec('UNLISTEN *')
+    end
+  end
+end
+
 def a_statement_is_cancelled
   with_connection do |connection|
     connection.send_query('SELECT pg_sleep(60)')
@@ -260,7 +276,7 @@ end
 
 $stdout.sync = true
 checks = %i[connects_with_its_defaults schema_is_made types_go_both_ways statements_are_prepared rows_come_one_by_one pipelines
-            transactions_and_savepoints errors_have_their_sqlstate copies a_statement_is_cancelled clients_at_once servers_restart]
+            transactions_and_savepoints errors_have_their_sqlstate copies notifications_come a_statement_is_cancelled clients_at_once servers_restart]
 failed = checks.reject do |check|
   send(check)
   puts "ok #{check}"
