@@ -28,18 +28,22 @@ pub enum Secret {
     Scram(Arc<ClientKeys>),
 }
 
-/// A password, with the keys that were last made of it: servers of one database mostly keep the same salt.
+/// Most keys kept of one password: each shard has a salt of its own.
+const MAX_KEPT_KEYS: usize = 64;
+
+/// A password, with the keys that were made of it: opening many connections costs one stretching for each salt.
 #[derive(Clone)]
 pub struct Password(Arc<PasswordParts>);
 
 struct PasswordParts {
     text: String,
-    keys: Mutex<Option<Arc<ClientKeys>>>,
+    /// The newest last.
+    keys: Mutex<Vec<Arc<ClientKeys>>>,
 }
 
 impl Password {
     pub fn new(text: String) -> Self {
-        Self(Arc::new(PasswordParts { text, keys: Mutex::new(None) }))
+        Self(Arc::new(PasswordParts { text, keys: Mutex::default() }))
     }
 
     pub fn text(&self) -> &str {
@@ -50,14 +54,23 @@ impl Password {
     ///
     /// Cancel safe.
     pub async fn keys(&self, salting: &Salting) -> Option<Arc<ClientKeys>> {
-        let known = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(known) = known.filter(|known| known.salting == *salting) {
+        if let Some(known) = self.known(salting) {
             return Some(known);
         }
         let salted = stretch(salting.clone(), self.0.text.clone().into_bytes()).await?;
         let keys = Arc::new(ClientKeys::of_salted(salting.clone(), &salted));
-        *self.0.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&keys));
+        let mut kept = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|known| known.salting != *salting);
+        if kept.len() >= MAX_KEPT_KEYS {
+            kept.remove(0);
+        }
+        kept.push(Arc::clone(&keys));
         Some(keys)
+    }
+
+    fn known(&self, salting: &Salting) -> Option<Arc<ClientKeys>> {
+        let kept = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().find(|known| known.salting == *salting).cloned()
     }
 }
 
@@ -114,6 +127,12 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &password.clone().keys(&salting(1)).await.expect("keys")));
         let other = password.keys(&salting(2)).await.expect("keys");
         assert!(first != other && other.salting == salting(2));
+        assert!(Arc::ptr_eq(&first, &password.keys(&salting(1)).await.expect("keys")), "each shard has its own salt");
+        for byte in 3..100 {
+            let cheap = Salting { iterations: std::num::NonZeroU32::MIN, ..salting(byte) };
+            password.keys(&cheap).await.expect("keys");
+        }
+        assert_eq!(password.0.keys.lock().expect("no panic").len(), MAX_KEPT_KEYS);
     }
 
     #[test]

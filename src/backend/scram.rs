@@ -11,7 +11,7 @@ use crate::session::scram::{ClientBinding, ClientExchange, ClientKeys, SCRAM_SHA
 use crate::session::wire::{self, BodyReader};
 use crate::tls::end_point_hash;
 
-/// Most iterations that a server may ask for: a quarter of a second of one core. Postgres's default is 4,096.
+/// Most iterations that a server may ask for: about a second of one core. Postgres's default is 4,096.
 const MAX_ITERATIONS: u32 = 1_000_000;
 
 /// Answers AuthenticationSASL, whose list of mechanisms is given, up to and with the server's own proof.
