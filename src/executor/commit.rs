@@ -78,7 +78,7 @@ impl Conversation {
         if had_local_sets || has_new_settings {
             self.derive_plan_settings();
         }
-        if had_local_sets || has_new_settings {
+        if had_local_sets || has_new_settings || self.has_untold_parameters() {
             self.tell_parameters();
         }
         self.portals.clear();

@@ -39,13 +39,14 @@ use heard::listen;
 use script::{Demand, Script, parse_scripts};
 use stage::{Proxied, Side, Stage};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     include_str!("../conversations/startup.txt"),
     include_str!("../conversations/simple.txt"),
     include_str!("../conversations/extended.txt"),
     include_str!("../conversations/portals.txt"),
     include_str!("../conversations/copy.txt"),
     include_str!("../conversations/faults.txt"),
+    include_str!("../conversations/pinned.txt"),
 ];
 
 /// The issue of a proxy is that it is Postgres: there are at least so many conversations to show it.

@@ -55,6 +55,8 @@ fn line(message: &Message) -> String {
     let tag = char::from(message.tag);
     match message.tag {
         b'K' => format!("  K of {} bytes\n", body.len()),
+        // Behind the number of the process.
+        b'A' => format!("  A {}\n", body[4..].escape_ascii()),
         b'E' | b'N' => format!("  {tag}{}\n", report(message)),
         _ => format!("  {tag} {}\n", body.escape_ascii()),
     }
