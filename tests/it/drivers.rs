@@ -48,6 +48,12 @@ programs! {
     sqlalchemy: "target/drivers/python/bin/python tests/drivers/sqlalchemy/suite.py", "test -e target/drivers/python/.made-from";
 }
 
+/// On one shard: a table of several shards cannot be copied out.
+#[tokio::test]
+async fn pg_dump_of_one_shard() {
+    run("tests/drivers/pg_dump/suite.sh", "command -v pg_dump", 1).await;
+}
+
 /// Runs a program through a proxy before `n_shards` servers, and panics with its output if it fails.
 async fn run(command: &str, probe: &str, n_shards: usize) {
     let mut cluster = Cluster::start(n_shards).await;

@@ -113,6 +113,18 @@ async def statements_are_prepared():
     await other.close()
 
 
+async def a_statement_outlives_a_change_of_its_table():
+    conn, other = await asyncpg.connect(URL), await asyncpg.connect(URL)
+    await conn.execute("DROP TABLE IF EXISTS authors; CREATE TABLE authors (author_id bigint PRIMARY KEY, name text)")
+    await conn.execute("INSERT INTO authors VALUES (1, 'Ann')")
+    assert tuple(await conn.fetchrow("SELECT * FROM authors WHERE author_id = $1", 1)) == (1, "Ann")
+    await other.execute("ALTER TABLE authors ADD COLUMN born date")
+    # The driver sees "cached plan must not change result type" and prepares anew.
+    assert tuple(await conn.fetchrow("SELECT * FROM authors WHERE author_id = $1", 1)) == (1, "Ann", None)
+    await conn.close()
+    await other.close()
+
+
 async def many_rows_are_inserted():
     conn = await asyncpg.connect(URL)
     await conn.executemany("INSERT INTO items (id, label) VALUES ($1, $2)", [(n, f"label {n}") for n in range(100, 400)])
@@ -259,6 +271,7 @@ asyncio.run(
         types_go_both_ways,
         codecs_are_set,
         statements_are_prepared,
+        a_statement_outlives_a_change_of_its_table,
         many_rows_are_inserted,
         transactions_and_savepoints,
         errors_have_their_sqlstate,

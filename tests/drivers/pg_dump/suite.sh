@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# pg_dump and pg_restore: a database is dumped through the proxy, emptied, and restored through it.
+set -uo pipefail
+source "$(dirname "$0")/../checks.sh"
+run() { psql -X -A -t -q -v ON_ERROR_STOP=1 "$@"; }
+drop_all() { run -c 'SET client_min_messages = error' -c 'DROP TABLE IF EXISTS items, authors, notes CASCADE' -c 'DROP TYPE IF EXISTS mood'; }
+# All rows in their order, as one word.
+rows() { run -c 'SELECT id, label FROM items ORDER BY id' -c 'SELECT note_id, body FROM notes ORDER BY note_id' | md5sum; }
+
+schema_is_made() {
+    drop_all && run <<'SQL'
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE TABLE items (id bigint PRIMARY KEY, label text, raw bytea, feeling mood);
+CREATE TABLE notes (note_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL);
+CREATE INDEX items_label ON items (label);
+INSERT INTO notes (body) VALUES ('first'), ('second');
+SQL
+    run -c '\copy items (id, label) from stdin' < <(for id in $(seq 1 2000); do printf '%s\tlabel %s, with a \\t tab\n' "$id" "$id"; done)
+}
+
+schema_is_dumped() {
+    pg_dump --schema-only >"$work/schema.sql" &&
+        grep -q 'CREATE TABLE public.items' "$work/schema.sql" && grep -q "CREATE TYPE public.mood AS ENUM" "$work/schema.sql" &&
+        grep -q 'items_pkey PRIMARY KEY (id)' "$work/schema.sql"
+}
+
+plain_text_goes_round() {
+    local before
+    before=$(rows)
+    pg_dump --no-owner >"$work/all.sql" && drop_all && run -f "$work/all.sql" >/dev/null && equal "$(rows)" "$before" &&
+        run -c "INSERT INTO notes (body) VALUES ('third')" && equal "$(run -c 'SELECT max(note_id) FROM notes')" 3
+}
+
+custom_format_goes_round() {
+    local before
+    before=$(rows)
+    pg_dump --no-owner -Fc -f "$work/all.dump" && drop_all && pg_restore --no-owner --exit-on-error -d "$PGDATABASE" "$work/all.dump" &&
+        equal "$(rows)" "$before" &&
+        # Over what is there, in one transaction.
+        pg_restore --no-owner --clean --if-exists -1 -d "$PGDATABASE" "$work/all.dump" && equal "$(rows)" "$before"
+}
+
+rows_as_inserts_go_round() {
+    local before
+    before=$(rows)
+    pg_dump --no-owner --inserts --rows-per-insert=100 >"$work/inserts.sql" && drop_all && run -f "$work/inserts.sql" >/dev/null &&
+        equal "$(rows)" "$before"
+}
+
+checks schema_is_made schema_is_dumped plain_text_goes_round custom_format_goes_round rows_as_inserts_go_round
