@@ -2,6 +2,8 @@
 # make test    all that CI runs
 # make deps    installs what the tests need and is not there: Postgres, drivers and their languages
 # make lint    format check and clippy alone
+# make fuzz    random messages to Postgres and to the proxy, seed after seed, for FUZZ_MINUTES=10
+# make soak    clients that vanish and cancel, and 100,000 startups, for SOAK_MINUTES=10
 # make bench   pgbench through the proxy against PgBouncer (BENCH=quick for a short run)
 # make clean   removes the demo's servers and everything built
 SHELL := /bin/bash
@@ -11,13 +13,15 @@ SHELL := /bin/bash
 # A run that hangs must not hold a machine: seconds for all tests together.
 TEST_LIMIT ?= 1500
 BENCH ?= full
+FUZZ_MINUTES ?= 10
+SOAK_MINUTES ?= 10
 # Debian's package manager, as root or by sudo.
 APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-.PHONY: help deps deps-postgres deps-bench demo test lint bench clean
+.PHONY: help deps deps-postgres deps-bench demo test lint fuzz soak bench clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -6
+	@sed -n 's/^# //p' Makefile | head -8
 
 # What the tests need: Postgres, and the drivers that are tested against the proxy.
 deps: deps-postgres
@@ -48,6 +52,17 @@ test: deps lint
 	else \
 		timeout --kill-after=20 $(TEST_LIMIT) cargo test --locked --no-fail-fast; \
 	fi
+
+fuzz: deps-postgres
+	@end=$$((SECONDS + 60 * $(FUZZ_MINUTES))); seed=$${TRUNKLINE_SEED:-$$(date +%s)}; \
+	while ((SECONDS < end)); do \
+		TRUNKLINE_SEED=$$seed TRUNKLINE_FUZZ_CASES=$${TRUNKLINE_FUZZ_CASES:-500} \
+			cargo test --locked --quiet --test it -- --nocapture random_messages_are_answered_as_by_postgres; \
+		seed=$$((seed + 1)); \
+	done
+
+soak: deps-postgres
+	TRUNKLINE_SOAK_MINUTES=$(SOAK_MINUTES) cargo test --locked --test it -- --nocapture soak::
 
 bench: deps-bench
 	cargo build --release --locked

@@ -148,7 +148,7 @@ impl Conversation {
             b'P' => self.plan_parse(reader).await,
             b'B' => self.plan_bind(body, range.start).await,
             b'D' | b'C' => {
-                let kind = reader.u8().ok_or_else(short)?;
+                let kind = reader.u8().ok_or_else(|| malformed("no data left in message"))?;
                 let name = reader.c_string().ok_or_else(unterminated)?;
                 check_end(reader)?;
                 match (tag, kind) {
@@ -262,6 +262,7 @@ impl Conversation {
         let name = reader.c_string().ok_or_else(unterminated)?;
         let mut statement = self.statement(name)?.clone();
         let parts = bind_parts(body, portal, name, reader)?;
+        check_count(&statement, &parts)?;
         self.check_exit(&statement)?;
         if !parts.portal.is_empty() && self.portals.get(parts.portal).is_some() {
             let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(parts.portal));
@@ -360,6 +361,17 @@ fn bind_parts<'a>(
     let result_formats = (0..n_results).map(|_| reader.i16()).collect::<Option<Vec<i16>>>().ok_or_else(short)?;
     check_end(reader)?;
     Ok(BindParts { portal, statement, tail_start, encoded_values, formats, values, result_formats })
+}
+
+/// The number of a Bind's values where the text shows that it has no parameters: only its Parse may have named some. Elsewhere
+/// the servers count.
+fn check_count(statement: &SessionStatement, parts: &BindParts<'_>) -> Result<(), Failure> {
+    let (n_given, n_wanted) = (parts.values.len(), statement.prepared.param_types.len());
+    if n_given == n_wanted || statement.prepared.sql.contains(&b'$') {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(parts.statement);
+    Err(malformed(&format!("bind message supplies {n_given} parameters, but prepared statement \"{name}\" requires {n_wanted}")))
 }
 
 impl Action {

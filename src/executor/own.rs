@@ -35,6 +35,8 @@ pub(super) struct Unbound {
     /// Where it stands, or will.
     pub at: usize,
     pub portal: Bytes,
+    /// Of the statement that it is a portal of.
+    pub prepared_id: u64,
 }
 
 impl Conversation {
@@ -48,10 +50,23 @@ impl Conversation {
                 let name = if portal.is_empty() { "unnamed portal".to_owned() } else { format!("portal \"{portal}\"") };
                 let mut renamed = BytesMut::with_capacity(message.len());
                 wire::report_with_portal(&mut renamed, message.get(wire::HEADER_LEN..).unwrap_or_default(), &name);
-                Failure::Shard(renamed)
+                Failure::Shard(self.with_clients_statement(unbound, renamed))
             }
             failure => failure,
         }
+    }
+
+    /// The same, about the statement by the client's name: shards have it as their unnamed one.
+    fn with_clients_statement(&self, unbound: &Unbound, message: BytesMut) -> BytesMut {
+        const UNNAMED: &str = "prepared statement \"\"";
+        let body = message.get(wire::HEADER_LEN..).unwrap_or_default();
+        let text = wire::report_field(body, b'M').map(String::from_utf8_lossy).filter(|text| text.contains(UNNAMED));
+        let name = self.statements.name_of(unbound.prepared_id);
+        let (Some(text), Some(name)) = (text, name) else { return message };
+        let text = text.replacen(UNNAMED, &format!("prepared statement \"{name}\""), 1);
+        let mut renamed = BytesMut::with_capacity(message.len());
+        wire::report_with_message(&mut renamed, body, &text);
+        renamed
     }
 
     /// Answers the Bind of a portal of the proxy's own. Where the next action does not run it at once, the shards are asked now:
@@ -62,7 +77,8 @@ impl Conversation {
         let is_read = matches!(**plan, Plan::Merge(_) | Plan::Combine(_));
         let is_opened = is_read && !is_run_next(name, next);
         if is_opened || (is_run_next(name, next) && !matches!(**plan, Plan::Command(_) | Plan::CopyIn(_))) {
-            self.unbound = Some(Unbound { at: self.client.output.len(), portal: name.clone() });
+            self.unbound =
+                Some(Unbound { at: self.client.output.len(), portal: name.clone(), prepared_id: portal.statement.prepared.id });
         }
         if is_opened {
             let open = self.open_own(&portal.statement, plan, values).await?;

@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 use super::Conversation;
 use super::enlist::Enlisted;
 use super::failure::Failure;
+use super::statements::Statements;
 use super::timer::WaitError;
 use crate::backend::{ConnectionLost, server_report};
 use crate::observe::ErrorKind;
@@ -79,9 +80,9 @@ impl Conversation {
     ) -> Result<Relayed, Failure> {
         let mut relayed = Relayed::default();
         loop {
-            let Self { client, enlisted, .. } = self;
+            let Self { client, enlisted, statements, .. } = self;
             let held = &mut enlisted[idx];
-            let (range, stop) = scan(held, &mut client.output, marks, &mut relayed, (ready, is_extended));
+            let (range, stop) = scan(held, &mut client.output, marks, &mut relayed, (ready, is_extended, statements));
             let input = &mut held.lease.socket.input;
             self.database.counters.n_bytes_to_clients.add(range.len() as u64);
             if !range.is_empty() {
@@ -139,7 +140,7 @@ fn scan(
     output: &mut BytesMut,
     marks: &mut VecDeque<Mark>,
     relayed: &mut Relayed,
-    (ready, is_extended): (Ready, bool),
+    (ready, is_extended, statements): (Ready, bool, &Statements),
 ) -> (Range<usize>, Option<Stop>) {
     let mut input = std::mem::take(&mut held.lease.socket.input);
     let mut scanner = Scanner { start: 0, position: relayed.n_passing.min(input.len()), output };
@@ -175,7 +176,10 @@ fn scan(
             continue;
         }
         match header.tag {
-            b'D' | b'd' => scanner.position = message.end,
+            b'D' | b'd' if relayed.error.is_none() => scanner.position = message.end,
+            b'Z' if relayed.error.is_none() && !marks.is_empty() => {
+                stop = Some(Stop::Lost(ConnectionLost("server confirmed less than it was asked for".to_owned())));
+            }
             b'Z' => {
                 let ready = if is_extended && relayed.has_copied_in { Ready::Swallow } else { ready };
                 relayed.status = input.get(message.end - 1).copied().unwrap_or(b'I');
@@ -183,7 +187,10 @@ fn scan(
                 stop = Some(Stop::Ready);
             }
             b'1' | b'3' => {
-                let mark = marks.pop_front().unwrap_or(Mark::Relay);
+                let Some(mark) = marks.pop_front() else {
+                    stop = Some(Stop::Lost(ConnectionLost("server confirmed more than it was asked for".to_owned())));
+                    continue;
+                };
                 if mark == Mark::AsParseComplete {
                     input[message.start] = b'1';
                 }
@@ -195,7 +202,7 @@ fn scan(
                 relayed.has_held_parameters = true;
                 scanner.skip(&input, message);
             }
-            tag if is_answer(tag) => {
+            tag if is_answer(tag) && (relayed.error.is_none() || is_asynchronous(tag)) => {
                 held.tell_own_pid(&mut input[message.clone()]);
                 let body = message.start + HEADER_LEN..message.end;
                 note(&mut held.lease, relayed, tag, &input[body.clone()]);
@@ -204,7 +211,7 @@ fn scan(
                     b'E' if wire::is_fatal(&input[body]) => Some(Stop::Ended),
                     _ => None,
                 };
-                scanner.pass_answer(tag, &input, message);
+                scanner.pass_answer(tag, &input, message, statements);
             }
             tag => stop = Some(Stop::Lost(ConnectionLost(format!("server sent a message of unexpected type {tag}")))),
         }
@@ -217,6 +224,11 @@ fn scan(
 /// Whether a message may stand in the answer to a statement. All others would confuse the client as much as the proxy.
 fn is_answer(tag: u8) -> bool {
     matches!(tag, b'2' | b'A' | b'C' | b'c' | b'E' | b'G' | b'H' | b'I' | b'N' | b'n' | b'S' | b's' | b'T' | b't' | b'V')
+}
+
+/// Whether a message may come at any time: after an error nothing else does, up to ReadyForQuery.
+fn is_asynchronous(tag: u8) -> bool {
+    matches!(tag, b'A' | b'N' | b'S')
 }
 
 fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag: u8, body: &[u8]) {
@@ -252,10 +264,16 @@ impl Scanner<'_> {
         if is_relayed { self.position = message.end } else { self.skip(input, message) }
     }
 
-    /// Passes a message; a report that lacks fields which each has gets them.
-    fn pass_answer(&mut self, tag: u8, input: &[u8], message: Range<usize>) {
+    /// Passes a message; a report that lacks fields which each has gets them, and one about a prepared statement the client's
+    /// name of it.
+    fn pass_answer(&mut self, tag: u8, input: &[u8], message: Range<usize>, statements: &Statements) {
         let body = &input[message.start + HEADER_LEN..message.end];
-        if matches!(tag, b'E' | b'N') && !wire::is_whole_report(body) {
+        if tag == b'E'
+            && let Some(renamed) = wire::report_field(body, b'M').and_then(|text| statements.with_clients_name(text))
+        {
+            self.skip(input, message);
+            wire::report_with_message(self.output, body, &renamed);
+        } else if matches!(tag, b'E' | b'N') && !wire::is_whole_report(body) {
             self.skip(input, message);
             wire::whole_report(self.output, tag, body);
         } else {

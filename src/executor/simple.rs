@@ -202,7 +202,12 @@ impl Conversation {
             return self.refuse_failed(told, ready).await;
         }
         self.check_leftover(cached.leftover)?;
-        let plan = self.bind(&cached, sql, Params::default())?;
+        let plan = if cached.template.depends_on_params() {
+            // A simple query has none: any server says so.
+            Plan::AnyOne { access: Access::Read }
+        } else {
+            self.bind(&cached, sql, Params::default())?
+        };
         self.block.has_changed_schema |= self.changes_schema(cached.template.class(), sql);
         if is_utility(cached.template.class()) {
             self.timer.exempt();

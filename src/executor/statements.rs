@@ -81,6 +81,22 @@ impl Statements {
         self.by_name.clear();
         self.n_bytes = 0;
     }
+
+    /// The client's name of a statement.
+    pub(super) fn name_of(&self, prepared_id: u64) -> Option<String> {
+        let (name, _) = self.by_name.iter().find(|(_, statement)| statement.prepared.id == prepared_id)?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// A server's words about a statement that it knows by the proxy's name, with the client's instead.
+    pub(super) fn with_clients_name(&self, text: &[u8]) -> Option<String> {
+        let text = std::str::from_utf8(text).ok()?;
+        let (before, rest) = text.split_once("\"trunkline_")?;
+        let (number, after) = rest.split_once('"')?;
+        let id: u64 = number.parse().ok()?;
+        let (name, _) = self.by_name.iter().find(|(name, statement)| !name.is_empty() && statement.prepared.id == id)?;
+        Some(format!("{before}\"{}\"{after}", String::from_utf8_lossy(name)))
+    }
 }
 
 /// The unnamed statement is bounded by the message that brought it.

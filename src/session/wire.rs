@@ -291,15 +291,29 @@ pub fn report_of_other_text(buffer: &mut BytesMut, tag: u8, error_body: &[u8], c
 /// The session that it is told to goes on, so FATAL becomes ERROR.
 pub fn report_with_context(buffer: &mut BytesMut, tag: u8, error_body: &[u8], context: &str) {
     let severity = if is_fatal(error_body) { Some(Severity::Error) } else { None };
-    copy_report(buffer, tag, error_body, (Some(context), severity));
+    copy_report(buffer, tag, error_body, Changes { context: Some(context), severity, text: None });
 }
 
 /// Copies an ErrorResponse's or NoticeResponse's body; of the fields that each has, those left out are put in.
 pub fn whole_report(buffer: &mut BytesMut, tag: u8, body: &[u8]) {
-    copy_report(buffer, tag, body, (None, None));
+    copy_report(buffer, tag, body, Changes::default());
 }
 
-fn copy_report(buffer: &mut BytesMut, tag: u8, body: &[u8], (context, severity): (Option<&str>, Option<Severity>)) {
+/// Copies an ErrorResponse's body with another message.
+pub fn report_with_message(buffer: &mut BytesMut, body: &[u8], text: &str) {
+    copy_report(buffer, b'E', body, Changes { text: Some(text), ..Changes::default() });
+}
+
+/// What a copy of a report says otherwise.
+#[derive(Default)]
+struct Changes<'a> {
+    context: Option<&'a str>,
+    severity: Option<Severity>,
+    text: Option<&'a str>,
+}
+
+fn copy_report(buffer: &mut BytesMut, tag: u8, body: &[u8], changes: Changes<'_>) {
+    let Changes { context, severity, text } = changes;
     let given = report_field(body, b'V').or_else(|| report_field(body, b'S'));
     let fallback = if tag == b'N' { Severity::Notice } else { Severity::Error };
     let severity_text = severity.map(|severity| severity.as_str().as_bytes());
@@ -308,7 +322,7 @@ fn copy_report(buffer: &mut BytesMut, tag: u8, body: &[u8], (context, severity):
         (b'S', severity_text.or_else(|| report_field(body, b'S')).or(given).unwrap_or(fallback.as_str().as_bytes())),
         (b'V', severity_text.or(given).unwrap_or(fallback.as_str().as_bytes())),
         (b'C', sqlstate.unwrap_or(if tag == b'N' { b"00000" } else { b"XX000" })),
-        (b'M', report_field(body, b'M').unwrap_or(b"missing error text")),
+        (b'M', text.map(str::as_bytes).or_else(|| report_field(body, b'M')).unwrap_or(b"missing error text")),
     ];
     message(buffer, tag, |b| {
         let mut put = |code: u8, value: &[u8], more: &str| {

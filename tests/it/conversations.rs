@@ -25,6 +25,7 @@
 //! Text knows `\n`, `\t`, `\\`, `\p` for `|` and `\x00`. Not compared: the cancel key, source file and line of errors, the
 //! proxy's context `shard "…"`, the order of ParameterStatus messages that follow each other.
 
+mod fuzz;
 mod heard;
 mod script;
 mod stage;
@@ -39,7 +40,7 @@ use heard::listen;
 use script::{Demand, Script, parse_scripts};
 use stage::{Proxied, Side, Stage};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     include_str!("../conversations/startup.txt"),
     include_str!("../conversations/simple.txt"),
     include_str!("../conversations/extended.txt"),
@@ -47,9 +48,10 @@ const FILES: [&str; 7] = [
     include_str!("../conversations/copy.txt"),
     include_str!("../conversations/faults.txt"),
     include_str!("../conversations/pinned.txt"),
+    include_str!("../conversations/found.txt"),
 ];
 
-/// The issue of a proxy is that it is Postgres: there are at least so many conversations to show it.
+/// At least so many.
 const N_CONVERSATIONS: usize = 120;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

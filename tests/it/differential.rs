@@ -9,7 +9,6 @@ mod fixed;
 mod fixture;
 mod gathers;
 mod literal;
-mod random;
 mod selects;
 mod stored;
 mod wire;
@@ -20,10 +19,11 @@ use std::collections::BTreeMap;
 use compare::{Verdict, brief, compare};
 use expressions::Maker;
 use fixture::{Sharded, oracle};
-use random::Random;
 use selects::Query;
 use wire::{Answer, Client, Mode};
 use writes::Step;
+
+use crate::harness::random::{self, Random, setting};
 
 /// The stream of an ordinary run.
 const SEED: u64 = 20_240_229;
@@ -34,10 +34,6 @@ const MAX_DIFFERENCES: usize = 40;
 /// Writes of an ordinary run on each number of shards, and after how many of them the shards are looked at.
 const N_WRITES: usize = 250;
 const WRITES_PER_LOOK: usize = 50;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
 
 /// What became of the statements of one kind on one number of shards.
 #[derive(Default)]

@@ -8,45 +8,65 @@ use crate::harness::{Message, Raw};
 /// How long an answer may take before it counts as silence.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reads up to the messages of these tags, one after the other; `.` is the end of the stream, `1` one byte.
-pub(super) async fn listen(raw: &mut Raw, until: &str, heard: &mut String) {
-    let mut parameters = Vec::new();
-    for awaited in until.bytes() {
-        if awaited == b'1' {
-            match raw.byte_within(ANSWER_PATIENCE).await {
-                Err(_) => return heard.push_str("  (silence)\n"),
-                Ok(None) => return heard.push_str("  (closed)\n"),
-                Ok(Some(byte)) => writeln!(heard, "  byte {:?}", char::from(byte)).unwrap(),
-            }
-            continue;
+/// What was heard so far, a line for each message.
+#[derive(Debug, Default)]
+pub(super) struct Listener {
+    pub(super) heard: String,
+    /// A row of ParameterStatus is held back until its end: Postgres has no order for them.
+    parameters: Vec<String>,
+}
+
+impl Listener {
+    pub(super) fn hear(&mut self, message: &Message) {
+        if message.tag == b'S' {
+            self.parameters.push(line(message));
+            return;
         }
-        loop {
-            match raw.next_within(ANSWER_PATIENCE).await {
-                Err(_) => return heard.push_str("  (silence)\n"),
-                Ok(None) => {
-                    heard.push_str("  (closed)\n");
-                    return;
-                }
-                Ok(Some(message)) => {
-                    tell(&message, &mut parameters, heard);
-                    if message.tag == awaited {
-                        break;
-                    }
-                }
-            }
-        }
+        self.parameters.sort_unstable();
+        let parameters: String = self.parameters.drain(..).collect();
+        self.heard += &parameters;
+        self.heard += &line(message);
     }
 }
 
-/// One message as a line. A row of ParameterStatus is held back until its end: Postgres has no order for them.
-fn tell(message: &Message, parameters: &mut Vec<String>, heard: &mut String) {
-    if message.tag == b'S' {
-        parameters.push(line(message));
-        return;
+/// Reads up to the messages of these tags, one after the other; `.` is the end of the stream, `1` one byte.
+pub(super) async fn listen(raw: &mut Raw, until: &str, heard: &mut String) {
+    let mut listener = Listener { heard: std::mem::take(heard), parameters: Vec::new() };
+    for awaited in until.bytes() {
+        if let Some(end) = listen_for(raw, awaited, &mut listener).await {
+            listener.heard += end;
+            break;
+        }
     }
-    parameters.sort_unstable();
-    parameters.drain(..).for_each(|line| heard.push_str(&line));
-    heard.push_str(&line(message));
+    *heard = listener.heard;
+}
+
+/// Reads up to one message. Gives how it ended, if it did not come.
+async fn listen_for(raw: &mut Raw, awaited: u8, listener: &mut Listener) -> Option<&'static str> {
+    const SILENCE: &str = "  (silence)\n";
+    const END: &str = "  (closed)\n";
+    if awaited == b'1' {
+        return match raw.byte_within(ANSWER_PATIENCE).await {
+            Err(_) => Some(SILENCE),
+            Ok(None) => Some(END),
+            Ok(Some(byte)) => {
+                writeln!(listener.heard, "  byte {:?}", char::from(byte)).unwrap();
+                None
+            }
+        };
+    }
+    loop {
+        match raw.next_within(ANSWER_PATIENCE).await {
+            Err(_) => return Some(SILENCE),
+            Ok(None) => return Some(END),
+            Ok(Some(message)) => {
+                listener.hear(&message);
+                if message.tag == awaited {
+                    return None;
+                }
+            }
+        }
+    }
 }
 
 /// A message without what may differ.

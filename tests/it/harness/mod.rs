@@ -2,9 +2,11 @@
 
 mod cluster;
 mod fake;
+mod mischief;
 mod postgres;
 mod programs;
 mod proxy;
+pub(crate) mod random;
 mod raw;
 
 use std::net::TcpListener;
@@ -18,6 +20,7 @@ use trunkline::demo::postgres::{Installation, is_port_free};
 
 pub(crate) use cluster::{Cluster, ClusterOptions, Single, load_both};
 pub(crate) use fake::{Fake, Manner};
+pub(crate) use mischief::{Hostile, Mischief};
 pub(crate) use postgres::Postgres;
 pub(crate) use programs::{pgbench, psql};
 pub(crate) use proxy::{Proxy, ProxyOptions, QUICK_HEALTH};

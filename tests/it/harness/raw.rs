@@ -66,6 +66,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         drop(self.stream.write_all(bytes).await);
     }
 
+    /// Says that nothing more will be sent; what is to come can be read.
+    pub(crate) async fn finish_sending(&mut self) {
+        drop(self.stream.shutdown().await);
+    }
+
     /// The next message; `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         tokio::time::timeout(PATIENCE, self.read_message()).await.expect("no message came")
@@ -74,6 +79,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     /// The next message if one comes in time: `Err` when none does, `None` at the end of the stream.
     pub(crate) async fn next_within(&mut self, patience: Duration) -> Result<Option<Message>, tokio::time::error::Elapsed> {
         tokio::time::timeout(patience, self.read_message()).await
+    }
+
+    /// The next message if one comes in time: `Ok(None)` at the end of the stream, `Err(())` if it ends within a message.
+    pub(crate) async fn piece_within(
+        &mut self,
+        patience: Duration,
+    ) -> Result<Result<Option<Message>, ()>, tokio::time::error::Elapsed> {
+        let reading = async {
+            let Ok(tag) = self.stream.read_u8().await else { return Ok(None) };
+            let length = self.stream.read_i32().await.map_err(drop)?;
+            let mut body = Vec::new();
+            let n_expected = u64::try_from(length - 4).map_err(drop)?;
+            let n_read = (&mut self.stream).take(n_expected).read_to_end(&mut body).await.map_err(drop)?;
+            if n_read as u64 == n_expected { Ok(Some(Message { tag, body })) } else { Err(()) }
+        };
+        tokio::time::timeout(patience, reading).await
     }
 
     async fn read_message(&mut self) -> Option<Message> {
