@@ -151,13 +151,13 @@ fn scan(
             Ok(Some(header)) => header,
             Ok(None) => break,
             Err(error) => {
-                stop = Some(Stop::Lost(ConnectionLost(error.to_string())));
+                stop = lost(error.to_string());
                 break;
             }
         };
         let available = input.len() - scanner.position;
         if available < header.len {
-            if matches!(header.tag, b'D' | b'd') && held.n_skipped_cycles == 0 {
+            if matches!(header.tag, b'D' | b'd') && held.n_skipped_cycles == 0 && relayed.error.is_none() {
                 relayed.n_passing = header.len - available;
                 scanner.position = input.len();
             }
@@ -165,21 +165,13 @@ fn scan(
         }
         let message = scanner.position..scanner.position + header.len;
         if held.n_skipped_cycles > 0 {
-            match header.tag {
-                b'Z' => held.n_skipped_cycles -= 1,
-                b'A' => held.note_late(&mut input[message.clone()]),
-                b'E' => stop = Some(Stop::PrefixFailed(Box::new(server_report(&input[message.start + HEADER_LEN..message.end])))),
-                b'S' => held.lease.note_parameter(&input[message.start + HEADER_LEN..message.end]),
-                _ => {}
-            }
+            stop = note_skipped(held, header.tag, &mut input[message.clone()]);
             scanner.skip(&input, message);
             continue;
         }
         match header.tag {
             b'D' | b'd' if relayed.error.is_none() => scanner.position = message.end,
-            b'Z' if relayed.error.is_none() && !marks.is_empty() => {
-                stop = Some(Stop::Lost(ConnectionLost("server confirmed less than it was asked for".to_owned())));
-            }
+            b'Z' if relayed.error.is_none() && !marks.is_empty() => stop = lost("server confirmed less than it was asked for"),
             b'Z' => {
                 let ready = if is_extended && relayed.has_copied_in { Ready::Swallow } else { ready };
                 relayed.status = input.get(message.end - 1).copied().unwrap_or(b'I');
@@ -188,7 +180,7 @@ fn scan(
             }
             b'1' | b'3' => {
                 let Some(mark) = marks.pop_front() else {
-                    stop = Some(Stop::Lost(ConnectionLost("server confirmed more than it was asked for".to_owned())));
+                    stop = lost("server confirmed more than it was asked for");
                     continue;
                 };
                 if mark == Mark::AsParseComplete {
@@ -213,12 +205,28 @@ fn scan(
                 };
                 scanner.pass_answer(tag, &input, message, statements);
             }
-            tag => stop = Some(Stop::Lost(ConnectionLost(format!("server sent a message of unexpected type {tag}")))),
+            tag => stop = lost(format!("server sent a message of unexpected type {tag}")),
         }
     }
     let range = scanner.start..scanner.position;
     held.lease.socket.input = input;
     (range, stop)
+}
+
+/// Takes a message of the statements that opened a block, which the client does not see.
+fn note_skipped(held: &mut Enlisted, tag: u8, message: &mut [u8]) -> Option<Stop> {
+    match tag {
+        b'Z' => held.n_skipped_cycles -= 1,
+        b'A' => held.note_late(message),
+        b'E' => return Some(Stop::PrefixFailed(Box::new(server_report(&message[HEADER_LEN..])))),
+        b'S' => held.lease.note_parameter(&message[HEADER_LEN..]),
+        _ => {}
+    }
+    None
+}
+
+fn lost(why: impl Into<String>) -> Option<Stop> {
+    Some(Stop::Lost(ConnectionLost(why.into())))
 }
 
 /// Whether a message may stand in the answer to a statement. All others would confuse the client as much as the proxy.
