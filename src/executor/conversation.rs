@@ -453,7 +453,7 @@ impl Conversation {
             }
             Failure::Shard(message) => {
                 self.database.counters.count_error(ErrorKind::Shard);
-                self.client.output.extend_from_slice(&message);
+                wire::whole_report(&mut self.client.output, b'E', message.get(wire::HEADER_LEN..).unwrap_or_default());
             }
             // Counted when it was relayed.
             Failure::Reported => {}

@@ -121,7 +121,7 @@ async fn end_session(mut conversation: Conversation, outcome: Result<(), Failure
     }
     // What the socket takes at once is sent at once; whoever does not read must not keep the servers' connections for it.
     let client = &mut conversation.client;
-    let is_sent = is_broken || poll_fn(|cx| Poll::Ready(client.poll_flush(cx).is_ready())).await;
+    let is_sent = poll_fn(|cx| Poll::Ready(client.poll_flush(cx).is_ready())).await || is_broken;
     conversation.close().await;
     if !is_sent {
         // The peer may be gone.

@@ -228,7 +228,9 @@ pub(super) async fn say_end(socket: &mut Socket, end: StartupEnd) {
     match end {
         StartupEnd::Silent => return,
         StartupEnd::Refused(report) => wire::report(&mut socket.output, Severity::Fatal, &report),
-        StartupEnd::Relayed(message) => socket.output.extend_from_slice(&message),
+        StartupEnd::Relayed(message) => {
+            wire::fatal_report(&mut socket.output, message.get(wire::HEADER_LEN..).unwrap_or_default());
+        }
     }
     // The peer may be gone.
     drop(socket.flush().await);

@@ -299,6 +299,11 @@ pub fn whole_report(buffer: &mut BytesMut, tag: u8, body: &[u8]) {
     copy_report(buffer, tag, body, Changes::default());
 }
 
+/// Copies an ErrorResponse's body for a client that is not let in.
+pub fn fatal_report(buffer: &mut BytesMut, body: &[u8]) {
+    copy_report(buffer, b'E', body, Changes { severity: Some(Severity::Fatal), ..Changes::default() });
+}
+
 /// Copies an ErrorResponse's body with another message.
 pub fn report_with_message(buffer: &mut BytesMut, body: &[u8], text: &str) {
     copy_report(buffer, b'E', body, Changes { text: Some(text), ..Changes::default() });
