@@ -17,7 +17,7 @@ use crate::harness::random::{Random, setting};
 use maker::{Shown, conversation};
 
 const SEED: u64 = 0x5eed;
-const N_CASES: u64 = 150;
+const N_CASES: u64 = 120;
 /// So many differing cases are enough to look at.
 const MAX_FAULTS: usize = 12;
 /// How long one case may take before it counts as silence.
