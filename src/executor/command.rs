@@ -400,7 +400,7 @@ impl Conversation {
     }
 
     /// Remembers within a transaction that a setting of the session has changed; the role goes with the user.
-    fn note_change(&mut self, name: &str) {
+    pub(super) fn note_change(&mut self, name: &str) {
         if !self.transaction.is_open() {
             return;
         }

@@ -68,7 +68,7 @@ impl Conversation {
     }
 
     async fn end_transaction(&mut self, is_committed: bool) {
-        let had_local_sets = !self.transaction.local_sets.is_empty();
+        let had_local_sets = !self.transaction.local_sets.is_empty() || self.transaction.has_changes();
         let has_new_settings = {
             let before = self.settings.clone();
             self.transaction.end(is_committed, &mut self.settings);

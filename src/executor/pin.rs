@@ -67,8 +67,16 @@ impl Conversation {
     /// Ties a backend to the client before a statement that may leave something there.
     ///
     /// # Errors
-    /// 53300 (TL080) when `pool.max_pinned` clients have pinned connections to the node already.
+    /// 53300 (TL080) when `pool.max_pinned` clients have pinned connections to the node already; TL090 for settings that other
+    /// shards, and the planner, would not learn of.
     pub(super) fn reserve_pin(&mut self, idx: usize, leftover: Leftover) -> Result<(), Failure> {
+        if leftover.makes.contains(PinReason::Settings) && self.view.topology.only_shard().is_none() {
+            return Err(Failure::refused(
+                "TL090",
+                "code that changes settings would change them on one shard only",
+                "Use SET, or set_config with literals or parameters.",
+            ));
+        }
         let pool = &self.database.config.pool;
         if leftover.look == Look::Never || pool.mode != PoolMode::Transaction || pool.max_pinned == 0 {
             return Ok(());

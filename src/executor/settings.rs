@@ -60,6 +60,7 @@ impl Conversation {
             let sql = format!("SELECT pg_catalog.set_config({name}, {text}, {is_local})");
             self.tell_others(shard, &sql).await?;
             if is_local {
+                self.transaction.note_change(&change.name, Some(SettingValue::Text(value)));
                 if self.view.topology.only_shard().is_none() {
                     self.transaction.local_sets.push(sql);
                 }
@@ -69,6 +70,7 @@ impl Conversation {
                 self.settings = self.settings.with_reset("role", &Settings::default());
             }
             self.settings = self.settings.with(&change.name, SettingValue::Text(value));
+            self.note_change(&change.name);
             for enlisted in self.enlisted.iter_mut().filter(|enlisted| enlisted.lease.settings.is_some()) {
                 enlisted.lease.settings = Some(self.settings.clone());
             }

@@ -80,6 +80,11 @@ impl Transaction {
         self.changes.push((name.to_owned(), value));
     }
 
+    /// Whether the transaction has set anything.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// What the transaction has made of a setting: `None` if nothing, `Some(None)` if it has reset it.
     pub fn change_of(&self, name: &str) -> Option<Option<&SettingValue>> {
         self.changes.iter().rev().find(|(changed, _)| changed == name).map(|(_, value)| value.as_ref())

@@ -78,3 +78,22 @@ async fn the_path_of_the_role_and_its_own_schema_count() {
     client.batch_execute("SET search_path TO public").await.unwrap();
     assert_eq!(value(&client, COUNT).await, "0");
 }
+
+#[tokio::test]
+async fn set_config_decides_as_set_does() {
+    let (_cluster, _proxy, client) = start().await;
+    client.batch_execute("BEGIN; SELECT set_config('search_path', '\"Other\", public', true)").await.unwrap();
+    check_refused(&client).await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(value(&client, COUNT).await, "0");
+    client.query("SELECT set_config('search_path', $1, false)", &[&"\"Other\""]).await.unwrap();
+    check_refused(&client).await;
+    client.batch_execute("BEGIN; SELECT set_config('search_path', 'public', false); ROLLBACK").await.unwrap();
+    check_refused(&client).await;
+    client.batch_execute("DISCARD ALL").await.unwrap();
+    assert_eq!(value(&client, COUNT).await, "0");
+    // Other shards would not have it, whatever its name turns out to be.
+    let (sqlstate, _) = failure(&client, "SELECT set_config('search' || '_path', '\"Other\"', false)").await;
+    assert_eq!(sqlstate, "0A000");
+    assert_eq!(value(&client, COUNT).await, "0");
+}
