@@ -94,6 +94,8 @@ fn query_rows(config: &Config) -> Vec<Row> {
         row("query.idle_session_timeout", duration(query.idle_session_timeout)),
         row("query.max_gather_bytes", query.max_gather_bytes),
         row("query.max_message_bytes", query.max_message_bytes),
+        row("query.max_client_statements", query.max_client_statements),
+        row("query.max_client_statement_bytes", query.max_client_statement_bytes),
         row("query.two_phase", two_phase),
         row("auth.rules", config.auth.rules.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
         row("auth.users", config.auth.users.keys().cloned().collect::<Vec<_>>().join(", ")),

@@ -143,6 +143,14 @@ impl Connection {
         Preparation::Parsed { displaced: victim }
     }
 
+    /// Writes Close of all its prepared statements.
+    pub fn close_prepared(&mut self) {
+        self.unnamed = None;
+        for id in self.prepared.take_all() {
+            wire::describe_or_close(&mut self.socket.output, b'C', b'S', format!("trunkline_{id}").as_bytes());
+        }
+    }
+
     /// Sends a simple query and reads to ReadyForQuery, giving the first error's report.
     ///
     /// ParameterStatus is noted, rows are dropped. Not cancel safe: the connection is unclean until it returns.

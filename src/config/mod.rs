@@ -146,6 +146,10 @@ pub struct QueryConfig {
     pub max_gather_bytes: u64,
     /// Most bytes of one message from an authenticated client that must be read whole (query text, Parse, Bind).
     pub max_message_bytes: usize,
+    /// Most prepared statements that one client may name, and most portals.
+    pub max_client_statements: usize,
+    /// Most bytes that the texts of a client's named statements, or the values of its portals, may need together.
+    pub max_client_statement_bytes: u64,
     /// Whether a second written shard is allowed where prepared transactions are off.
     pub two_phase: TwoPhase,
 }

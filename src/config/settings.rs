@@ -81,6 +81,8 @@ impl Default for QueryConfig {
             idle_session_timeout: Duration::ZERO,
             max_gather_bytes: 256 << 20,
             max_message_bytes: 64 << 20,
+            max_client_statements: 10_000,
+            max_client_statement_bytes: 64 << 20,
             two_phase: TwoPhase::Required,
         }
     }
@@ -308,6 +310,9 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
     if !(64 << 10..1 << 30).contains(&max_message_bytes) {
         fault("max_message_bytes", "must be at least 64kB and less than 1GB");
     }
+    let max_client_statements =
+        section.integer("max_client_statements", 1..=MAX_COUNT, default.max_client_statements as u32) as usize;
+    let max_client_statement_bytes = section.size("max_client_statement_bytes", default.max_client_statement_bytes);
     if let Some(value) = section.take("two_phase")
         && value.string().is_some_and(|word| word != "required")
     {
@@ -322,6 +327,8 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
         idle_session_timeout,
         max_gather_bytes,
         max_message_bytes: usize::try_from(max_message_bytes).unwrap_or(default.max_message_bytes),
+        max_client_statements,
+        max_client_statement_bytes,
         two_phase: TwoPhase::Required,
     }
 }

@@ -36,7 +36,7 @@ pub struct Batch {
 pub(super) struct SessionStatement {
     pub prepared: Arc<Prepared>,
     pub cached: Arc<CachedTemplate>,
-    generation: u64,
+    pub generation: u64,
 }
 
 /// Where a portal's statement runs.
@@ -104,7 +104,7 @@ pub(super) enum Action {
 
 /// A Bind message taken apart.
 #[derive(Debug)]
-struct BindParts<'a> {
+pub(super) struct BindParts<'a> {
     portal: &'a [u8],
     statement: &'a [u8],
     /// Offset of the tail in the body.
@@ -186,7 +186,7 @@ impl Conversation {
         }
     }
 
-    fn statement(&self, name: &[u8]) -> Result<&SessionStatement, Failure> {
+    pub(super) fn statement(&self, name: &[u8]) -> Result<&SessionStatement, Failure> {
         self.statements.get(name).ok_or_else(|| {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
@@ -222,13 +222,16 @@ impl Conversation {
         if !ends_transaction(cached.template.class()) {
             self.check_not_failed()?;
         }
-        if !name.is_empty() && self.statements.get(name).is_some() {
-            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
-            return Err(Failure::client(Report::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message)));
+        if let Err(is_taken) = self.check_name(name) {
+            // A server looks at the text first.
+            let shard = cached.template.describe_shard().unwrap_or_else(|| self.any_shard());
+            let text = String::from_utf8_lossy(sql).into_owned();
+            self.describe(shard, &text, &param_types).await?;
+            return Err(is_taken);
         }
-        self.statements.check_room(name, name.len() + sql.len())?;
+        self.statements.check_room(name, name.len() + sql.len(), &self.database.query)?;
         self.check_leftover(cached.leftover)?;
-        let prepared = self.database.interner.intern(Bytes::copy_from_slice(sql), param_types);
+        let prepared = self.intern(Bytes::copy_from_slice(sql), param_types);
         let statement = SessionStatement { prepared, cached, generation: self.view.generation };
         let name = Bytes::copy_from_slice(name);
         self.statements.insert(name.clone(), statement.clone());
@@ -268,20 +271,26 @@ impl Conversation {
             let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(parts.portal));
             return Err(Failure::client(Report::new(SqlState::DUPLICATE_CURSOR, message)));
         }
-        if statement.generation != self.view.generation {
-            statement.cached = self.cached_template(&statement.prepared.sql).await?;
-            statement.generation = self.view.generation;
-            self.statements.insert(Bytes::copy_from_slice(parts.statement), statement.clone());
-        }
+        self.renew_statement(name, &mut statement).await?;
         let target = self.target(&statement, &parts)?;
         let bound = Portal { statement, target, n_savepoints: self.transaction.savepoints.len() };
         let portal = Bytes::copy_from_slice(parts.portal);
-        self.portals.insert(portal.clone(), bound.clone())?;
+        self.portals.insert(portal.clone(), bound.clone(), &self.database.query)?;
         let tail = body_start + parts.tail_start..body_start + body.len();
         Ok(Action::Bind { portal, is_named: !parts.statement.is_empty(), bound, tail })
     }
 
-    fn target(&mut self, statement: &SessionStatement, parts: &BindParts<'_>) -> Result<Target, Failure> {
+    /// Plans a statement anew if tables or placement have changed since.
+    pub(super) async fn renew_statement(&mut self, name: &[u8], statement: &mut SessionStatement) -> Result<(), Failure> {
+        if statement.generation != self.view.generation {
+            statement.cached = self.cached_template(&statement.prepared.sql).await?;
+            statement.generation = self.view.generation;
+            self.statements.insert(Bytes::copy_from_slice(name), statement.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn target(&mut self, statement: &SessionStatement, parts: &BindParts<'_>) -> Result<Target, Failure> {
         let cached = &statement.cached;
         let text = String::from_utf8_lossy(&statement.prepared.sql);
         let text = text.trim_end().trim_end_matches(';');
@@ -327,7 +336,7 @@ impl Conversation {
 }
 
 /// Takes a Bind message apart behind its two names.
-fn bind_parts<'a>(
+pub(super) fn bind_parts<'a>(
     body: &'a [u8],
     portal: &'a [u8],
     statement: &'a [u8],
@@ -374,7 +383,20 @@ fn check_count(statement: &SessionStatement, parts: &BindParts<'_>) -> Result<()
     Err(malformed(&format!("bind message supplies {n_given} parameters, but prepared statement \"{name}\" requires {n_wanted}")))
 }
 
+impl Conversation {
+    /// The statement with this text and these types, under the schema of now.
+    pub(super) fn intern(&self, sql: Bytes, param_types: Vec<u32>) -> Arc<Prepared> {
+        self.database.interner.intern(sql, param_types, self.database.schema_version())
+    }
+}
+
 impl Action {
+    /// Whether the client learns the columns of what it runs, or a server reads the text anew for it: a statement may then be
+    /// prepared again unseen.
+    pub(super) fn tells_columns(&self) -> bool {
+        matches!(self, Self::Parse { .. } | Self::DescribeStatement { .. } | Self::DescribePortal { .. })
+    }
+
     /// Whether what follows is to be looked at only after it has run: it may change the transaction, settings or statements.
     fn changes_session(&self) -> bool {
         match self {

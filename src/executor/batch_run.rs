@@ -4,13 +4,16 @@
 //! more than one backend takes part, the runs stand in a transaction block.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::Conversation;
 use super::batch::{Action, Batch, Portal, SessionStatement, Target};
+use super::commit::Answer;
+use super::enlist::Part;
 use super::failure::Failure;
-use super::relay::{Mark, Ready};
+use super::relay::{Mark, Ready, Retry, ServerError};
 use crate::backend::Preparation;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Plan};
@@ -18,6 +21,7 @@ use crate::session::set_config::SettingChange;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
+use crate::sql::{Classified, Command};
 use crate::topology::ShardId;
 
 /// A statement name that no backend ever has: its Close is answered by CloseComplete.
@@ -25,8 +29,8 @@ const NO_STATEMENT: &[u8] = b"trunkline_none";
 
 /// Messages that one backend has been sent, or will be with the next flush.
 #[derive(Debug)]
-struct Run {
-    shard: ShardId,
+pub(super) struct Run {
+    pub shard: ShardId,
     marks: VecDeque<Mark>,
     n_marks: usize,
     /// Statements that the backend parses in this run: the index of their mark, their id, and whose Close stands before it.
@@ -35,9 +39,9 @@ struct Run {
     named: Vec<Named>,
     /// Something whose answer is no mark was written after the last mark: Bind, Describe, Execute.
     has_unmarked: bool,
-    leftover: Leftover,
+    pub leftover: Leftover,
     /// Settings that its statements change by `set_config`.
-    changes: Vec<SettingChange>,
+    pub changes: Vec<SettingChange>,
     is_empty: bool,
 }
 
@@ -79,22 +83,46 @@ impl Conversation {
 
     /// Plans and runs a batch, piece by piece where commands stand in it. True if ReadyForQuery is already with the client.
     async fn run_batch(&mut self, batch: &Batch) -> Result<bool, Failure> {
-        let mut start = 0;
+        let (mut start, mut is_retry) = (0, false);
         loop {
+            let n_output = self.client.output.len();
             let (actions, end) = self.plan_batch(batch, start).await;
             let is_last = end == batch.messages.len();
             if self.needs_block(&actions, batch.has_sync && is_last) {
                 self.transaction.begin(Phase::Implicit, "", &self.settings);
             }
+            let may_retry = !is_retry && actions.iter().any(Action::tells_columns);
+            self.retry = if may_retry { Retry::Possible } else { Retry::No };
+            let n_planned = actions.iter().filter(|action| !matches!(action, Action::Fail { .. })).count();
             let mut actions = actions.into_iter();
             let outcome = self.run_actions(batch, &mut actions, is_last).await;
             if outcome.is_err() {
                 self.undo_skipped(actions);
             }
+            if matches!(outcome, Err(Failure::StalePlan)) {
+                self.client.output.truncate(n_output);
+                self.forget_planned(batch, start..start + n_planned);
+                is_retry = true;
+                continue;
+            }
+            is_retry = false;
             if is_last || outcome.is_err() {
                 return outcome;
             }
             start = end;
+        }
+    }
+
+    /// Takes back the names that these messages have given: they are to be looked at again.
+    fn forget_planned(&mut self, batch: &Batch, messages: Range<usize>) {
+        for (tag, range) in &batch.messages[messages] {
+            let name = wire::BodyReader(&batch.bytes[range.clone()]).c_string().unwrap_or_default();
+            match tag {
+                b'B' => drop(self.portals.remove(name)),
+                // It was free, or the Parse would have failed.
+                b'P' if !name.is_empty() => drop(self.statements.remove(name)),
+                _ => {}
+            }
         }
     }
 
@@ -186,6 +214,7 @@ impl Conversation {
                 }
                 Action::Bind { portal, bound: bound @ Portal { target: Target::Own { .. }, .. }, .. } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
+                    self.retry = Retry::No;
                     self.bind_own(&portal, &bound, actions.as_slice()).await?;
                     continue;
                 }
@@ -203,6 +232,7 @@ impl Conversation {
                 }
                 Action::Execute { name, portal: portal @ Portal { target: Target::Own { .. }, .. }, max_rows } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
+                    self.retry = Retry::No;
                     self.execute_own(&name, &portal, max_rows).await?;
                     self.unbound = None;
                     continue;
@@ -211,6 +241,13 @@ impl Conversation {
                     self.end_run(run.take(), Ready::Swallow).await?;
                     self.close_own(&name);
                     wire::bare(&mut self.client.output, b'3');
+                    continue;
+                }
+                Action::DescribeStatement { ref statement, .. }
+                    if matches!(statement.cached.template.class(), Classified::Command(Command::Execute { .. })) =>
+                {
+                    self.end_run(run.take(), Ready::Swallow).await?;
+                    self.describe_execute(statement).await?;
                     continue;
                 }
                 Action::CloseStatement { .. } if run.is_none() => {
@@ -263,17 +300,7 @@ impl Conversation {
             }
         };
         self.enlisted[idx].begin_statement();
-        let run = run.get_or_insert_with(|| Run {
-            shard,
-            marks: VecDeque::new(),
-            n_marks: 0,
-            parsed: Vec::new(),
-            named: Vec::new(),
-            has_unmarked: false,
-            leftover: Leftover::NOTHING,
-            changes: Vec::new(),
-            is_empty: true,
-        });
+        let run = run.get_or_insert_with(|| Run::new(shard, Leftover::NOTHING));
         self.write_action(idx, run, batch, action);
         run.is_empty = false;
         Ok(())
@@ -370,7 +397,13 @@ impl Conversation {
     }
 
     /// Makes sure that a backend has a statement, under the name that it has there.
-    fn ensure_parsed<'a>(&mut self, idx: usize, run: &mut Run, is_named: bool, statement: &'a SessionStatement) -> &'a str {
+    pub(super) fn ensure_parsed<'a>(
+        &mut self,
+        idx: usize,
+        run: &mut Run,
+        is_named: bool,
+        statement: &'a SessionStatement,
+    ) -> &'a str {
         let prepared = &statement.prepared;
         let connection = &mut *self.enlisted[idx].lease;
         if is_named {
@@ -390,7 +423,7 @@ impl Conversation {
     }
 
     /// Sends a run with its Sync and relays the answer. True if the answer's ReadyForQuery was handled as `ready` says.
-    async fn end_run(&mut self, run: Option<Run>, ready: Ready) -> Result<bool, Failure> {
+    pub(super) async fn end_run(&mut self, run: Option<Run>, ready: Ready) -> Result<bool, Failure> {
         let Some(mut run) = run else { return Ok(false) };
         let _timer = StatementTimer::start(self.database.counters.clone(), Route::Single);
         let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == run.shard) else { return Ok(false) };
@@ -405,7 +438,17 @@ impl Conversation {
         };
         if relayed.error.is_some() {
             self.forget_unparsed(idx, &run);
+            if relayed.retry == Retry::Needed {
+                // Nothing of the run has happened to the client.
+                self.skipped.extend(run.named.drain(..).map(|named| (named.name, named.previous)));
+                self.clear_stale(idx, true).await?;
+                return Err(Failure::StalePlan);
+            }
             self.skip_names(&mut run);
+        }
+        self.retry = Retry::No;
+        if relayed.error == Some(ServerError::StalePlan) {
+            self.clear_stale(idx, false).await?;
         }
         let has_error = relayed.error.is_some();
         if !has_error {
@@ -423,6 +466,32 @@ impl Conversation {
             return Err(Failure::Reported);
         }
         Ok(!relayed.has_copied_in)
+    }
+
+    /// Has a backend close all its prepared statements, of which one was made before its columns changed. Where the run is to
+    /// be done again, the backend leaves the transaction, to join it anew.
+    async fn clear_stale(&mut self, idx: usize, is_again: bool) -> Result<(), Failure> {
+        self.database.note_schema_change();
+        let connection = self.enlisted[idx].begin_statement();
+        connection.close_prepared();
+        wire::bare(&mut connection.socket.output, b'S');
+        if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {
+            return Err(self.abandon(idx, error).await);
+        }
+        loop {
+            match self.enlisted[idx].next_answer(&mut self.timer, None).await {
+                Ok((b'Z', _)) => break,
+                Ok(_) => {}
+                Err(error) => return Err(self.abandon(idx, error).await),
+            }
+        }
+        if is_again && self.transaction.phase != Phase::Idle {
+            match self.tell(idx, "ROLLBACK").await {
+                Answer::Tag(_) => self.enlisted[idx].part = Part::Outside,
+                Answer::Error(failure) | Answer::Lost(failure) => return Err(failure),
+            }
+        }
+        Ok(())
     }
 
     /// After an error: the backend has not parsed what it has not answered, nor closed what had to go for it.
@@ -460,7 +529,21 @@ fn is_portion(action: &Action) -> bool {
 }
 
 impl Run {
-    fn push(&mut self, mark: Mark) {
+    pub(super) fn new(shard: ShardId, leftover: Leftover) -> Self {
+        Self {
+            shard,
+            marks: VecDeque::new(),
+            n_marks: 0,
+            parsed: Vec::new(),
+            named: Vec::new(),
+            has_unmarked: false,
+            leftover,
+            changes: Vec::new(),
+            is_empty: true,
+        }
+    }
+
+    pub(super) fn push(&mut self, mark: Mark) {
         self.push_all(mark, 1);
     }
 

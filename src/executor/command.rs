@@ -3,7 +3,9 @@
 use super::Conversation;
 use super::conversation::unpooled;
 use super::failure::Failure;
+use super::merge::Description;
 use super::relay::Ready;
+use super::stored::Wanted;
 use crate::config::PoolMode;
 use crate::plan::Access;
 use crate::session::row_description;
@@ -60,8 +62,11 @@ impl Conversation {
                 self.tell_held(sql, Leftover::of_command(command)).await?;
                 self.complete("CLOSE CURSOR ALL");
             }
-            Command::Declare { .. } | Command::Prepare { .. } | Command::Execute { .. } => {
-                return self.keep_state(sql, ready).await;
+            Command::Declare { .. } => return self.keep_state(sql, ready).await,
+            Command::Prepare { name } => self.prepare_named(name, sql).await?,
+            Command::Execute { .. } => {
+                let wanted = Wanted { description: Description::Send, result_formats: &[] };
+                return self.execute_named(sql, wanted, ready).await;
             }
             // Who is not pinned listens to nothing.
             Command::Unlisten if self.enlisted.iter().all(|held| held.pin.is_none()) && !self.transaction.is_open() => {

@@ -96,6 +96,7 @@ impl Conversation {
 
     /// Reads the catalog anew. A failure leaves the old snapshot, which the next "does not exist" error will replace.
     pub(super) async fn refresh_schema(&mut self) {
+        self.database.note_schema_change();
         if let Err(error) = self.database.refresh_code().await {
             tracing::warn!(database = self.database.name, %error, "functions could not be read again");
         }

@@ -13,6 +13,7 @@ use super::database::now_micros;
 use super::enlist::{Enlisted, Tie};
 use super::greeting::Greeting;
 use super::own::Unbound;
+use super::relay::Retry;
 use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
 use super::timer::Timer;
@@ -87,6 +88,8 @@ pub struct Conversation {
     pub(super) statements: Statements,
     pub(super) portals: Portals,
     pub(super) unbound: Option<Unbound>,
+    /// Whether what is being run can be run again.
+    pub(super) retry: Retry,
     /// Names whose Parse or Close was skipped after an error, with what they stand for.
     pub(super) skipped: Vec<(Bytes, Option<SessionStatement>)>,
     pub(super) timer: Timer,
@@ -135,6 +138,7 @@ impl Conversation {
             statements: Statements::default(),
             portals: Portals::default(),
             unbound: None,
+            retry: Retry::No,
             skipped: Vec::new(),
             timer: Timer::new(),
             rest_until: Deadline::NEVER,
@@ -456,7 +460,7 @@ impl Conversation {
                 wire::whole_report(&mut self.client.output, b'E', message.get(wire::HEADER_LEN..).unwrap_or_default());
             }
             // Counted when it was relayed.
-            Failure::Reported => {}
+            Failure::Reported | Failure::StalePlan => {}
             Failure::Client(_) | Failure::Ended | Failure::Fatal(_) => return Err(failure),
         }
         if self.tie == Tie::Lost {

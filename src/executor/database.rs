@@ -74,6 +74,8 @@ pub struct Database {
     pub control: Vec<Vec<ControlNode>>,
     view: RwLock<Arc<View>>,
     generation: AtomicU64,
+    /// Grows with DDL through the proxy, and when a server says that a statement's columns have changed.
+    schema_changes: AtomicU64,
     /// Serialises reads of the catalog.
     refreshing: Mutex<()>,
     refreshed_at_micros: AtomicI64,
@@ -105,6 +107,7 @@ impl Database {
             control,
             view: RwLock::new(Arc::new(View { generation, topology, schema: Arc::default(), code: Arc::default() })),
             generation: AtomicU64::new(generation),
+            schema_changes: AtomicU64::new(0),
             refreshing: Mutex::new(()),
             refreshed_at_micros: AtomicI64::new(0),
             code_read_at_micros: AtomicI64::new(0),
@@ -123,6 +126,17 @@ impl Database {
     /// Whether `view` is still the newest: one atomic load.
     pub fn is_current(&self, view: &View) -> bool {
         self.generation.load(Ordering::Acquire) == view.generation
+    }
+
+    /// The version of the schema, as far as prepared statements are concerned.
+    pub fn schema_version(&self) -> u64 {
+        // Both only grow.
+        self.generation.load(Ordering::Acquire) + self.schema_changes.load(Ordering::Acquire)
+    }
+
+    /// Statements that are parsed from now on get a name of their own on the servers.
+    pub fn note_schema_change(&self) {
+        self.schema_changes.fetch_add(1, Ordering::AcqRel);
     }
 
     fn replace_view(&self, topology: Option<Arc<Topology>>, schema: Option<Arc<Schema>>) {

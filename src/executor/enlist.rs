@@ -39,6 +39,14 @@ pub(super) enum Tie {
     Lost,
 }
 
+/// Whether something has run in a backend's transaction block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlockAge {
+    /// It was opened for what is being run.
+    Fresh,
+    Used,
+}
+
 /// A backend held by a statement or a transaction.
 #[derive(Debug)]
 pub(super) struct Enlisted {
@@ -48,6 +56,7 @@ pub(super) struct Enlisted {
     pub part: Part,
     /// ReadyForQuery messages to swallow before those of the client's statement.
     pub n_skipped_cycles: usize,
+    pub age: BlockAge,
     /// Settings that a rollback returns it to.
     settings_at_begin: Option<Settings>,
     /// The client's own: kept beyond the transaction.
@@ -72,6 +81,7 @@ impl Enlisted {
     /// Takes the status byte of the statement's ReadyForQuery.
     pub(super) fn note_ready(&mut self, status: Option<u8>) {
         self.is_ready = true;
+        self.age = BlockAge::Used;
         self.lease.is_clean = status == Some(b'I');
     }
 
@@ -214,6 +224,7 @@ impl Conversation {
             is_ready: true,
             part: Part::Outside,
             n_skipped_cycles: 0,
+            age: BlockAge::Used,
             settings_at_begin,
             pin: None,
             late: BytesMut::new(),
@@ -228,6 +239,7 @@ impl Conversation {
         enlisted.lease.is_clean = false;
         enlisted.lease.write_query(sql.as_bytes());
         enlisted.n_skipped_cycles += 1;
+        enlisted.age = BlockAge::Fresh;
         enlisted.part = Part::Reader;
     }
 

@@ -18,6 +18,8 @@ pub enum Failure {
     Reported,
     /// The client has a FATAL in its output already, a server's own or the proxy's: its session ends.
     Ended,
+    /// A statement was prepared on the server before its columns changed; the client knows of nothing yet: to be tried again.
+    StalePlan,
     /// The client's socket is gone: nobody to tell.
     Client(std::io::Error),
     /// To be told to the client before its socket is closed.

@@ -29,6 +29,9 @@ impl Conversation {
             Phase::Implicit => Ready::Swallow,
             Phase::Idle | Phase::Explicit | Phase::Failed => ready,
         };
+        if self.block.has_changed_schema {
+            self.database.note_schema_change();
+        }
         let relayed = self.relay(idx, &mut VecDeque::new(), ready, false).await?;
         if relayed.error.is_none() {
             self.follow_settings(idx, &changes).await;
@@ -46,6 +49,10 @@ impl Conversation {
     /// # Errors
     /// `Reported` for a server's error inside an implicit transaction, which must be rolled back.
     pub(super) async fn after_relay(&mut self, idx: usize, relayed: &Relayed, leftover: Leftover) -> Result<(), Failure> {
+        if self.block.has_changed_schema && relayed.error.is_none() {
+            // Before anything is waited for: the client may know of it already, and tell another.
+            self.database.note_schema_change();
+        }
         if leftover.settings == SettingsTrace::Unseen
             && let Some(enlisted) = self.enlisted.get_mut(idx)
         {

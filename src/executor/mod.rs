@@ -30,6 +30,7 @@ mod rest;
 mod settings;
 mod simple;
 mod statements;
+mod stored;
 mod templates;
 mod timer;
 mod two_phase;

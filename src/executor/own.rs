@@ -11,11 +11,13 @@ use super::merge::Description;
 use super::portal::OpenPortal;
 use super::relay::Ready;
 use super::simple::is_ddl;
+use super::stored::Wanted;
 use crate::observe::StatementTimer;
 use crate::plan::Plan;
 use crate::session::row_description::{columns, write_prefix};
 use crate::session::transaction::Phase;
 use crate::session::wire;
+use crate::sql::Command;
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -94,7 +96,7 @@ impl Conversation {
         let Target::Own { plan, values } = &portal.target else { return Ok(()) };
         let max_rows = u64::try_from(max_rows).unwrap_or(0);
         match self.portals.progress.insert(name.clone(), Progress::Done) {
-            Some(Progress::Done) => self.run_again(name, plan),
+            Some(Progress::Done) => self.run_again(name, portal, plan).await,
             Some(Progress::Open(open)) => self.run_portion(name, open, max_rows).await,
             Some(Progress::Kept(kept)) => {
                 self.give_kept(name, kept, max_rows);
@@ -105,6 +107,11 @@ impl Conversation {
                 let open = self.open_own(&portal.statement, plan, values).await?;
                 self.run_portion(name, Box::new(open), max_rows).await
             }
+            None if max_rows > 0 && matches!(**plan, Plan::Command(Command::Execute { .. })) => Err(Failure::refused(
+                "TL097",
+                "a row limit for the rows of SQL's own EXECUTE is not supported",
+                "Fetch all rows at once, or prepare the statement by the protocol.",
+            )),
             None => {
                 let mark = self.client.output.len();
                 // An answer that is to be given in portions stays in the output until it is whole.
@@ -172,8 +179,16 @@ impl Conversation {
     }
 
     /// Executes a portal of the proxy's own that has run: a SELECT has no more rows, anything else is refused.
-    fn run_again(&mut self, name: &[u8], plan: &Plan) -> Result<(), Failure> {
-        if matches!(plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) {
+    async fn run_again(&mut self, name: &[u8], portal: &Portal, plan: &Plan) -> Result<(), Failure> {
+        let returns_rows = match plan {
+            Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) => true,
+            Plan::Command(Command::Execute { .. }) => {
+                let sql = String::from_utf8_lossy(&portal.statement.prepared.sql).into_owned();
+                self.describe_named(&sql).await?.is_some()
+            }
+            _ => false,
+        };
+        if returns_rows {
             wire::command_complete(&mut self.client.output, b"SELECT 0");
             return Ok(());
         }
@@ -199,6 +214,10 @@ impl Conversation {
                 let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
                 self.describe(shard, &sql, &statement.prepared.param_types).await?.row_description
             }
+            None if matches!(plan, Plan::Command(Command::Execute { .. })) => {
+                let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
+                self.describe_named(&sql).await?
+            }
             None => None,
         };
         match body {
@@ -214,6 +233,13 @@ impl Conversation {
         Ok(())
     }
 
+    /// Answers Describe of a prepared EXECUTE: it has no parameters, and the columns are those of what it names.
+    pub(super) async fn describe_execute(&mut self, statement: &SessionStatement) -> Result<(), Failure> {
+        wire::message(&mut self.client.output, b't', |b| b.extend_from_slice(&[0, 0]));
+        let plan = Plan::Command(Command::Execute { name: String::new() });
+        self.describe_own(statement, &plan, &BoundValues::none()).await
+    }
+
     async fn run_whole(
         &mut self,
         statement: &SessionStatement,
@@ -223,6 +249,10 @@ impl Conversation {
         let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
         let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
         let sql = sql.trim_end().trim_end_matches(';');
+        if let Plan::Command(Command::Execute { .. }) = plan {
+            let wanted = Wanted { description: Description::Omit, result_formats: &values.result_formats };
+            return self.execute_named(sql, wanted, Ready::Swallow).await.map(drop);
+        }
         if let Plan::Command(command) = plan {
             return self.run_command(command, sql, Ready::Swallow).await.map(drop);
         }

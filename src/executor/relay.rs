@@ -6,12 +6,13 @@ use std::ops::Range;
 use bytes::{Buf, BytesMut};
 
 use super::Conversation;
-use super::enlist::Enlisted;
+use super::enlist::{BlockAge, Enlisted};
 use super::failure::Failure;
 use super::statements::Statements;
 use super::timer::WaitError;
-use crate::backend::{ConnectionLost, server_report};
+use crate::backend::{ConnectionLost, OUTPUT_HIGH_WATER, server_report};
 use crate::observe::ErrorKind;
+use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN};
 
 /// What to do with the statement's own ReadyForQuery.
@@ -29,6 +30,8 @@ pub(super) enum Mark {
     Swallow,
     /// A CloseComplete that stands in for the ParseComplete of a Parse that was not needed.
     AsParseComplete,
+    /// Stands last, and stays: BindComplete and NoData are answers to what the client did not send.
+    Hide,
 }
 
 /// What a server's error means for the proxy.
@@ -36,7 +39,20 @@ pub(super) enum Mark {
 pub(super) enum ServerError {
     /// Something does not exist: the schema snapshot may be old.
     UndefinedObject,
+    /// "cached plan must not change result type": the statement was prepared before.
+    StalePlan,
     Other,
+}
+
+/// Whether a statement whose columns have changed since it was prepared may be prepared and run again, unseen by the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Retry {
+    #[default]
+    No,
+    /// The client has seen nothing of it, and learns or has just asked for the columns.
+    Possible,
+    /// The error was held back, and all before it.
+    Needed,
 }
 
 /// How a relay ended.
@@ -46,6 +62,7 @@ pub(super) struct Relayed {
     pub status: u8,
     /// The error that the server reported, which the client has.
     pub error: Option<ServerError>,
+    pub retry: Retry,
     /// A COPY FROM STDIN took place.
     pub has_copied_in: bool,
     parameters: Vec<(String, String)>,
@@ -78,7 +95,8 @@ impl Conversation {
         ready: Ready,
         is_extended: bool,
     ) -> Result<Relayed, Failure> {
-        let mut relayed = Relayed::default();
+        let is_undone = self.transaction.phase == Phase::Idle || self.enlisted[idx].age == BlockAge::Fresh;
+        let mut relayed = Relayed { retry: if is_undone { self.retry } else { Retry::No }, ..Relayed::default() };
         loop {
             let Self { client, enlisted, statements, .. } = self;
             let held = &mut enlisted[idx];
@@ -86,6 +104,7 @@ impl Conversation {
             let input = &mut held.lease.socket.input;
             self.database.counters.n_bytes_to_clients.add(range.len() as u64);
             if !range.is_empty() {
+                relayed.retry = Retry::No;
                 client.write_through(&input[range.clone()]).await?;
             }
             input.advance(range.end);
@@ -102,6 +121,9 @@ impl Conversation {
                     return Err(Failure::Ended);
                 }
                 None => {
+                    if client.output.len() >= OUTPUT_HIGH_WATER {
+                        relayed.retry = Retry::No;
+                    }
                     client.flush_if_large().await?;
                     let Self { client, enlisted, timer, .. } = self;
                     if let Err(error) = timer.exchange(&mut enlisted[idx].lease, client).await {
@@ -143,6 +165,7 @@ fn scan(
     (ready, is_extended, statements): (Ready, bool, &Statements),
 ) -> (Range<usize>, Option<Stop>) {
     let mut input = std::mem::take(&mut held.lease.socket.input);
+    let n_output = output.len();
     let mut scanner = Scanner { start: 0, position: relayed.n_passing.min(input.len()), output };
     relayed.n_passing -= scanner.position;
     let mut stop = None;
@@ -171,11 +194,13 @@ fn scan(
         }
         match header.tag {
             b'D' | b'd' if relayed.error.is_none() => scanner.position = message.end,
-            b'Z' if relayed.error.is_none() && !marks.is_empty() => stop = lost("server confirmed less than it was asked for"),
+            b'Z' if relayed.error.is_none() && marks.iter().any(|mark| *mark != Mark::Hide) => {
+                stop = lost("server confirmed less than it was asked for")
+            }
             b'Z' => {
                 let ready = if is_extended && relayed.has_copied_in { Ready::Swallow } else { ready };
                 relayed.status = input.get(message.end - 1).copied().unwrap_or(b'I');
-                scanner.pass(&input, message, ready == Ready::Relay);
+                scanner.pass(&input, message, ready == Ready::Relay && relayed.retry != Retry::Needed);
                 stop = Some(Stop::Ready);
             }
             b'1' | b'3' => {
@@ -188,6 +213,11 @@ fn scan(
                 }
                 scanner.pass(&input, message, mark != Mark::Swallow);
             }
+            b'E' if relayed.retry == Retry::Possible && is_stale_plan(&input[message.start + HEADER_LEN..message.end]) => {
+                (relayed.error, relayed.retry) = (Some(ServerError::StalePlan), Retry::Needed);
+                scanner.take_back(n_output, message.end);
+            }
+            b'2' | b'n' if marks.front() == Some(&Mark::Hide) => scanner.skip(&input, message),
             b'S' if ready == Ready::Swallow => {
                 // Told before the ReadyForQuery that the client gets.
                 held.lease.note_parameter(&input[message.start + HEADER_LEN..message.end]);
@@ -245,6 +275,7 @@ fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag:
             let code = wire::report_field(body, b'C').unwrap_or_default();
             relayed.error = Some(match code {
                 b"42P01" | b"42703" | b"42883" => ServerError::UndefinedObject,
+                b"0A000" if is_stale_plan(body) => ServerError::StalePlan,
                 _ => ServerError::Other,
             });
         }
@@ -258,6 +289,12 @@ fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag:
         }
         _ => {}
     }
+}
+
+/// src/backend/utils/cache/plancache.c; its text may be translated.
+fn is_stale_plan(error_body: &[u8]) -> bool {
+    wire::report_field(error_body, b'C') == Some(b"0A000")
+        && wire::report_field(error_body, b'R') == Some(b"RevalidateCachedQuery")
 }
 
 struct Scanner<'a> {
@@ -287,6 +324,12 @@ impl Scanner<'_> {
         } else {
             self.position = message.end;
         }
+    }
+
+    /// Passes nothing of what came so far: the output had this many bytes.
+    fn take_back(&mut self, n_output: usize, end: usize) {
+        self.output.truncate(n_output);
+        (self.start, self.position) = (end, end);
     }
 
     fn skip(&mut self, input: &[u8], message: Range<usize>) {

@@ -7,14 +7,9 @@ use bytes::Bytes;
 use super::batch::{Portal, SessionStatement, Target};
 use super::failure::Failure;
 use super::own::Progress;
+use crate::config::QueryConfig;
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
-
-/// Most named prepared statements of one client, and most portals.
-const MAX_NAMED: usize = 10_000;
-
-/// Most bytes that the texts of a client's named statements, or the values of its portals, may need together.
-const MAX_BYTES: usize = 64 << 20;
 
 /// A client's prepared statements by name; the unnamed one under the empty name.
 #[derive(Debug, Default)]
@@ -32,11 +27,12 @@ impl Statements {
     ///
     /// # Errors
     /// 54000. The unnamed statement is never refused.
-    pub(super) fn check_room(&self, name: &[u8], n_bytes: usize) -> Result<(), Failure> {
-        if name.is_empty() || (self.by_name.len() < MAX_NAMED && self.n_bytes + n_bytes <= MAX_BYTES) {
+    pub(super) fn check_room(&self, name: &[u8], n_bytes: usize, limits: &QueryConfig) -> Result<(), Failure> {
+        let has_room = self.by_name.len() < limits.max_client_statements && fits(self.n_bytes + n_bytes, limits);
+        if name.is_empty() || has_room {
             return Ok(());
         }
-        Err(limit_reached("prepared statements", "Close statements that are no longer used."))
+        Err(limit_reached("prepared statements", limits, "Close statements that are no longer used"))
     }
 
     /// Puts a statement under a name and gives the one that had it.
@@ -123,11 +119,12 @@ impl Portals {
 
     /// # Errors
     /// 54000.
-    pub(super) fn insert(&mut self, name: Bytes, portal: Portal) -> Result<(), Failure> {
+    pub(super) fn insert(&mut self, name: Bytes, portal: Portal, limits: &QueryConfig) -> Result<(), Failure> {
         self.remove(&name);
         let n_bytes = values_len(&portal);
-        if self.by_name.len() >= MAX_NAMED || self.n_bytes + n_bytes > MAX_BYTES && !name.is_empty() {
-            return Err(limit_reached("portals", "Close portals that are no longer used."));
+        let has_room = self.by_name.len() < limits.max_client_statements && fits(self.n_bytes + n_bytes, limits);
+        if !has_room && !name.is_empty() {
+            return Err(limit_reached("portals", limits, "Close portals that are no longer used"));
         }
         self.n_bytes += n_bytes;
         self.by_name.insert(name, portal);
@@ -199,7 +196,13 @@ fn values_len(portal: &Portal) -> usize {
     }
 }
 
-fn limit_reached(what: &str, hint: &str) -> Failure {
-    let message = format!("a session may hold at most {MAX_NAMED} {what}, of {} MB together", MAX_BYTES >> 20);
+fn fits(n_bytes: usize, limits: &QueryConfig) -> bool {
+    n_bytes as u64 <= limits.max_client_statement_bytes
+}
+
+fn limit_reached(what: &str, limits: &QueryConfig, way_out: &str) -> Failure {
+    let (n_most, n_bytes) = (limits.max_client_statements, limits.max_client_statement_bytes);
+    let message = format!("a session may hold at most {n_most} {what}, of {n_bytes} bytes together");
+    let hint = format!("{way_out}, or raise query.max_client_statements or query.max_client_statement_bytes.");
     Failure::client(Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message).with_detail("Reason code TL099.").with_hint(hint))
 }

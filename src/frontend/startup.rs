@@ -179,7 +179,7 @@ pub(super) async fn open_session(
         let end = match failure {
             Failure::Statement { report, .. } | Failure::Fatal(report) => StartupEnd::Refused(report),
             Failure::Shard(message) => StartupEnd::Relayed(message),
-            Failure::Reported | Failure::Ended | Failure::Client(_) => StartupEnd::Silent,
+            Failure::Reported | Failure::StalePlan | Failure::Ended | Failure::Client(_) => StartupEnd::Silent,
         };
         conversation.close().await;
         return Err((conversation.client, end));

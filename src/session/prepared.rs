@@ -27,7 +27,8 @@ pub struct Prepared {
     pub described: OnceLock<Described>,
 }
 
-type Key = (Bytes, Vec<u32>);
+/// Text, parameter types, and the version of the schema at its Parse: columns may be others after DDL.
+type Key = (Bytes, Vec<u32>, u64);
 
 /// All prepared statements of one database's clients. Bounded by what clients hold: an entry dies with its last user.
 #[derive(Debug, Default)]
@@ -37,10 +38,10 @@ pub struct Interner {
 }
 
 impl Interner {
-    /// The statement with this text and these types, new or shared.
-    pub fn intern(&self, sql: Bytes, param_types: Vec<u32>) -> Arc<Prepared> {
+    /// The statement with this text and these types under this version of the schema, new or shared.
+    pub fn intern(&self, sql: Bytes, param_types: Vec<u32>, schema_version: u64) -> Arc<Prepared> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (sql, param_types);
+        let key = (sql, param_types, schema_version);
         if let Some(prepared) = entries.get(&key).and_then(Weak::upgrade) {
             return prepared;
         }
@@ -103,6 +104,11 @@ impl PreparedOnServer {
         self.used.insert(id, 0);
     }
 
+    /// Forgets all, and gives their ids.
+    pub fn take_all(&mut self) -> Vec<u64> {
+        self.used.drain().map(|(id, _)| id).collect()
+    }
+
     pub fn clear(&mut self) {
         self.used.clear();
     }
@@ -115,14 +121,16 @@ mod tests {
     #[test]
     fn equal_texts_share_one_statement_until_the_last_user_goes() {
         let interner = Interner::default();
-        let a = interner.intern(Bytes::from_static(b"SELECT 1"), vec![23]);
-        let b = interner.intern(Bytes::from_static(b"SELECT 1"), vec![23]);
-        let other = interner.intern(Bytes::from_static(b"SELECT 1"), vec![]);
+        let a = interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], 1);
+        let b = interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], 1);
+        let other = interner.intern(Bytes::from_static(b"SELECT 1"), vec![], 1);
         assert_eq!(a.id, b.id);
         assert_ne!(a.id, other.id);
+        // After DDL the same text may have other columns.
+        assert_ne!(interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], 2).id, a.id);
         let id = a.id;
         drop((a, b));
-        assert_ne!(interner.intern(Bytes::from_static(b"SELECT 1"), vec![23]).id, id);
+        assert_ne!(interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], 1).id, id);
     }
 
     #[test]

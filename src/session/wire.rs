@@ -376,6 +376,29 @@ pub fn report_with_portal(buffer: &mut BytesMut, error_body: &[u8], name: &str) 
     });
 }
 
+/// Copies an ErrorResponse's body with its position changed; `None` takes it away.
+pub fn report_with_position(buffer: &mut BytesMut, error_body: &[u8], change: impl Fn(usize) -> Option<usize>) {
+    message(buffer, b'E', |b| {
+        let mut reader = BodyReader(error_body);
+        while let Some(code) = reader.u8().filter(|&code| code != 0) {
+            let Some(value) = reader.c_string() else { break };
+            let changed = match std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()) {
+                Some(position) if code == b'P' => change(position).map(|position| position.to_string()),
+                _ => {
+                    b.put_u8(code);
+                    c_string(b, value);
+                    None
+                }
+            };
+            if let Some(position) = changed {
+                b.put_u8(b'P');
+                c_string(b, position.as_bytes());
+            }
+        }
+        b.put_u8(0);
+    });
+}
+
 /// A command tag with another count at its end.
 pub fn with_count(tag: &[u8], count: u64) -> Vec<u8> {
     let words = tag.iter().rposition(|&byte| byte == b' ').map_or(tag, |at| &tag[..at]);

@@ -6,6 +6,7 @@ mod utility;
 use self::command::command;
 use self::utility::utility;
 use super::cursor::Cursor;
+use super::prepare::execute_parts;
 
 /// How widely a SET or RESET holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub enum Command {
     Prepare {
         name: String,
     },
-    /// EXECUTE name.
+    /// EXECUTE name, EXPLAIN EXECUTE name, CREATE TABLE … AS EXECUTE name.
     Execute {
         name: String,
     },
@@ -180,13 +181,38 @@ pub fn classify(sql: &[u8], has_standard_strings: bool) -> Classified {
         _ => cursor.advance(),
     };
     match first.as_str() {
-        "explain" => explain(cursor).map_or(Classified::Unknown, |statement_start| Classified::Explain { statement_start }),
+        "explain" => explained(sql, has_standard_strings, cursor),
+        "create" if creates_by_execute(&cursor) => executed(sql, has_standard_strings),
         "copy" => copy(cursor).map_or(Classified::Unknown, Classified::Copy),
         _ => match command(&first, cursor.clone()) {
             Some(command) => Classified::Command(command),
             None => utility(&first, cursor).unwrap_or(Classified::Unknown),
         },
     }
+}
+
+/// EXPLAIN of a statement; of an EXECUTE it is about what was prepared.
+fn explained(sql: &[u8], has_standard_strings: bool, cursor: Cursor<'_>) -> Classified {
+    match explain(cursor) {
+        Some(start) if Cursor::new(&sql[start..], has_standard_strings).is_at("execute") => executed(sql, has_standard_strings),
+        Some(statement_start) => Classified::Explain { statement_start },
+        None => Classified::Unknown,
+    }
+}
+
+fn creates_by_execute(cursor: &Cursor<'_>) -> bool {
+    let mut at = cursor.clone();
+    while at.skip_past("as") {
+        if at.is_at("execute") {
+            return true;
+        }
+    }
+    false
+}
+
+fn executed(sql: &[u8], has_standard_strings: bool) -> Classified {
+    let parts = execute_parts(sql, has_standard_strings);
+    parts.map_or(Classified::Unknown, |parts| Classified::Command(Command::Execute { name: parts.name }))
 }
 
 /// Where the statement after EXPLAIN starts.

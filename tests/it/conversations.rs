@@ -45,6 +45,7 @@ const FILES: [&str; 8] = [
     include_str!("../conversations/simple.txt"),
     include_str!("../conversations/extended.txt"),
     include_str!("../conversations/portals.txt"),
+    include_str!("../conversations/prepared.txt"),
     include_str!("../conversations/copy.txt"),
     include_str!("../conversations/faults.txt"),
     include_str!("../conversations/pinned.txt"),

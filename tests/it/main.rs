@@ -21,6 +21,7 @@ mod pinned;
 mod pools;
 mod portals;
 mod postgres;
+mod prepared;
 mod protocol;
 mod routing;
 mod schemas;

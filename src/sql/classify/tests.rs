@@ -336,7 +336,7 @@ fn explain_and_copy() {
             EXPLAIN (ANALYZE, BUFFERS OFF) (SELECT 1): Explain (SELECT 1)
             EXPLAIN (SELECT 1): Explain (SELECT 1)
             EXPLAIN ANALYZE (VALUES (1)): Explain (VALUES (1))
-            EXPLAIN (costs off) EXECUTE p: Explain EXECUTE p
+            EXPLAIN (costs off) EXECUTE p: Execute { name: "p" }
             COPY t FROM STDIN: Copy(In)
             COPY a."B" (x, y) TO stdout WITH (FORMAT csv): Copy(Out)
             COPY (SELECT 1) TO STDOUT: Copy(Out)
@@ -391,7 +391,7 @@ fn tables() {
             CREATE TEMP TABLE t AS SELECT 1: CreateTableAs { is_temporary: true } t
             CREATE LOCAL TEMPORARY TABLE t (a int): SessionState t
             CREATE TABLE pg_temp.t (a int): SessionState pg_temp.t
-            CREATE TABLE pg_temp.t AS EXECUTE p: CreateTableAs { is_temporary: true } pg_temp.t
+            CREATE TABLE pg_temp.t AS EXECUTE p: Execute { name: "p" }
             CREATE FOREIGN TABLE f (a int) SERVER s: Ddl f
             ALTER TABLE IF EXISTS ONLY s.t ADD COLUMN b int: Ddl s.t
             ALTER TABLE t ATTACH PARTITION p FOR VALUES IN (1): Ddl t p

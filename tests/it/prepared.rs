@@ -1,0 +1,123 @@
+//! Prepared statements that outlive DDL, and their limits.
+
+use crate::harness::{Cluster, Message, Proxy, ProxyOptions, QUICK_HEALTH, Raw, message, text};
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    message(b'P', &[text(name), text(sql), vec![0, 0]].concat())
+}
+
+fn bind(statement: &str) -> Vec<u8> {
+    message(b'B', &[text(""), text(statement), vec![0, 0, 0, 0, 0, 0]].concat())
+}
+
+fn describe_portal() -> Vec<u8> {
+    message(b'D', b"P\0")
+}
+
+fn execute() -> Vec<u8> {
+    message(b'E', &[text(""), vec![0, 0, 0, 0]].concat())
+}
+
+/// Sends these messages and a Sync; the tags of the answer and the SQLSTATE of an error.
+async fn ask(raw: &mut Raw, messages: &[Vec<u8>]) -> (String, String) {
+    raw.send(&[messages.concat(), message(b'S', &[])].concat()).await;
+    tags(&raw.until(b'Z').await)
+}
+
+async fn query(raw: &mut Raw, sql: &str) -> (String, String) {
+    raw.send(&message(b'Q', &text(sql))).await;
+    tags(&raw.until(b'Z').await)
+}
+
+fn tags(messages: &[Message]) -> (String, String) {
+    let code = messages.iter().find(|message| message.tag == b'E').map(|error| error.field(b'C')).unwrap_or_default();
+    (messages.iter().map(|message| char::from(message.tag)).collect(), code)
+}
+
+fn ok(tags: &str) -> (String, String) {
+    (tags.to_owned(), String::new())
+}
+
+/// One server connection for all clients: what one prepares there the other meets.
+async fn one_connection(n_shards: usize) -> (Cluster, Proxy) {
+    let cluster = Cluster::start(n_shards).await;
+    let sections = format!("{QUICK_HEALTH}[pool]\nmax_per_node = 1\nreserve = 0\n");
+    let proxy = cluster.proxy_with(ProxyOptions { sections: &sections, ..ProxyOptions::default() }).await;
+    (cluster, proxy)
+}
+
+const ALL_COLUMNS: &str = "SELECT * FROM audit";
+
+#[tokio::test]
+async fn a_statement_parsed_after_ddl_has_the_new_columns() {
+    for n_shards in [1, 3] {
+        let (_cluster, proxy) = one_connection(n_shards).await;
+        let (mut old, mut new) = (Raw::log_in(proxy.port).await, Raw::log_in(proxy.port).await);
+        assert_eq!(query(&mut old, "INSERT INTO audit VALUES (1, 'a', 'b', '2024-01-01')").await, ok("CZ"));
+        assert_eq!(ask(&mut old, &[parse("s", ALL_COLUMNS), bind("s"), execute()]).await, ok("12DCZ"));
+        assert_eq!(query(&mut old, "ALTER TABLE audit ADD COLUMN note text").await, ok("CZ"));
+        // The other client's Parse comes after the DDL: Postgres would plan it anew.
+        assert_eq!(ask(&mut new, &[parse("s", ALL_COLUMNS)]).await, ok("1Z"));
+        assert_eq!(ask(&mut new, &[bind("s"), execute()]).await, ok("2DCZ"));
+        // That of the first came before, and its columns are those that it knows.
+        assert_eq!(ask(&mut old, &[bind("s"), execute()]).await, ("EZ".to_owned(), "0A000".to_owned()));
+        assert_eq!(ask(&mut old, &[parse("again", ALL_COLUMNS), bind("again"), execute()]).await, ok("12DCZ"));
+    }
+}
+
+#[tokio::test]
+async fn a_statement_whose_columns_changed_behind_the_proxy_is_prepared_again() {
+    let (cluster, proxy) = one_connection(1).await;
+    let direct = cluster.direct(0).await;
+    let (mut a, mut b) = (Raw::log_in(proxy.port).await, Raw::log_in(proxy.port).await);
+    assert_eq!(query(&mut a, "INSERT INTO audit VALUES (1, 'a', 'b', '2024-01-01')").await, ok("CZ"));
+    assert_eq!(ask(&mut a, &[parse("s", ALL_COLUMNS), bind("s"), execute()]).await, ok("12DCZ"));
+    direct.batch_execute("ALTER TABLE audit ADD COLUMN first text").await.unwrap();
+    // Another client's first use: nothing shows that the server had the statement already.
+    let whole = [parse("t", ALL_COLUMNS), bind("t"), describe_portal(), execute()];
+    assert_eq!(ask(&mut b, &whole).await, ok("12TDCZ"));
+    direct.batch_execute("ALTER TABLE audit ADD COLUMN second text").await.unwrap();
+    // A named statement whose Bind comes with a Describe.
+    assert_eq!(ask(&mut b, &[bind("t"), describe_portal(), execute()]).await, ok("2TDCZ"));
+    direct.batch_execute("ALTER TABLE audit ADD COLUMN third text").await.unwrap();
+    // Without one the client would take the rows for those that it knows.
+    assert_eq!(ask(&mut b, &[bind("t"), execute()]).await, ("EZ".to_owned(), "0A000".to_owned()));
+    assert_eq!(ask(&mut b, &[bind("t"), describe_portal(), execute()]).await, ok("2TDCZ"));
+    direct.batch_execute("ALTER TABLE audit ADD COLUMN fourth text").await.unwrap();
+    // Writes before it in the same pipeline are done once.
+    let insert = "INSERT INTO audit (audit_id, actor, action, at) VALUES (2, 'a', 'b', '2024-01-01')";
+    let pipeline = [parse("", insert), bind(""), execute(), parse("u", ALL_COLUMNS), bind("u"), describe_portal(), execute()];
+    assert_eq!(ask(&mut b, &pipeline).await, ok("12C12TDDCZ"));
+    direct.batch_execute("ALTER TABLE audit ADD COLUMN fifth text").await.unwrap();
+    // The first statement of a block; the session goes on in the block.
+    assert_eq!(query(&mut b, "BEGIN").await, ok("CZ"));
+    assert_eq!(ask(&mut b, &[bind("u"), describe_portal(), execute()]).await, ok("2TDDCZ"));
+    assert_eq!(query(&mut b, "DELETE FROM audit WHERE audit_id = 2").await, ok("CZ"));
+    direct.batch_execute("SET lock_timeout = '5s'").await.unwrap();
+    assert_eq!(query(&mut b, "COMMIT").await, ok("CZ"));
+    // A later one fails as the block does, and works in the next.
+    assert_eq!(query(&mut b, "BEGIN; SELECT 1").await, ok("CTDCZ"));
+    direct.batch_execute("ALTER TABLE audit ADD COLUMN sixth text").await.unwrap();
+    let failed = ask(&mut b, &[bind("u"), describe_portal(), execute()]).await;
+    assert_eq!(failed, ("EZ".to_owned(), "0A000".to_owned()));
+    assert_eq!(query(&mut b, "ROLLBACK").await, ok("CZ"));
+    assert_eq!(ask(&mut b, &[bind("u"), describe_portal(), execute()]).await, ok("2TDCZ"));
+}
+
+#[tokio::test]
+async fn a_client_may_name_so_many_statements() {
+    let cluster = Cluster::start(1).await;
+    let sections = format!("{QUICK_HEALTH}[query]\nmax_client_statements = 3\nmax_client_statement_bytes = \"1kB\"\n");
+    let proxy = cluster.proxy_with(ProxyOptions { sections: &sections, ..ProxyOptions::default() }).await;
+    let mut raw = Raw::log_in(proxy.port).await;
+    assert_eq!(ask(&mut raw, &[parse("a", "SELECT 1"), parse("b", "SELECT 2")]).await, ok("11Z"));
+    assert_eq!(query(&mut raw, "PREPARE c AS SELECT 3").await, ok("CZ"));
+    for one_more in [ask(&mut raw, &[parse("d", "SELECT 4")]).await, query(&mut raw, "PREPARE d AS SELECT 4").await] {
+        assert_eq!(one_more, ("EZ".to_owned(), "54000".to_owned()));
+    }
+    assert_eq!(query(&mut raw, "DEALLOCATE a").await, ok("CZ"));
+    let long = format!("SELECT '{}'", "x".repeat(1024));
+    assert_eq!(ask(&mut raw, &[parse("d", &long)]).await, ("EZ".to_owned(), "54000".to_owned()));
+    assert_eq!(ask(&mut raw, &[parse("", &long), bind(""), execute()]).await, ok("12DCZ"));
+    assert_eq!(query(&mut raw, "EXECUTE c").await, ok("TDCZ"));
+}
