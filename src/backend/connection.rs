@@ -50,6 +50,8 @@ pub struct Connection {
     pub unnamed: Option<u64>,
     /// True from ReadyForQuery(idle) with nothing left to read until the next statement: it may go back to its pool.
     pub is_clean: bool,
+    /// The server has said FATAL: whatever it says after, it is not to be used again.
+    pub has_ended: bool,
     pub opened_at: Instant,
     pub idle_since: Instant,
     /// When it is too old to be handed out again.
@@ -75,6 +77,7 @@ impl Connection {
             prepared: PreparedOnServer::new(n_prepared),
             unnamed: None,
             is_clean: true,
+            has_ended: false,
             opened_at: now,
             idle_since: now,
             expires_at: Deadline::NEVER,

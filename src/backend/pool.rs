@@ -258,7 +258,8 @@ impl Drop for Lease {
         let Some(mut connection) = self.connection.take() else { return };
         connection.entry().release();
         let now = Instant::now();
-        if connection.is_clean && connection.socket.input.is_empty() && !connection.cancel.is_in_flight() {
+        if connection.is_clean && !connection.has_ended && connection.socket.input.is_empty() && !connection.cancel.is_in_flight()
+        {
             connection.idle_since = now;
             connection.socket.shrink();
             self.pool.give_back(connection, now);

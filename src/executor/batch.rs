@@ -308,7 +308,7 @@ impl Conversation {
         self.fingerprint = print;
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind(cached, text, params)?;
-        self.block.has_changed_schema |= self.changes_schema(cached.template.class(), text);
+        self.block.schema_change = self.block.schema_change.max(self.schema_change_of(cached.template.class(), text));
         if is_utility(cached.template.class()) {
             self.timer.exempt();
         }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Conversation;
+use super::conversation::SchemaChange;
 use super::enlist::Part;
 use super::failure::Failure;
 use super::timer::WaitError;
@@ -89,7 +90,10 @@ impl Conversation {
             Some((before, scope)) if scope == SetScope::Transaction || !is_committed => self.hinted_shard = before,
             _ => {}
         }
-        if block.has_changed_schema && is_committed {
+        if block.schema_change != SchemaChange::None && is_committed {
+            self.database.note_schema_change();
+        }
+        if block.schema_change == SchemaChange::Catalog && is_committed {
             self.refresh_schema().await;
         }
     }

@@ -39,13 +39,23 @@ pub struct SessionUser {
     pub pools: Arc<UserPools>,
 }
 
+/// What DDL of the transaction means once it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum SchemaChange {
+    #[default]
+    None,
+    /// Statements that are parsed after it are others than those of the same text before.
+    Statements,
+    /// That, and what is known of the schema is to be read again.
+    Catalog,
+}
+
 /// What the executor remembers of the transaction in progress.
 #[derive(Debug, Default)]
 pub(super) struct Block {
     /// A backend was lost in the middle: it can only be rolled back.
     pub is_lost: bool,
-    /// The schema has changed: it is read again after the commit.
-    pub has_changed_schema: bool,
+    pub schema_change: SchemaChange,
     /// The shard whose server has said that the transaction failed, and would say so again.
     pub failed_on: Option<ShardId>,
     /// `trunkline.shard` as it was before the transaction changed it, and whether it was changed for the transaction only.

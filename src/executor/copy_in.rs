@@ -33,6 +33,19 @@ pub(super) enum CopyInput {
     Incomplete,
 }
 
+/// How a wait for copy data ended.
+pub(super) enum CopyWait {
+    /// There may be more data.
+    GoOn,
+    /// The server has said something instead: an error.
+    Refused,
+    /// The client has sent nothing for as long as a statement may take.
+    Late,
+}
+
+/// What a server is told of a client that sends no more data.
+pub(super) const LATE: &str = "no data came in time";
+
 /// Tells what stands at the start of the client's input. `n_passing` bytes belong to a CopyData already begun.
 pub(super) fn copy_input(input: &[u8], n_passing: usize) -> Result<CopyInput, Failure> {
     if n_passing > 0 {
@@ -78,9 +91,24 @@ impl Conversation {
                 CopyInput::Foreign(tag) => return Err(self.copy_broken(tag)),
                 CopyInput::Ignored(n) => client.input.advance(n),
                 CopyInput::Incomplete => {
-                    if self.flush_backend(idx).await.is_err() || self.wait_for_copy(idx).await? {
+                    if self.flush_backend(idx).await.is_err() {
                         self.discard_copy_data(n_passing).await?;
                         break;
+                    }
+                    match self.wait_for_copy(idx).await? {
+                        CopyWait::GoOn => {}
+                        CopyWait::Refused => {
+                            // The server has the begin of this message and waits for its end, of which it makes nothing.
+                            self.pad_copy_data(idx, n_passing).await;
+                            self.discard_copy_data(n_passing).await?;
+                            break;
+                        }
+                        CopyWait::Late => {
+                            self.pad_copy_data(idx, n_passing).await;
+                            wire::copy_fail(&mut self.enlisted[idx].lease.socket.output, LATE);
+                            self.discard_copy_data(n_passing).await?;
+                            break;
+                        }
                     }
                     continue;
                 }
@@ -122,6 +150,21 @@ impl Conversation {
         }
     }
 
+    /// Ends a CopyData message of which a server that has given up the COPY has the begin: else it would take the next
+    /// statement for the rest.
+    async fn pad_copy_data(&mut self, idx: usize, mut n_passing: usize) {
+        while n_passing > 0 {
+            let n = n_passing.min(OUTPUT_HIGH_WATER);
+            let output = &mut self.enlisted[idx].lease.socket.output;
+            output.resize(output.len() + n, 0);
+            n_passing -= n;
+            if self.flush_backend(idx).await.is_err() {
+                // The read that follows finds the connection broken.
+                return;
+            }
+        }
+    }
+
     pub(super) async fn flush_backend(&mut self, idx: usize) -> std::io::Result<()> {
         match self.timer.send(&mut self.enlisted[idx].lease).await {
             Ok(()) => Ok(()),
@@ -136,8 +179,8 @@ impl Conversation {
         self.timer.set(Deadline::after(Instant::now(), self.database.query.timeout));
     }
 
-    /// Waits for more of the client's data. True when the backend has said something instead: an error.
-    pub(super) async fn wait_for_copy(&mut self, idx: usize) -> Result<bool, Failure> {
+    /// Waits for more of the client's data, or for the backend to say something.
+    pub(super) async fn wait_for_copy(&mut self, idx: usize) -> Result<CopyWait, Failure> {
         self.restart_deadline();
         let Self { client, enlisted, timer, .. } = self;
         let server = &mut enlisted[idx].lease.socket;
@@ -161,16 +204,13 @@ impl Conversation {
             Event::Client(Ok(0)) => {
                 Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY").into())
             }
-            Event::Client(outcome) => outcome.map(|_| false).map_err(Failure::from),
+            Event::Client(outcome) => outcome.map(|_| CopyWait::GoOn).map_err(Failure::from),
             Event::Server(has_spoken) => {
                 let goes_on = has_spoken && self.pass_notices(idx);
                 self.client.flush_if_large().await?;
-                Ok(!goes_on)
+                Ok(if goes_on { CopyWait::GoOn } else { CopyWait::Refused })
             }
-            Event::Late => {
-                wire::copy_fail(&mut self.enlisted[idx].lease.socket.output, "no data came in time");
-                Ok(true)
-            }
+            Event::Late => Ok(CopyWait::Late),
         }
     }
 

@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use bytes::{Buf, BytesMut};
 
 use super::Conversation;
-use super::copy_in::{CopyInput, copy_input, message_len};
+use super::copy_in::{CopyInput, CopyWait, LATE, copy_input, message_len};
 use super::failure::Failure;
 use super::timer::WaitError;
 use crate::backend::{ConnectionLost, OUTPUT_HIGH_WATER};
@@ -161,8 +161,13 @@ impl Conversation {
                 CopyInput::Incomplete => {
                     let Some(&first) = idxs.first() else { return Ok(Ended::Done) };
                     // A shard that answers now has failed; the deadline of the statement bounds a client that sends nothing.
-                    if self.wait_for_copy(first).await? {
-                        return Ok(Ended::ShardRefused);
+                    match self.wait_for_copy(first).await? {
+                        CopyWait::GoOn => {}
+                        CopyWait::Refused => return Ok(Ended::ShardRefused),
+                        CopyWait::Late => {
+                            wire::copy_fail(&mut self.enlisted[first].lease.socket.output, LATE);
+                            return Ok(Ended::ShardRefused);
+                        }
                     }
                 }
             }

@@ -101,6 +101,7 @@ impl Enlisted {
                 None
             }
             b'E' if self.pin.is_none() && wire::is_fatal(&message[wire::HEADER_LEN..]) => {
+                self.lease.has_ended = true;
                 wire::soften(&mut message[wire::HEADER_LEN..]);
                 Some(message)
             }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Conversation;
+use super::conversation::SchemaChange;
 use super::failure::Failure;
 use super::relay::{Ready, Relayed, ServerError};
 use crate::plan::Access;
@@ -29,7 +30,7 @@ impl Conversation {
             Phase::Implicit => Ready::Swallow,
             Phase::Idle | Phase::Explicit | Phase::Failed => ready,
         };
-        if self.block.has_changed_schema {
+        if self.block.schema_change != SchemaChange::None {
             self.database.note_schema_change();
         }
         let relayed = self.relay(idx, &mut VecDeque::new(), ready, false).await?;
@@ -49,7 +50,7 @@ impl Conversation {
     /// # Errors
     /// `Reported` for a server's error inside an implicit transaction, which must be rolled back.
     pub(super) async fn after_relay(&mut self, idx: usize, relayed: &Relayed, leftover: Leftover) -> Result<(), Failure> {
-        if self.block.has_changed_schema && relayed.error.is_none() {
+        if self.block.schema_change != SchemaChange::None && relayed.error.is_none() {
             // Before anything is waited for: the client may know of it already, and tell another.
             self.database.note_schema_change();
         }
@@ -65,7 +66,7 @@ impl Conversation {
             Phase::Idle => {
                 self.settle_pins(relayed.error.is_none()).await;
                 self.release();
-                if std::mem::take(&mut self.block.has_changed_schema) && relayed.error.is_none() {
+                if std::mem::take(&mut self.block.schema_change) == SchemaChange::Catalog && relayed.error.is_none() {
                     self.refresh_schema().await;
                 }
                 if relayed.error == Some(ServerError::UndefinedObject) && self.view.topology.only_shard().is_none() {

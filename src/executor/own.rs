@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Conversation;
 use super::batch::{Action, Portal, SessionStatement, Target};
-use super::conversation::route_label;
+use super::conversation::{SchemaChange, route_label};
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
@@ -257,7 +257,9 @@ impl Conversation {
             return self.run_command(command, sql, Ready::Swallow).await.map(drop);
         }
         // Said again: a Describe before it may have taken what was said when it was planned.
-        self.block.has_changed_schema |= is_ddl(statement.cached.template.class());
+        if is_ddl(statement.cached.template.class()) {
+            self.block.schema_change = SchemaChange::Catalog;
+        }
         let values = self.typed_values(statement, plan, values).await?;
         self.run_many(sql, plan, &values, description).await
     }

@@ -182,13 +182,18 @@ impl Conversation {
         if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {
             return Err(self.abandon(idx, error).await);
         }
-        let (mut rows, mut failure) = (Vec::new(), None);
+        let (mut rows, mut failure, mut is_complete) = (Vec::new(), None, false);
         loop {
             let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, None).await {
                 Ok(answer) => answer,
                 Err(error) => return Err(self.abandon(idx, error).await),
             };
             match tag {
+                b'Z' if !is_complete && failure.is_none() => {
+                    // It belongs to something else: the answer is still to come.
+                    let lost = ConnectionLost("server is ready before it has answered".to_owned());
+                    return Err(self.abandon(idx, lost.into()).await);
+                }
                 b'Z' => return failure.map_or(Ok(rows), Err),
                 b'E' => failure = Some(Failure::Shard(message)),
                 b'D' => {
@@ -196,7 +201,12 @@ impl Conversation {
                     let text = |field: Option<&[u8]>| field.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
                     rows.push(fields.into_iter().map(text).collect());
                 }
-                _ => {}
+                b'C' => is_complete = true,
+                b'T' | b'N' => {}
+                tag => {
+                    let lost = ConnectionLost(format!("server sent a message of unexpected type {tag}"));
+                    return Err(self.abandon(idx, lost.into()).await);
+                }
             }
         }
     }

@@ -178,10 +178,9 @@ fn scan(
                 break;
             }
         };
-        let available = input.len() - scanner.position;
-        if available < header.len {
+        if input.len() - scanner.position < header.len {
             if matches!(header.tag, b'D' | b'd') && held.n_skipped_cycles == 0 && relayed.error.is_none() {
-                relayed.n_passing = header.len - available;
+                relayed.n_passing = header.len - (input.len() - scanner.position);
                 scanner.position = input.len();
             }
             break;
@@ -198,9 +197,9 @@ fn scan(
                 stop = lost("server confirmed less than it was asked for")
             }
             b'Z' => {
-                let ready = if is_extended && relayed.has_copied_in { Ready::Swallow } else { ready };
                 relayed.status = input.get(message.end - 1).copied().unwrap_or(b'I');
-                scanner.pass(&input, message, ready == Ready::Relay && relayed.retry != Retry::Needed);
+                let is_swallowed = ready == Ready::Swallow || (is_extended && relayed.has_copied_in);
+                scanner.pass(&input, message, !is_swallowed && relayed.retry != Retry::Needed);
                 stop = Some(Stop::Ready);
             }
             b'1' | b'3' => {
@@ -226,13 +225,7 @@ fn scan(
             }
             tag if is_answer(tag) && (relayed.error.is_none() || is_asynchronous(tag)) => {
                 held.tell_own_pid(&mut input[message.clone()]);
-                let body = message.start + HEADER_LEN..message.end;
-                note(&mut held.lease, relayed, tag, &input[body.clone()]);
-                stop = match tag {
-                    b'G' => Some(Stop::CopyIn),
-                    b'E' if wire::is_fatal(&input[body]) => Some(Stop::Ended),
-                    _ => None,
-                };
+                stop = note(&mut held.lease, relayed, tag, &input[message.start + HEADER_LEN..message.end]);
                 scanner.pass_answer(tag, &input, message, statements);
             }
             tag => stop = lost(format!("server sent a message of unexpected type {tag}")),
@@ -269,8 +262,10 @@ fn is_asynchronous(tag: u8) -> bool {
     matches!(tag, b'A' | b'N' | b'S')
 }
 
-fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag: u8, body: &[u8]) {
+/// Takes a message that is relayed into account, and tells whether the answer stops with it.
+fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag: u8, body: &[u8]) -> Option<Stop> {
     match tag {
+        b'G' => return Some(Stop::CopyIn),
         b'E' => {
             let code = wire::report_field(body, b'C').unwrap_or_default();
             relayed.error = Some(match code {
@@ -278,6 +273,9 @@ fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag:
                 b"0A000" if is_stale_plan(body) => ServerError::StalePlan,
                 _ => ServerError::Other,
             });
+            if wire::is_fatal(body) {
+                return Some(Stop::Ended);
+            }
         }
         b'S' => {
             connection.note_parameter(body);
@@ -289,6 +287,7 @@ fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag:
         }
         _ => {}
     }
+    None
 }
 
 /// src/backend/utils/cache/plancache.c; its text may be translated.

@@ -125,7 +125,10 @@ impl Conversation {
             let message = connection.socket.input.split_to(header.len);
             let body = &message[wire::HEADER_LEN..];
             match header.tag {
-                b'E' if rejection.is_none() => rejection = Some(crate::backend::server_report(body)),
+                b'E' if rejection.is_none() => {
+                    connection.has_ended |= wire::is_fatal(body);
+                    rejection = Some(crate::backend::server_report(body));
+                }
                 b'S' => connection.note_parameter(body),
                 b'Z' => break body.first().copied(),
                 _ => {}

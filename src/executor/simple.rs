@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Conversation;
-use super::conversation::route_label;
+use super::conversation::{SchemaChange, route_label};
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
@@ -208,7 +208,7 @@ impl Conversation {
         } else {
             self.bind(&cached, sql, Params::default())?
         };
-        self.block.has_changed_schema |= self.changes_schema(cached.template.class(), sql);
+        self.block.schema_change = self.block.schema_change.max(self.schema_change_of(cached.template.class(), sql));
         if is_utility(cached.template.class()) {
             self.timer.exempt();
         }
@@ -242,14 +242,18 @@ impl Conversation {
         }
     }
 
-    /// Whether what is known of the schema is to be read again after a statement. Of a single shard that is its code alone.
-    pub(super) fn changes_schema(&self, class: &Classified, sql: &str) -> bool {
+    /// What a statement may change of the schema. Of a single shard only its code is known, and to be read again.
+    pub(super) fn schema_change_of(&self, class: &Classified, sql: &str) -> SchemaChange {
         const CODE: [&str; 5] = ["function", "procedure", "trigger", "extension", "routine"];
         let makes_code = || {
             let text = sql.to_ascii_lowercase();
             CODE.iter().any(|word| text.contains(word))
         };
-        is_ddl(class) && (self.view.topology.only_shard().is_none() || makes_code())
+        match is_ddl(class) {
+            false => SchemaChange::None,
+            true if self.view.topology.only_shard().is_none() || makes_code() => SchemaChange::Catalog,
+            true => SchemaChange::Statements,
+        }
     }
 
     /// Runs a plan of several shards. A write outside a transaction gets one of its own, committed before its tag is told.

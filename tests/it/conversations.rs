@@ -40,7 +40,7 @@ use heard::listen;
 use script::{Demand, Script, parse_scripts};
 use stage::{Proxied, Side, Stage};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     include_str!("../conversations/startup.txt"),
     include_str!("../conversations/simple.txt"),
     include_str!("../conversations/extended.txt"),

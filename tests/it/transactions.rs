@@ -108,7 +108,7 @@ async fn an_error_fails_the_transaction_until_rollback() {
 async fn a_refused_statement_fails_the_transaction_too() {
     let (_cluster, _proxy, client) = start(2).await;
     client.batch_execute("BEGIN").await.unwrap();
-    assert_eq!(failure(&client, "SELECT count(DISTINCT name) FROM users").await.0, "0A000");
+    assert_eq!(failure(&client, "SELECT name FROM users FOR UPDATE").await.0, "0A000");
     assert_eq!(failure(&client, "SELECT 1").await.0, "25P02");
     client.batch_execute("ROLLBACK").await.unwrap();
     client.simple_query("SELECT 1").await.unwrap();

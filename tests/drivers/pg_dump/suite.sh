@@ -3,7 +3,10 @@
 set -uo pipefail
 source "$(dirname "$0")/../checks.sh"
 run() { psql -X -A -t -q -v ON_ERROR_STOP=1 "$@"; }
-drop_all() { run -c 'SET client_min_messages = error' -c 'DROP TABLE IF EXISTS items, authors, notes CASCADE' -c 'DROP TYPE IF EXISTS mood'; }
+drop_all() {
+    run -c "SELECT format('DROP TABLE %I CASCADE;', tablename) FROM pg_tables WHERE schemaname = 'public'" >"$work/drop.sql" &&
+        run -c 'SET client_min_messages = error' -f "$work/drop.sql" -c 'DROP TYPE IF EXISTS mood'
+}
 # All rows in their order, as one word.
 rows() { run -c 'SELECT id, label FROM items ORDER BY id' -c 'SELECT note_id, body FROM notes ORDER BY note_id' | md5sum; }
 
