@@ -179,7 +179,7 @@ pub(super) async fn next_message(socket: &mut Socket) -> Result<(u8, Bytes), Con
 }
 
 /// Name and value of a ParameterStatus body.
-pub(super) fn parameter_status(body: &[u8]) -> Option<(String, String)> {
+pub fn parameter_status(body: &[u8]) -> Option<(String, String)> {
     let mut reader = BodyReader(body);
     let mut text = || reader.c_string().map(|b| String::from_utf8_lossy(b).into_owned());
     Some((text()?, text()?))

@@ -16,7 +16,7 @@ mod stretch;
 pub mod watermarks;
 
 pub use cancel::{AnnouncedCancel, CancelHandle};
-pub use connect::{ConnectError, server_report};
+pub use connect::{ConnectError, parameter_status, server_report};
 pub use connection::{Connection, ConnectionLost, Preparation};
 pub use credentials::{Credentials, Password, Secret};
 pub use encrypted::Encrypted;

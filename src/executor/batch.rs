@@ -14,7 +14,7 @@ use super::fan_out::BoundValues;
 use super::simple::{ends_transaction, is_utility, unreadable};
 use super::templates::CachedTemplate;
 use crate::plan::{Access, Params, Plan};
-use crate::session::prepared::Prepared;
+use crate::session::prepared::{Prepared, statement_of};
 use crate::session::set_config::{BoundParams, SettingChange};
 use crate::session::unpooled::Leftover;
 use crate::session::wire::BodyReader;
@@ -248,7 +248,7 @@ impl Conversation {
 
     async fn cached_template(&mut self, sql: &[u8]) -> Result<Arc<CachedTemplate>, Failure> {
         let text = self.planning_text(sql)?;
-        let statement = text.trim_end().trim_end_matches(';');
+        let statement = statement_of(&text);
         let cached = match self.fresh_template(statement).await {
             Ok(cached) => cached,
             Err(refusal) => return Err(self.unparsed(statement, refusal).await),
@@ -292,8 +292,8 @@ impl Conversation {
 
     pub(super) fn target(&mut self, statement: &SessionStatement, parts: &BindParts<'_>) -> Result<Target, Failure> {
         let cached = &statement.cached;
-        let text = String::from_utf8_lossy(&statement.prepared.sql);
-        let text = text.trim_end().trim_end_matches(';');
+        let text = statement.prepared.text();
+        let text = &*text;
         let depends = cached.template.depends_on_params();
         if depends && !self.is_utf8 && parts.values.iter().flatten().any(|value| !value.is_ascii()) {
             return Err(Failure::refused(

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::Conversation;
 use super::batch::{Action, Batch, Portal, SessionStatement, Target};
 use super::commit::Answer;
-use super::enlist::Part;
+use super::enlist::{Part, Watched};
 use super::failure::Failure;
 use super::relay::{Mark, Ready, Retry, ServerError};
 use crate::backend::Preparation;
@@ -426,7 +426,7 @@ impl Conversation {
     pub(super) async fn end_run(&mut self, run: Option<Run>, ready: Ready) -> Result<bool, Failure> {
         let Some(mut run) = run else { return Ok(false) };
         let _timer = StatementTimer::start(self.database.counters.clone(), Route::Single);
-        let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == run.shard) else { return Ok(false) };
+        let Some(idx) = self.index_of(run.shard) else { return Ok(false) };
         let socket = &mut self.enlisted[idx].lease.socket;
         wire::bare(&mut socket.output, b'S');
         let relayed = match self.relay(idx, &mut run.marks, ready, true).await {
@@ -478,13 +478,7 @@ impl Conversation {
         if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {
             return Err(self.abandon(idx, error).await);
         }
-        loop {
-            match self.enlisted[idx].next_answer(&mut self.timer, None).await {
-                Ok((b'Z', _)) => break,
-                Ok(_) => {}
-                Err(error) => return Err(self.abandon(idx, error).await),
-            }
-        }
+        while self.next_message(idx, Watched::Nobody).await?.0 != b'Z' {}
         if is_again && self.transaction.phase != Phase::Idle {
             match self.tell(idx, "ROLLBACK").await {
                 Answer::Tag(_) => self.enlisted[idx].part = Part::Outside,

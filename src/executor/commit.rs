@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Conversation;
 use super::conversation::SchemaChange;
-use super::enlist::Part;
+use super::enlist::{Part, Watched};
 use super::failure::Failure;
 use super::timer::WaitError;
 use crate::backend::ConnectionLost;
@@ -100,7 +100,6 @@ impl Conversation {
 
     /// Reads the catalog anew. A failure leaves the old snapshot, which the next "does not exist" error will replace.
     pub(super) async fn refresh_schema(&mut self) {
-        self.database.note_schema_change();
         if let Err(error) = self.database.refresh_code().await {
             tracing::warn!(database = self.database.name, %error, "functions could not be read again");
         }
@@ -154,11 +153,6 @@ impl Conversation {
         answers
     }
 
-    /// The place of a shard's backend among those that are held.
-    pub(super) fn index_of(&self, shard: ShardId) -> Option<usize> {
-        self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard)
-    }
-
     fn gone(&self) -> Failure {
         Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, "connection to a shard was lost"), ErrorKind::Connection)
     }
@@ -176,10 +170,9 @@ impl Conversation {
     async fn read_answer(&mut self, idx: usize) -> Answer {
         let mut answer = None;
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, None).await {
-                Ok(answer) => answer,
-                Err(error) => {
-                    let lost = self.abandon(idx, error).await;
+            let (tag, message) = match self.next_message(idx, Watched::Nobody).await {
+                Ok(message) => message,
+                Err(lost) => {
                     // Its last words say why.
                     return Answer::Lost(match answer {
                         Some(Answer::Error(words)) => words,
@@ -212,14 +205,16 @@ impl Conversation {
     /// # Errors
     /// The first backend's.
     pub(super) async fn tell_transaction(&mut self, sql: &str) -> Result<(), Failure> {
-        for answer in self.tell_all(sql).await {
-            match answer {
-                Answer::Tag(_) => {}
-                Answer::Error(failure) | Answer::Lost(failure) => return Err(failure),
-            }
-        }
-        Ok(())
+        all_taken(self.tell_all(sql).await)
     }
+}
+
+/// The first failure among the answers, if there is one.
+pub(super) fn all_taken(answers: Vec<Answer>) -> Result<(), Failure> {
+    answers.into_iter().try_for_each(|answer| match answer {
+        Answer::Tag(_) => Ok(()),
+        Answer::Error(failure) | Answer::Lost(failure) => Err(failure),
+    })
 }
 
 pub(super) fn rolled_back() -> Failure {

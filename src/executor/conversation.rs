@@ -337,12 +337,7 @@ impl Conversation {
     /// The failure of a text that could not be parsed: the server's own words if it finds a mistake in it, else the refusal.
     pub(super) async fn unparsed(&mut self, sql: &str, refusal: Refusal) -> Failure {
         if refusal.code == RefusalCode::Unparsed && self.transaction.phase != Phase::Failed {
-            let shard = self.first_live_shard();
-            if let Err(Failure::Shard(message)) = self.describe(shard, sql, &[]).await
-                && wire::report_field(&message[wire::HEADER_LEN..], b'C') == Some(&SqlState::SYNTAX_ERROR.0[..])
-            {
-                return Failure::Shard(message);
-            }
+            return self.grammar_failure(sql).await.unwrap_or_else(|| refusal.into());
         }
         refusal.into()
     }

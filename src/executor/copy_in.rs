@@ -34,6 +34,7 @@ pub(super) enum CopyInput {
 }
 
 /// How a wait for copy data ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CopyWait {
     /// There may be more data.
     GoOn,
@@ -95,22 +96,17 @@ impl Conversation {
                         self.discard_copy_data(n_passing).await?;
                         break;
                     }
-                    match self.wait_for_copy(idx).await? {
-                        CopyWait::GoOn => {}
-                        CopyWait::Refused => {
-                            // The server has the begin of this message and waits for its end, of which it makes nothing.
-                            self.pad_copy_data(idx, n_passing).await;
-                            self.discard_copy_data(n_passing).await?;
-                            break;
-                        }
-                        CopyWait::Late => {
-                            self.pad_copy_data(idx, n_passing).await;
-                            wire::copy_fail(&mut self.enlisted[idx].lease.socket.output, LATE);
-                            self.discard_copy_data(n_passing).await?;
-                            break;
-                        }
+                    let wait = self.wait_for_copy(idx).await?;
+                    if wait == CopyWait::GoOn {
+                        continue;
                     }
-                    continue;
+                    // The server has the begin of this message and waits for its end, of which it makes nothing.
+                    self.pad_copy_data(idx, n_passing).await;
+                    if wait == CopyWait::Late {
+                        wire::copy_fail(&mut self.enlisted[idx].lease.socket.output, LATE);
+                    }
+                    self.discard_copy_data(n_passing).await?;
+                    break;
                 }
             }
             if self.enlisted[idx].lease.socket.output.len() >= OUTPUT_HIGH_WATER && self.flush_backend(idx).await.is_err() {

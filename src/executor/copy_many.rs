@@ -6,6 +6,7 @@ use bytes::{Buf, BytesMut};
 
 use super::Conversation;
 use super::copy_in::{CopyInput, CopyWait, LATE, copy_input, message_len};
+use super::enlist::Watched;
 use super::failure::Failure;
 use super::timer::WaitError;
 use crate::backend::{ConnectionLost, OUTPUT_HIGH_WATER};
@@ -96,10 +97,7 @@ impl Conversation {
     async fn await_copy_response(&mut self, idx: usize) -> Result<BytesMut, Failure> {
         let mut failure = None;
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, Some(&self.client)).await {
-                Ok(answer) => answer,
-                Err(error) => return Err(self.abandon(idx, error).await),
-            };
+            let (tag, message) = self.next_message(idx, Watched::Client).await?;
             match tag {
                 b'G' => return Ok(message),
                 b'E' => failure = Some(self.shard_error(idx, &message)),

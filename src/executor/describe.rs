@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::Conversation;
+use super::enlist::Watched;
 use super::failure::Failure;
 use crate::plan::Access;
 use crate::session::prepared::Described;
@@ -80,12 +81,9 @@ impl Conversation {
         let mut described = Described { param_types: Vec::new(), row_description: None };
         let mut failure = None;
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, Some(&self.client)).await {
-                Ok(answer) => answer,
-                Err(error) => {
-                    let lost = self.abandon(idx, error).await;
-                    return Err(failure.unwrap_or(lost));
-                }
+            let (tag, message) = match self.next_message(idx, Watched::Client).await {
+                Ok(message) => message,
+                Err(lost) => return Err(failure.unwrap_or(lost)),
             };
             match tag {
                 b'Z' => return failure.map_or(Ok(described), Err),

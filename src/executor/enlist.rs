@@ -155,14 +155,40 @@ impl Enlisted {
     }
 }
 
+/// Who is looked at while a backend is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// The client: one that has left waits for nothing.
+    Client,
+    /// Nobody: what runs is to be finished for whoever comes next.
+    Nobody,
+}
+
 impl Conversation {
+    /// The place of a shard's backend among those that are held.
+    pub(super) fn index_of(&self, shard: ShardId) -> Option<usize> {
+        self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard)
+    }
+
+    /// The next message of a backend's answer, as [`Enlisted::next_answer`] gives it.
+    ///
+    /// # Errors
+    /// What [`Self::abandon`] makes of a wait that ended without one.
+    pub(super) async fn next_message(&mut self, idx: usize, watched: Watched) -> Result<(u8, BytesMut), Failure> {
+        let client = (watched == Watched::Client).then_some(&self.client);
+        match self.enlisted[idx].next_answer(&mut self.timer, client).await {
+            Ok(message) => Ok(message),
+            Err(error) => Err(self.abandon(idx, error).await),
+        }
+    }
+
     /// The index in `enlisted` of a backend of `shard`, checked out and brought into the transaction if need be.
     ///
     /// # Errors
     /// 53300, 08006, 57P03, or the server's own refusal; 0A000 when a second shard would be written and prepared
     /// transactions are off.
     pub(super) async fn enlist(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
-        let idx = match self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) {
+        let idx = match self.index_of(shard) {
             Some(idx) => idx,
             None => self.check_out(shard, access).await?,
         };

@@ -22,7 +22,7 @@ use crate::session::row_description::{columns, write_prefix};
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN};
 use crate::sqlstate::{Report, SqlState};
-use crate::topology::{Engine, ShardId, ShardSet};
+use crate::topology::{Engine, FIRST_OWN_OID, ShardId, ShardSet};
 
 /// The signature, no flags and no extension: PostgreSQL manual, COPY, "Binary Format".
 const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -423,9 +423,8 @@ fn unlike_original(message: &[u8]) -> Failure {
     )
 }
 
-/// The engine must give columns of the names and types that a shard has told. OIDs from 16384 on differ between servers.
+/// The engine must give columns of the names and types that a shard has told. Types that users made have other OIDs on each server.
 fn check_columns(given: &[u8], wanted: &[u8]) -> Result<(), Failure> {
-    const FIRST_OWN_OID: u32 = 16_384;
     let both = columns(given).zip(columns(wanted));
     let (given, wanted) = both.ok_or_else(|| malformed("a shard sent a malformed row description"))?;
     let is_same = |(a, b): (u32, u32)| a == b || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID);

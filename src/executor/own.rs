@@ -182,10 +182,7 @@ impl Conversation {
     async fn run_again(&mut self, name: &[u8], portal: &Portal, plan: &Plan) -> Result<(), Failure> {
         let returns_rows = match plan {
             Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) => true,
-            Plan::Command(Command::Execute { .. }) => {
-                let sql = String::from_utf8_lossy(&portal.statement.prepared.sql).into_owned();
-                self.describe_named(&sql).await?.is_some()
-            }
+            Plan::Command(Command::Execute { .. }) => self.describe_named(&portal.statement.prepared.text()).await?.is_some(),
             _ => false,
         };
         if returns_rows {
@@ -211,12 +208,10 @@ impl Conversation {
         };
         let body = match shard {
             Some(shard) => {
-                let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
-                self.describe(shard, &sql, &statement.prepared.param_types).await?.row_description
+                self.describe(shard, &statement.prepared.text(), &statement.prepared.param_types).await?.row_description
             }
             None if matches!(plan, Plan::Command(Command::Execute { .. })) => {
-                let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
-                self.describe_named(&sql).await?
+                self.describe_named(&statement.prepared.text()).await?
             }
             None => None,
         };
@@ -247,8 +242,8 @@ impl Conversation {
         values: &BoundValues,
     ) -> Result<(), Failure> {
         let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
-        let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
-        let sql = sql.trim_end().trim_end_matches(';');
+        let sql = statement.prepared.text();
+        let sql = &*sql;
         if let Plan::Command(Command::Execute { .. }) = plan {
             let wanted = Wanted { description: Description::Omit, result_formats: &values.result_formats };
             return self.execute_named(sql, wanted, Ready::Swallow).await.map(drop);
@@ -266,8 +261,7 @@ impl Conversation {
 
     async fn open_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<OpenPortal, Failure> {
         let values = self.typed_values(statement, plan, values).await?;
-        let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
-        self.open_portal(sql.trim_end().trim_end_matches(';'), plan, &values).await
+        self.open_portal(&statement.prepared.text(), plan, &values).await
     }
 
     /// The values with the types of all parameters: a text that was rewritten may have lost a parameter's only use.
@@ -279,10 +273,9 @@ impl Conversation {
     ) -> Result<BoundValues, Failure> {
         let mut values = values.clone();
         if values.has_values() {
-            let sql = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
-            let sql = sql.trim_end().trim_end_matches(';');
             let shard = statement.cached.template.describe_shard().unwrap_or_else(|| first_shard(plan));
-            values.param_types = self.describe(shard, sql, &statement.prepared.param_types).await?.param_types;
+            values.param_types =
+                self.describe(shard, &statement.prepared.text(), &statement.prepared.param_types).await?.param_types;
         }
         Ok(values)
     }

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::Conversation;
 use super::conversation::unpooled;
+use super::enlist::Watched;
 use super::failure::Failure;
-use crate::backend::{ConnectionLost, PinPermit};
+use crate::backend::{ConnectionLost, PinPermit, parameter_status};
 use crate::config::PoolMode;
 use crate::deadline::Deadline;
 use crate::observe::ErrorKind;
@@ -114,7 +115,7 @@ impl Conversation {
         self.timer.set(Deadline::after(Instant::now(), self.database.query.timeout));
         let shards: Vec<_> = self.enlisted.iter().filter(|held| is_unsettled(held)).map(|held| held.lease.shard).collect();
         for shard in shards {
-            let Some(idx) = self.enlisted.iter().position(|held| held.lease.shard == shard) else { continue };
+            let Some(idx) = self.index_of(shard) else { continue };
             if !self.enlisted[idx].lease.is_clean {
                 continue;
             }
@@ -184,10 +185,7 @@ impl Conversation {
         }
         let (mut rows, mut failure, mut is_complete) = (Vec::new(), None, false);
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, None).await {
-                Ok(answer) => answer,
-                Err(error) => return Err(self.abandon(idx, error).await),
-            };
+            let (tag, message) = self.next_message(idx, Watched::Nobody).await?;
             match tag {
                 b'Z' if !is_complete && failure.is_none() => {
                     // It belongs to something else: the answer is still to come.
@@ -261,10 +259,7 @@ impl Conversation {
                 b'N' => {}
                 b'S' => {
                     held.lease.note_parameter(&message[HEADER_LEN..]);
-                    let mut reader = wire::BodyReader(&message[HEADER_LEN..]);
-                    if let (Some(name), Some(value)) = (reader.c_string(), reader.c_string()) {
-                        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                        let (name, value) = (text(name), text(value));
+                    if let Some((name, value)) = parameter_status(&message[HEADER_LEN..]) {
                         self.note_parameter(&name, &value);
                         self.note_told(name, value);
                     }

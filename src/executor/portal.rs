@@ -156,7 +156,8 @@ impl Conversation {
             return;
         }
         for source in &open.sources {
-            let Some(held) = self.enlisted.iter_mut().find(|held| held.lease.shard == source.shard) else { continue };
+            let Some(idx) = self.index_of(source.shard) else { continue };
+            let held = &mut self.enlisted[idx];
             held.lease.is_clean = false;
             let output = &mut held.lease.socket.output;
             wire::describe_or_close(output, b'C', b'P', open.server_name.as_bytes());
@@ -167,8 +168,7 @@ impl Conversation {
 
     /// The indexes of the sources' backends.
     fn idxs_of(&self, open: &OpenPortal) -> Result<Vec<usize>, Failure> {
-        let position = |source: &Source| self.enlisted.iter().position(|held| held.lease.shard == source.shard);
-        open.sources.iter().map(position).collect::<Option<Vec<usize>>>().ok_or_else(|| {
+        open.sources.iter().map(|source| self.index_of(source.shard)).collect::<Option<Vec<usize>>>().ok_or_else(|| {
             let report = Report::new(SqlState::CONNECTION_FAILURE, "the connection to a shard of the portal was lost");
             Failure::statement(report, ErrorKind::Connection)
         })

@@ -10,7 +10,7 @@ use super::enlist::{BlockAge, Enlisted};
 use super::failure::Failure;
 use super::statements::Statements;
 use super::timer::WaitError;
-use crate::backend::{ConnectionLost, OUTPUT_HIGH_WATER, server_report};
+use crate::backend::{ConnectionLost, OUTPUT_HIGH_WATER, parameter_status, server_report};
 use crate::observe::ErrorKind;
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN};
@@ -279,11 +279,7 @@ fn note(connection: &mut crate::backend::Connection, relayed: &mut Relayed, tag:
         }
         b'S' => {
             connection.note_parameter(body);
-            let mut reader = wire::BodyReader(body);
-            if let (Some(name), Some(value)) = (reader.c_string(), reader.c_string()) {
-                let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                relayed.parameters.push((text(name), text(value)));
-            }
+            relayed.parameters.extend(parameter_status(body));
         }
         _ => {}
     }

@@ -1,6 +1,9 @@
 //! Bringing a backend's settings to the client's.
 
+use std::borrow::Cow;
+
 use super::Conversation;
+use super::commit::all_taken;
 use super::failure::Failure;
 use super::timer::WaitError;
 use crate::backend::Connection;
@@ -79,7 +82,7 @@ impl Conversation {
     }
 
     async fn read_back(&mut self, shard: ShardId, name: &str) -> Result<Option<String>, Failure> {
-        let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == shard) else { return Ok(None) };
+        let Some(idx) = self.index_of(shard) else { return Ok(None) };
         let sql = format!("SELECT pg_catalog.current_setting({}, true)", quote_literal(name));
         let rows = self.ask(idx, &sql).await?;
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
@@ -87,14 +90,9 @@ impl Conversation {
 
     /// Runs a query on the other backends that are held.
     async fn tell_others(&mut self, shard: ShardId, sql: &str) -> Result<(), Failure> {
-        let others: Vec<ShardId> =
-            self.enlisted.iter().map(|enlisted| enlisted.lease.shard).filter(|other| *other != shard).collect();
-        for other in others {
-            if let Some(idx) = self.enlisted.iter().position(|enlisted| enlisted.lease.shard == other) {
-                self.ask(idx, sql).await?;
-            }
-        }
-        Ok(())
+        let others = self.enlisted.iter().map(|enlisted| enlisted.lease.shard).filter(|other| *other != shard);
+        let told: Vec<_> = others.map(|other| (other, Cow::Borrowed(sql))).collect();
+        all_taken(self.tell_each(&told).await)
     }
 
     /// Makes the backend's settings the client's, in one round trip if they differ.

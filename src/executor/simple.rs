@@ -222,7 +222,7 @@ impl Conversation {
     /// Refuses a statement of a failed transaction: by the server that let it fail, which looks at the syntax first.
     async fn refuse_failed(&mut self, told: Told<'_>, ready: Ready) -> Result<bool, Failure> {
         match self.block.failed_on {
-            Some(shard) if self.enlisted.iter().any(|enlisted| enlisted.lease.shard == shard) => {
+            Some(shard) if self.index_of(shard).is_some() => {
                 self.forward((shard, Access::Read), told.verbatim.as_bytes(), Leftover::NOTHING, ready).await
             }
             _ => self.check_not_failed().map(|()| false),

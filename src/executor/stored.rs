@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::Conversation;
 use super::batch::{SessionStatement, Target, bind_parts};
 use super::batch_run::Run;
+use super::enlist::Watched;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
@@ -20,11 +21,7 @@ use crate::session::unpooled::SettingsTrace;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
 use crate::sql::{Classified, ExecuteParts, classify, execute_parts, prepare_parts};
 use crate::sqlstate::{Report, SqlState};
-use crate::topology::ShardId;
-
-/// OIDs from here on are a server's own: the same type has another one elsewhere. FirstNormalObjectId in
-/// src/include/access/transam.h.
-const FIRST_OWN_OID: u32 = 16_384;
+use crate::topology::{FIRST_OWN_OID, ShardId};
 
 /// How the client wants what EXECUTE gives.
 #[derive(Debug, Clone, Copy)]
@@ -107,8 +104,7 @@ impl Conversation {
         match target {
             Target::Own { plan, values } => {
                 let values = BoundValues { param_types: stored.types, ..values.as_ref().clone() };
-                let text = String::from_utf8_lossy(&stored.statement.prepared.sql).into_owned();
-                self.run_many(text.trim_end().trim_end_matches(';'), &plan, &values, wanted.description).await?;
+                self.run_many(&stored.statement.prepared.text(), &plan, &values, wanted.description).await?;
                 Ok(false)
             }
             Target::One { shard, access, leftover, changes } => {
@@ -131,9 +127,8 @@ impl Conversation {
         let Some(parts) = execute_parts(sql.as_bytes(), self.plan_settings.has_standard_strings) else { return Ok(None) };
         let Ok(stored) = self.stored(&parts, sql).await else { return Ok(None) };
         let shard = self.describing_shard(&stored.statement.cached.template.describe_shard()).await?;
-        let text = String::from_utf8_lossy(&stored.statement.prepared.sql).into_owned();
-        let described =
-            self.describe(shard, text.trim_end().trim_end_matches(';'), &stored.statement.prepared.param_types).await?;
+        let prepared = &stored.statement.prepared;
+        let described = self.describe(shard, &prepared.text(), &prepared.param_types).await?;
         Ok(described.row_description)
     }
 
@@ -150,10 +145,9 @@ impl Conversation {
     async fn stored(&mut self, parts: &ExecuteParts, sql: &str) -> Result<Stored, Failure> {
         let mut statement = self.statement(parts.name.as_bytes())?.clone();
         self.renew_statement(parts.name.as_bytes(), &mut statement).await?;
-        let text = String::from_utf8_lossy(&statement.prepared.sql).into_owned();
-        let text = text.trim_end().trim_end_matches(';');
+        let text = statement.prepared.text().into_owned();
         let shard = self.describing_shard(&statement.cached.template.describe_shard()).await?;
-        let types = self.describe(shard, text, &statement.prepared.param_types).await?.param_types;
+        let types = self.describe(shard, &text, &statement.prepared.param_types).await?.param_types;
         let around = (sql.get(..parts.start).unwrap_or_default(), sql.get(parts.end..).unwrap_or_default());
         if !around.0.trim().is_empty() {
             let text = format!("{}{text}{}", around.0, around.1.trim_end().trim_end_matches(';'));
@@ -183,7 +177,7 @@ impl Conversation {
     }
 
     /// What a server's grammar says against a text, if anything.
-    async fn grammar_failure(&mut self, sql: &str) -> Option<Failure> {
+    pub(super) async fn grammar_failure(&mut self, sql: &str) -> Option<Failure> {
         let shard = self.any_live_shard(Access::Read).await.ok()?;
         match self.describe(shard, sql, &[]).await {
             Err(Failure::Shard(message))
@@ -257,10 +251,7 @@ impl Conversation {
         let mut values = Vec::new();
         let mut failure = None;
         loop {
-            let (tag, message) = match self.enlisted[idx].next_answer(&mut self.timer, Some(&self.client)).await {
-                Ok(answer) => answer,
-                Err(error) => return Err(self.abandon(idx, error).await),
-            };
+            let (tag, message) = self.next_message(idx, Watched::Client).await?;
             match tag {
                 b'D' => {
                     let fields = wire::fields(&message[HEADER_LEN..]).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Prepared statements of clients, interned so that one backend prepares each text once.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -25,6 +26,21 @@ pub struct Prepared {
     pub param_types: Vec<u32>,
     /// Filled when a plan needed it.
     pub described: OnceLock<Described>,
+}
+
+impl Prepared {
+    /// The text as it is planned: without the semicolons and blanks behind it.
+    pub fn text(&self) -> Cow<'_, str> {
+        match String::from_utf8_lossy(&self.sql) {
+            Cow::Borrowed(text) => Cow::Borrowed(statement_of(text)),
+            Cow::Owned(text) => Cow::Owned(statement_of(&text).to_owned()),
+        }
+    }
+}
+
+/// A statement without the semicolons and blanks behind it.
+pub fn statement_of(text: &str) -> &str {
+    text.trim_end().trim_end_matches(';')
 }
 
 /// Text, parameter types, and the version of the schema at its Parse: columns may be others after DDL.

@@ -16,7 +16,9 @@ use std::sync::Arc;
 pub use hash::{HashFunction, hash_bytes_extended, hash_int8_extended};
 pub use key::{Bound, KeyPredicate, KeyValue};
 pub use placement::{AgeMap, HashMapLevel, Key, KeyMap, ListMap, PlacementError};
-pub use schema::{Collation, Column, ColumnDefault, FunctionVolatility, Relation, RelationKind, Schema, Transfer, TypeOid};
+pub use schema::{
+    Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionVolatility, Relation, RelationKind, Schema, Transfer, TypeOid,
+};
 pub use shard_set::{MAX_SHARDS, ShardSet};
 pub use watermark::{AgePolicy, Watermarks};
 

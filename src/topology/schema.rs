@@ -8,6 +8,10 @@ use super::TableName;
 /// OID of a row of `pg_type`.
 pub type TypeOid = u32;
 
+/// OIDs from here on are a server's own: the same type has another one elsewhere. FirstNormalObjectId in
+/// src/include/access/transam.h.
+pub const FIRST_OWN_OID: TypeOid = 16_384;
+
 /// Whether text of a column compares by bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collation {

@@ -1,5 +1,6 @@
 """What the Python suites share: a line for each check, and a restart of the servers on request."""
 
+import contextlib
 import inspect
 import os
 import sys
@@ -23,32 +24,33 @@ def after_at_most_one_error(attempt, errors):
         return attempt()
 
 
+@contextlib.contextmanager
+def told(check, failed):
+    """Prints how a check ends, and adds its name to `failed` if it fails."""
+    name = check.__name__
+    try:
+        yield
+    except BaseException:
+        failed.append(name)
+        print(f"FAILED {name}", traceback.format_exc(), sep="\n", flush=True)
+    else:
+        print(f"ok {name}", flush=True)
+
+
 def run(*checks):
     """Runs all checks, also those after a failed one, and exits with 1 if one has failed."""
-    failed = False
+    failed = []
     for check in checks:
-        name = check.__name__
-        try:
+        with told(check, failed):
             check()
-        except BaseException:
-            failed = True
-            print(f"FAILED {name}", traceback.format_exc(), sep="\n", flush=True)
-        else:
-            print(f"ok {name}", flush=True)
-    sys.exit(failed)
+    sys.exit(bool(failed))
 
 
 async def run_async(*checks):
     """The same for checks that are coroutines."""
-    failed = False
+    failed = []
     for check in checks:
         assert inspect.iscoroutinefunction(check)
-        name = check.__name__
-        try:
+        with told(check, failed):
             await check()
-        except Exception:
-            failed = True
-            print(f"FAILED {name}", traceback.format_exc(), sep="\n", flush=True)
-        else:
-            print(f"ok {name}", flush=True)
-    sys.exit(failed)
+    sys.exit(bool(failed))
