@@ -18,7 +18,7 @@ use crate::session::prepared::{Prepared, statement_of};
 use crate::session::set_config::{BoundParams, SettingChange};
 use crate::session::unpooled::Leftover;
 use crate::session::wire::BodyReader;
-use crate::sql::{Classified, Command, ParamFormat};
+use crate::sql::{Classified, Command, Literal, ParamFormat};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -36,6 +36,8 @@ pub struct Batch {
 pub(super) struct SessionStatement {
     pub prepared: Arc<Prepared>,
     pub cached: Arc<CachedTemplate>,
+    /// Those of its text: the template is shared with texts that have others.
+    pub literals: Arc<[Literal]>,
     pub generation: u64,
 }
 
@@ -219,6 +221,7 @@ impl Conversation {
         let previous = if name.is_empty() { self.statements.remove(b"") } else { None };
         self.check_single(sql)?;
         let cached = self.cached_template(sql).await?;
+        let literals = Arc::from(self.fingerprint.literals.as_slice());
         if !ends_transaction(cached.template.class()) {
             self.check_not_failed()?;
         }
@@ -232,7 +235,7 @@ impl Conversation {
         self.statements.check_room(name, name.len() + sql.len(), &self.database.query)?;
         self.check_leftover(cached.leftover)?;
         let prepared = self.intern(Bytes::copy_from_slice(sql), param_types);
-        let statement = SessionStatement { prepared, cached, generation: self.view.generation };
+        let statement = SessionStatement { prepared, cached, literals, generation: self.view.generation };
         let name = Bytes::copy_from_slice(name);
         self.statements.insert(name.clone(), statement.clone());
         Ok(Action::Parse { name, statement, previous })
@@ -284,6 +287,7 @@ impl Conversation {
     pub(super) async fn renew_statement(&mut self, name: &[u8], statement: &mut SessionStatement) -> Result<(), Failure> {
         if statement.generation != self.view.generation {
             statement.cached = self.cached_template(&statement.prepared.sql).await?;
+            statement.literals = Arc::from(self.fingerprint.literals.as_slice());
             statement.generation = self.view.generation;
             self.statements.insert(Bytes::copy_from_slice(name), statement.clone());
         }
@@ -302,10 +306,8 @@ impl Conversation {
                 "SET client_encoding TO 'UTF8'.",
             ));
         }
-        // The literals of this text may not be those whose fingerprint was taken last.
-        let mut print = std::mem::take(&mut self.fingerprint);
-        crate::sql::fingerprint(text.as_bytes(), self.plan_settings.has_standard_strings, &mut print);
-        self.fingerprint = print;
+        self.fingerprint.literals.clear();
+        self.fingerprint.literals.extend_from_slice(&statement.literals);
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind(cached, text, params)?;
         self.block.schema_change = self.block.schema_change.max(self.schema_change_of(cached.template.class(), text));

@@ -3,6 +3,8 @@
 //! EXECUTE binds its arguments to the prepared statement as parameters, so it is planned and run like an Execute of the
 //! protocol. A server evaluates the arguments.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Conversation;
@@ -54,6 +56,7 @@ impl Conversation {
             Ok(cached) => cached,
             Err(refusal) => return Err(shifted(self.unparsed(body, refusal).await, sql, parts.body_start)),
         };
+        let literals = Arc::from(self.fingerprint.literals.as_slice());
         let mut types = Vec::with_capacity(parts.types.len());
         for range in parts.types {
             let text = sql.get(range.clone()).unwrap_or_default();
@@ -69,7 +72,7 @@ impl Conversation {
         self.statements.check_room(name.as_bytes(), name.len() + body.len(), &self.database.query)?;
         self.check_leftover(cached.leftover)?;
         let prepared = self.intern(Bytes::copy_from_slice(body.as_bytes()), types);
-        let statement = SessionStatement { prepared, cached, generation: self.view.generation };
+        let statement = SessionStatement { prepared, cached, literals, generation: self.view.generation };
         self.statements.insert(Bytes::copy_from_slice(name.as_bytes()), statement);
         wire::command_complete(&mut self.client.output, b"PREPARE");
         self.release_if_idle().await;
@@ -155,6 +158,7 @@ impl Conversation {
                 Ok(cached) => cached,
                 Err(refusal) => return Err(self.unparsed(&text, refusal).await),
             };
+            statement.literals = Arc::from(self.fingerprint.literals.as_slice());
             statement.prepared = self.intern(Bytes::from(text), types.clone());
         }
         Ok(Stored { statement, types })

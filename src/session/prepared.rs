@@ -31,9 +31,9 @@ pub struct Prepared {
 impl Prepared {
     /// The text as it is planned: without the semicolons and blanks behind it.
     pub fn text(&self) -> Cow<'_, str> {
-        match String::from_utf8_lossy(&self.sql) {
-            Cow::Borrowed(text) => Cow::Borrowed(statement_of(text)),
-            Cow::Owned(text) => Cow::Owned(statement_of(&text).to_owned()),
+        match std::str::from_utf8(&self.sql) {
+            Ok(text) => Cow::Borrowed(statement_of(text)),
+            Err(_) => Cow::Owned(statement_of(&String::from_utf8_lossy(&self.sql)).to_owned()),
         }
     }
 }
