@@ -8,7 +8,7 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use super::control::{ControlClient, ControlError};
 use crate::session::unpooled::{CodeEffects, code_leftover};
 use crate::topology::{
-    Collation, Column, ColumnDefault, FunctionVolatility, Relation, RelationKind, Schema, TableName, Transfer,
+    Collation, Column, ColumnDefault, FunctionVolatility, Relation, RelationKind, Schema, TableName, Transfer, ViewDefinition,
 };
 
 /// Relations outside the system schemas with their columns in order; one row without a column for a table that has none.
@@ -64,6 +64,31 @@ WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v', 'm', '
 const TYPES: &str = "\
 SELECT oid, pg_catalog.format_type(oid, -1) FROM pg_catalog.pg_type WHERE typtype IN ('b', 'e', 'd', 'r', 'm')";
 
+/// Has the definitions of views printed with the schema of every name; until the end of the text, which is one transaction.
+const EMPTY_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', true)";
+
+/// Views with their definitions, options, whether a write of them is something else, and one relation that they read; and tables
+/// with row-level security, which have no definition.
+const VIEWS: &str = "\
+SELECT n.nspname, c.relname, CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) END,
+  coalesce(c.reloptions, '{}') && ARRAY['security_barrier=true', 'security_barrier=on', 'security_barrier=1'],
+  coalesce(c.reloptions, '{}') && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1'],
+  EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class = c.oid AND w.ev_type <> '1'),
+  rn.nspname, r.relname
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN (pg_catalog.pg_rewrite AS w
+  JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
+    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+  JOIN pg_catalog.pg_class AS r ON r.oid = d.refobjid
+  JOIN pg_catalog.pg_namespace AS rn ON rn.oid = r.relnamespace)
+  ON w.ev_class = c.oid AND w.ev_type = '1' AND r.oid <> c.oid AND c.relkind IN ('v', 'm')
+WHERE (c.relkind IN ('v', 'm') OR c.relrowsecurity) AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND n.nspname NOT LIKE 'pg\\_temp\\_%'
+GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.reloptions, rn.nspname, r.relname
+ORDER BY c.oid, rn.nspname, r.relname";
+
 /// Functions and procedures, and tables with triggers, whose code may leave state in its session, with the code.
 const CODE: &str = "\
 SELECT name, body FROM (
@@ -102,9 +127,10 @@ pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlErr
 /// # Errors
 /// What the server answered, or that the connection broke.
 pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema, ControlError> {
-    let text = [COLUMNS, FUNCTIONS, SYSTEM_RELATIONS, TYPES].join(";\n");
+    let text = [COLUMNS, FUNCTIONS, SYSTEM_RELATIONS, TYPES, EMPTY_PATH, VIEWS].join(";\n");
     let messages = client.connection().simple_query(&text).await.map_err(|fault| client.error(&fault))?;
-    let mut reader = Reader { schema: Schema { version, ..Schema::default() }, relations: BTreeMap::new() };
+    let mut reader =
+        Reader { schema: Schema { version, ..Schema::default() }, relations: BTreeMap::new(), views: BTreeMap::new() };
     let mut part = 0;
     for message in &messages {
         match message {
@@ -122,6 +148,7 @@ pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema,
 struct Reader {
     schema: Schema,
     relations: BTreeMap<TableName, Relation>,
+    views: BTreeMap<TableName, ViewDefinition>,
 }
 
 impl Reader {
@@ -138,9 +165,31 @@ impl Reader {
             2 => {
                 self.schema.system_relations.insert(row.get(0)?.to_owned());
             }
-            _ => {
+            3 => {
                 self.schema.type_names.insert(row.get(0)?.parse().ok()?, row.get(1)?.to_owned());
             }
+            4 => {}
+            _ => self.take_view(row)?,
+        }
+        Some(())
+    }
+
+    fn take_view(&mut self, row: &SimpleQueryRow) -> Option<()> {
+        let name = TableName::new(row.get(0)?, row.get(1)?);
+        let Some(query) = row.get(2) else {
+            self.schema.guarded.insert(name);
+            return Some(());
+        };
+        let is_true = |idx: usize| row.get(idx) == Some("t");
+        let view = self.views.entry(name).or_insert_with(|| ViewDefinition {
+            query: query.trim().trim_end_matches(';').to_owned(),
+            reads: Vec::new(),
+            is_barrier: is_true(3),
+            is_invoker: is_true(4),
+            has_write_rules: is_true(5),
+        });
+        if let (Some(schema), Some(relation)) = (row.get(6), row.get(7)) {
+            view.reads.push(TableName::new(schema, relation));
         }
         Some(())
     }
@@ -175,6 +224,7 @@ impl Reader {
 
     fn finish(mut self) -> Schema {
         self.schema.relations = self.relations.into_iter().map(|(name, relation)| (name, Arc::new(relation))).collect();
+        self.schema.views = self.views.into_iter().map(|(name, view)| (name, Arc::new(view))).collect();
         self.schema
     }
 }

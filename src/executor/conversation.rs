@@ -84,7 +84,7 @@ pub struct Conversation {
     pub(super) context_hash: u64,
     pub(super) is_utf8: bool,
     /// ParameterStatus values that the client has.
-    told_parameters: Arc<BTreeMap<String, String>>,
+    pub(super) told_parameters: Arc<BTreeMap<String, String>>,
     /// ParameterStatus values that it is told before the next ReadyForQuery, as Postgres does.
     untold_parameters: Option<Arc<BTreeMap<String, String>>>,
     /// `SET trunkline.shard`.

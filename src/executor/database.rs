@@ -219,7 +219,11 @@ impl Database {
         match unread {
             Some(error) if n_read == 0 => return Err(error),
             // What only the unread shard has is still taken to be there.
-            Some(_) => schema.relations = known.relations.clone().into_iter().chain(schema.relations).collect(),
+            Some(_) => {
+                schema.relations = known.relations.clone().into_iter().chain(schema.relations).collect();
+                schema.views = known.views.clone().into_iter().chain(schema.views).collect();
+                schema.guarded.extend(known.guarded.iter().cloned());
+            }
             None => {}
         }
         self.refreshed_at_micros.store(started_at, Ordering::Relaxed);
@@ -307,6 +311,10 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
     for (name, relation) in read.relations {
         schema.relations.entry(name).or_insert(relation);
     }
+    for (name, view) in read.views {
+        schema.views.entry(name).or_insert(view);
+    }
+    schema.guarded.extend(read.guarded);
     for (name, volatility) in read.user_functions {
         schema.user_functions.entry(name).and_modify(|known| *known = (*known).max(volatility)).or_insert(volatility);
     }

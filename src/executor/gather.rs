@@ -14,10 +14,12 @@ use super::enlist::{Enlisted, timeout_failure};
 use super::failure::{Failure, client_left};
 use super::fan_out::BoundValues;
 use super::merge::{Description, malformed};
+use super::rights::owner_only;
 use super::timer::WaitError;
 use crate::backend::{CheckoutError, OUTPUT_HIGH_WATER};
 use crate::observe::ErrorKind;
 use crate::plan::{Access, GatherInput, GatherPlan, GatherSource, Params, Plan, Values};
+use crate::session::prepared::Described;
 use crate::session::row_description::{columns, write_prefix};
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN};
@@ -59,6 +61,7 @@ impl Conversation {
         description: Description,
     ) -> Result<(), Failure> {
         self.check_texts(plan)?;
+        self.check_intervals(plan)?;
         let database = std::sync::Arc::clone(&self.database);
         let _slot = self.gather_slot(&database.gather_slots).await?;
         let shard = match (&self.view.topology.engine, self.view.topology.dedicated_engine()) {
@@ -156,6 +159,19 @@ impl Conversation {
     async fn gather(&mut self, engine: &mut Enlisted, gathering: &mut Gathering<'_>) -> Result<(), Failure> {
         let (plan, deadline) = (gathering.plan, self.timer.deadline());
         let original = self.describe(plan.first_shard(), gathering.sql, &gathering.values.param_types).await?;
+        self.check_rights(plan, gathering.sql, gathering.values).await?;
+        self.timer.set(deadline);
+        let outcome = self.gather_described(engine, gathering, original).await;
+        outcome.map_err(|failure| owner_only(failure, plan))
+    }
+
+    async fn gather_described(
+        &mut self,
+        engine: &mut Enlisted,
+        gathering: &mut Gathering<'_>,
+        original: Described,
+    ) -> Result<(), Failure> {
+        let (plan, deadline) = (gathering.plan, self.timer.deadline());
         let has_tables = self.view.topology.shards.get(engine.lease.shard.index()).is_some();
         let is_brought = |input: &GatherInput| input.source != GatherSource::AnyOne || !gathering.is_own || !has_tables;
         let brought: Vec<(usize, &GatherInput)> = plan.inputs.iter().enumerate().filter(|(_, input)| is_brought(input)).collect();

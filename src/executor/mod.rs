@@ -27,6 +27,7 @@ mod pin;
 mod portal;
 mod relay;
 mod rest;
+mod rights;
 mod settings;
 mod simple;
 mod statements;

@@ -14,6 +14,7 @@ use super::refusal::{Refusal, RefusalCode};
 use super::slot::Binding;
 use super::template::Template;
 use super::text::{Parsed, parse, tokens_of};
+use super::views::{self, Expanded};
 use super::{dml, insert, select};
 use crate::sql::{KeyType, Literal, TokenKind};
 use crate::topology::{FunctionVolatility, KeyPredicate, ShardId, ShardSet};
@@ -24,6 +25,8 @@ pub(super) enum Body {
     /// The same for all values.
     Fixed(Plan),
     Statement(Box<StatementTemplate>),
+    /// What the statement does with the queries of its views in the places of their names.
+    Expanded(Box<Expanded>),
     /// A write under a hint for a shard, with what it would be without.
     Hinted {
         shard: ShardId,
@@ -65,6 +68,10 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     let mut collected = collect(&parsed, literals, context);
     if collected.facts.opaque.is_yes() {
         return Err(Refusal::new(RefusalCode::SetOperation, "TABLE inside a query is not supported across shards"));
+    }
+    views::refuse_writes(&parsed.statement, &collected, context)?;
+    if collected.refs.iter().any(|table_ref| matches!(table_ref.target, Target::View(_))) {
+        return views::expand(&parsed, &collected, literals, context).map(|expanded| Body::Expanded(Box::new(expanded)));
     }
     for table_ref in &collected.refs {
         refuse_unplaced(&table_ref.target, &table_ref.name, context)?;
@@ -127,7 +134,7 @@ pub(super) fn refuse_unplaced(target: &Target, parts: &[String], context: &Conte
             Err(Refusal::unconfigured(name, &context.topology.database, RefusalCode::UnconfiguredTable))
         }
         Target::View(name) => {
-            Err(Refusal::new(RefusalCode::UnconfiguredView, format!("view \"{name}\" is not in the configuration"))
+            Err(Refusal::new(RefusalCode::UnconfiguredView, format!("view \"{name}\" across shards is not supported here"))
                 .at(name, None))
         }
         Target::Sharded(_) | Target::Reference(_) | Target::Fixed(_) | Target::System | Target::Cte => Ok(()),

@@ -157,6 +157,8 @@ pub struct GatherPlan {
     pub shards: ShardSet,
     /// The shard of pinned tables, which alone can describe the original; `None`: any.
     pub describe_shard: Option<ShardId>,
+    /// Views whose queries stand in the statement: whether the client may read them is not shown by reading their tables.
+    pub views: Vec<TableName>,
 }
 
 /// A table whose rows go to the engine.

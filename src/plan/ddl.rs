@@ -78,7 +78,9 @@ fn home(object: &(Option<String>, String), context: &Context<'_>) -> Result<Home
     match resolve(&parts, context) {
         Target::Sharded(_) | Target::Reference(_) | Target::System | Target::Cte => Ok(Home::Everywhere),
         Target::Fixed(shard) => Ok(Home::On(shard)),
-        Target::Unconfigured(_) | Target::Missing | Target::View(_) => {
+        // Every shard has the view.
+        Target::View(_) => Ok(Home::Everywhere),
+        Target::Unconfigured(_) | Target::Missing => {
             let name = table_name(&parts, context);
             Err(Refusal::unconfigured(&name, &context.topology.database, RefusalCode::UnconfiguredDdl))
         }

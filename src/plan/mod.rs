@@ -39,6 +39,7 @@ mod shape;
 mod slot;
 mod template;
 mod text;
+mod views;
 
 #[cfg(test)]
 mod tests;

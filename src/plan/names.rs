@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 
 use super::Context;
+use super::views;
 use crate::sql::fold_identifier;
 use crate::topology::{Placement, Relation, RelationKind, ShardId, Table, TableName};
 
@@ -17,7 +18,7 @@ pub(super) enum Target {
     Fixed(ShardId),
     /// A system catalog: every shard has one.
     System,
-    /// A view that the configuration does not name: what it reads is not known.
+    /// A view whose query must take its place: shards cannot run it each for itself.
     View(TableName),
     Unconfigured(TableName),
     /// In no shard's catalog: Postgres will say 42P01.
@@ -198,9 +199,11 @@ fn placed(name: TableName, context: &Context<'_>) -> Target {
             Placement::Pinned(shard) => Target::Fixed(*shard),
         };
     }
-    let kind = context.schema.relation(&name).map(|relation| relation.kind);
-    match (kind, context.topology.default_shard) {
-        (Some(RelationKind::View | RelationKind::MaterializedView), _) => Target::View(name),
+    let relation = context.schema.relation(&name);
+    match (relation, context.topology.default_shard) {
+        (Some(relation), _) if matches!(relation.kind, RelationKind::View | RelationKind::MaterializedView) => {
+            views::target(&name, relation, context)
+        }
         (_, Some(shard)) => Target::Fixed(shard),
         (_, None) => Target::Unconfigured(name),
     }

@@ -39,7 +39,7 @@ refusal_codes! {
     /// A table that the configuration does not name.
     UnconfiguredTable = "TL002", FEATURE_NOT_SUPPORTED,
         "Add the table to the configuration, or set default_shard.";
-    /// A view that the configuration does not name.
+    /// A view that the configuration does not name, and whose rows cannot be told from those of its tables.
     UnconfiguredView = "TL003", FEATURE_NOT_SUPPORTED,
         "Query the view's tables, or name the view in the configuration if all it reads is on one shard (shard = \"…\") or on every shard (reference = true).";
     /// A routing hint that says nothing known.
@@ -162,6 +162,9 @@ refusal_codes! {
     /// Pinned tables of different shards: none knows them all.
     PinnedApart = "TL045", FEATURE_NOT_SUPPORTED,
         "Pin the tables to one shard, or read them one by one.";
+    /// A write of a view over tables of several shards.
+    ViewWrite = "TL046", FEATURE_NOT_SUPPORTED,
+        "Write the view's table.";
     /// EXPLAIN of a statement that runs on several shards.
     Explain = "TL050", FEATURE_NOT_SUPPORTED,
         "`trunkline explain` shows the plan; EXPLAIN the statement for one shard with /* trunkline: shard=NAME */.";

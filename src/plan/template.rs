@@ -130,6 +130,7 @@ impl Template {
         match &self.body {
             Body::Fixed(plan) => Ok(plan.clone()),
             Body::Statement(statement) => statement.bind(values, context),
+            Body::Expanded(expanded) => expanded.bind(values, context),
             Body::Hinted { shard, inner } => {
                 let outcome = inner.as_ref().map_err(Clone::clone).and_then(|inner| inner.bind(values, context));
                 hint::hinted(*shard, Access::Write, values.sql, outcome)
@@ -153,6 +154,7 @@ impl Template {
     pub fn bind_gathered(&self, values: &Values<'_>, context: &Context<'_>) -> Option<Result<Plan, Refusal>> {
         match &self.body {
             Body::Statement(statement) => Some(statement.gathered(values, context)),
+            Body::Expanded(expanded) => expanded.gathered(values, context),
             Body::Fixed(_) | Body::Hinted { .. } | Body::Inner { .. } => None,
         }
     }
@@ -180,7 +182,8 @@ impl Template {
             // What COPY, DDL and hints say stands in the text; commands are copied from it.
             Body::Fixed(plan) => matches!(plan, Plan::Route { .. } | Plan::AnyOne { .. }) && self.class == Classified::Query,
             Body::Statement(statement) => statement.is_shareable(),
-            Body::Inner { .. } | Body::Hinted { .. } => false,
+            // The queries of views stand behind literals that move.
+            Body::Expanded(_) | Body::Inner { .. } | Body::Hinted { .. } => false,
         }
     }
 
@@ -190,6 +193,7 @@ impl Template {
             Body::Fixed(Plan::Route { shard, .. }) => Some(*shard),
             Body::Fixed(_) => None,
             Body::Statement(statement) => statement.describe_shard(),
+            Body::Expanded(expanded) => expanded.template.describe_shard(),
             Body::Inner { template, .. } => template.describe_shard(),
             Body::Hinted { shard, .. } => Some(*shard),
         }
@@ -200,6 +204,7 @@ impl Template {
         match &self.body {
             Body::Fixed(_) => false,
             Body::Statement(statement) => statement.depends_on_params(),
+            Body::Expanded(expanded) => expanded.template.depends_on_params(),
             Body::Inner { template, .. } => template.depends_on_params(),
             Body::Hinted { inner, .. } => inner.as_ref().is_ok_and(|inner| inner.depends_on_params()),
         }
@@ -212,6 +217,7 @@ impl Template {
         match &self.body {
             Body::Fixed(_) => false,
             Body::Statement(statement) => statement.has_params(),
+            Body::Expanded(expanded) => expanded.template.has_params(),
             Body::Inner { template, .. } => template.has_params(),
             Body::Hinted { .. } => false,
         }

@@ -18,6 +18,7 @@ pub use key::{Bound, KeyPredicate, KeyValue};
 pub use placement::{AgeMap, HashMapLevel, Key, KeyMap, ListMap, PlacementError};
 pub use schema::{
     Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionVolatility, Relation, RelationKind, Schema, Transfer, TypeOid,
+    ViewDefinition,
 };
 pub use shard_set::{MAX_SHARDS, ShardSet};
 pub use watermark::{AgePolicy, Watermarks};

@@ -84,6 +84,22 @@ impl Relation {
     }
 }
 
+/// What a view stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "two options of CREATE VIEW, and a fact of the catalog")]
+pub struct ViewDefinition {
+    /// The query as `pg_get_viewdef` prints it under an empty search path: every name that is not of the system has its schema.
+    pub query: String,
+    /// Relations outside the system schemas that it reads.
+    pub reads: Vec<TableName>,
+    /// `security_barrier`: its own terms are evaluated before those of the statement around it.
+    pub is_barrier: bool,
+    /// `security_invoker`: its tables are read with the rights of who reads it, not of its owner.
+    pub is_invoker: bool,
+    /// Triggers or rules of its own say what a write does.
+    pub has_write_rules: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FunctionVolatility {
     Immutable,
@@ -98,6 +114,10 @@ pub struct Schema {
     pub version: u64,
     /// Relations outside the system schemas.
     pub relations: HashMap<TableName, Arc<Relation>>,
+    /// Views and materialized views, with what they read.
+    pub views: HashMap<TableName, Arc<ViewDefinition>>,
+    /// Tables with row-level security: what is seen of them depends on who reads them.
+    pub guarded: BTreeSet<TableName>,
     /// Functions outside the system schemas, by unqualified name; several of one name count as the most volatile.
     pub user_functions: BTreeMap<String, FunctionVolatility>,
     /// Functions of `pg_catalog`, by name, likewise.

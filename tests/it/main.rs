@@ -30,3 +30,4 @@ mod tidy;
 mod timeouts;
 mod tls;
 mod transactions;
+mod views;

@@ -17,6 +17,7 @@ use super::names::{Target, relation_of, resolve, table_name};
 use super::refusal::{Refusal, RefusalCode};
 use super::slot::Operand;
 use super::template::inner;
+use super::views;
 use crate::sql::{CopyDirection, KeyType, Literal};
 use crate::topology::{Column, Key, Placement, TableName};
 
@@ -63,10 +64,24 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
             Err(Refusal::new(RefusalCode::CopyServer, "COPY of a query to the server's files is not supported"))
         }
         (CopyRelation::Table(parts), direction) => {
-            let target = resolve(parts, context);
+            let (target, name) = (resolve(parts, context), table_name(parts, context));
+            if views::is_view(&name, context) && !matches!(target, Target::Fixed(_)) {
+                return view(&name, direction, context).map(Body::Fixed);
+            }
             refuse_unplaced(&target, parts, context)?;
-            table(&statement, &table_name(parts, context), &target, direction, context).map(Body::Fixed)
+            table(&statement, &name, &target, direction, context).map(Body::Fixed)
         }
+    }
+}
+
+/// Servers refuse COPY of a view, but for one into a view whose triggers take the rows.
+fn view(name: &TableName, direction: CopyDirection, context: &Context<'_>) -> Result<Plan, Refusal> {
+    match direction {
+        CopyDirection::Out => Ok(Plan::AnyOne { access: Access::Read }),
+        _ if context.schema.views.get(name).is_some_and(|view| !view.has_write_rules) => {
+            Ok(Plan::AnyOne { access: Access::Write })
+        }
+        _ => Err(views::write_refusal(name)),
     }
 }
 

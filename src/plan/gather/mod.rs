@@ -23,6 +23,7 @@ use super::shape;
 use super::text::quoted;
 use crate::topology::{ShardId, ShardSet, TableName};
 use needs::Needs;
+pub(super) use splice::places;
 
 /// The plan of a SELECT that neither merge nor combine takes.
 ///
@@ -63,7 +64,7 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
     }
     let finish = splice::finish(many, &places, &edits, &input_of_ref);
     let describe_shard = pinned(&collected)?;
-    Ok(Plan::Gather(Arc::new(GatherPlan { inputs, finish, shards: union(&sets), describe_shard })))
+    Ok(Plan::Gather(Arc::new(GatherPlan { inputs, finish, shards: union(&sets), describe_shard, views: Vec::new() })))
 }
 
 /// One relation serves all references to a table: it holds the rows that any of them needs.

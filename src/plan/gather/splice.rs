@@ -1,7 +1,7 @@
 //! The statement with places for its tables: made by splicing, and only where every name's place is sure.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use sqlparser::ast::{
     Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor,
@@ -19,20 +19,28 @@ use crate::sql::{Token, TokenKind};
 
 /// A table's name in the text.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) ref_idx: usize,
+pub(in crate::plan) struct Place {
+    pub(in crate::plan) ref_idx: usize,
     pub(super) is_only: bool,
-    /// Token indexes, those of ONLY included, and the alias that must be given to what stands there instead.
+    /// Token indexes, those of ONLY included.
     first: usize,
     last: usize,
-    alias: Option<String>,
+    /// What must be said as the alias of what stands there instead.
+    pub(in crate::plan) alias: Option<String>,
+}
+
+impl Place {
+    /// The bytes of the name.
+    pub(in crate::plan) fn range(&self, tokens: &[Token]) -> Range<usize> {
+        tokens[self.first].start..tokens[self.last].end
+    }
 }
 
 /// Finds the tables' names.
 ///
 /// # Errors
 /// `Clause`: the text cannot be rewritten with certainty.
-pub(super) fn places(many: &Many<'_>, collected: &Collected) -> Result<Vec<Place>, Refusal> {
+pub(in crate::plan) fn places(many: &Many<'_>, collected: &Collected) -> Result<Vec<Place>, Refusal> {
     let positions = Positions::of(many.sql());
     let mut walk = Walk { many, collected, positions, places: Vec::new(), known: HashSet::new(), unsure: None };
     let flow = many.parsed.statement.visit(&mut walk);

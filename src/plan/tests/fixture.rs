@@ -8,6 +8,7 @@ use crate::plan::{Context, PlanSettings};
 use crate::topology::{
     AgeMap, AgePolicy, Collation, Column, ColumnDefault, Engine, FunctionVolatility, HashFunction, HashMapLevel, Key, KeyMap,
     KeyValue, ListMap, Placement, Relation, RelationKind, Schema, Shard, ShardId, Table, TableName, Topology, Transfer, TypeOid,
+    ViewDefinition,
 };
 
 /// 2026-06-15 12:00:00 UTC in microseconds since 2000-01-01.
@@ -77,6 +78,7 @@ fn tables() -> HashMap<TableName, Arc<Table>> {
         ("regional_metrics", key(&["region"], list_level(0, vec![on(0), on(1), on(2)], None))),
         ("metrics", key(&["recorded_at"], age_level())),
         ("events", key(&["region", "user_id"], list_level(0, vec![in_group(0, 1), in_group(1, 2), in_group(2, 0)], Some(0)))),
+        ("guarded", by_user()),
         ("countries", Placement::Reference),
         ("audit", Placement::Pinned(ShardId(1))),
     ];
@@ -95,11 +97,52 @@ table order_items: item_id bigint, order_id bigint, user_id bigint, sku text C, 
 table regional_metrics: region text, name text, value double, recorded_at time now
 table metrics: recorded_at time now, name text, value double, ratio real
 table events: event_id bigint, region text, user_id bigint, kind text C, payload jsonb
+table guarded: user_id bigint
 table countries: code text C, name text, population bigint, seen_at time
 table audit: audit_id bigint seq, actor text, at time now
 view recent_orders: order_id bigint, user_id bigint
+view open_orders: number bigint, who bigint, status text C, name text
+view keyless: order_id bigint, status text C
+view spending: who bigint, spent numeric
+view big_spenders: who bigint, spent numeric
+view week: order_id bigint, user_id bigint
+view tree: code text C, depth integer
+view places: code text C, name text
+view any_place: code text C
+view actors: actor text
+view server_tables: relname text
+view tables_of_users: relname text, name text
+view barrier: user_id bigint, score integer
+view watched: user_id bigint
+view ruled: user_id bigint, score integer
+view circle: user_id bigint
+view odd: user_id bigint
+view lucky: user_id bigint
+mview order_counts: user_id bigint, n bigint
 table stray: id bigint seq, user_id bigint
 sequence numbers: last_value bigint";
+
+/// Name, relations that are read, flags, and the query as `pg_get_viewdef` prints it.
+const VIEWS: &str = "
+recent_orders | orders | | SELECT orders.order_id, orders.user_id FROM public.orders ORDER BY orders.created_at DESC LIMIT 100
+open_orders | orders users | | SELECT o.order_id AS number, o.user_id AS who, o.status, u.name FROM (public.orders o JOIN public.users u ON ((u.user_id = o.user_id))) WHERE (o.status = 'open'::text)
+keyless | orders | | SELECT orders.order_id, orders.status FROM public.orders
+spending | open_orders | | SELECT open_orders.who, sum(open_orders.number) AS spent FROM public.open_orders GROUP BY open_orders.who
+big_spenders | spending | | SELECT s.who, s.spent FROM public.spending s WHERE (s.spent > (100)::numeric)
+week | orders | | SELECT orders.order_id, orders.user_id FROM public.orders WHERE (orders.created_at > (now() - '7 days'::interval))
+tree | countries | | WITH RECURSIVE t(code, depth) AS ( SELECT countries.code, 1 FROM public.countries UNION ALL SELECT t_1.code, (t_1.depth + 1) FROM t t_1 WHERE (t_1.depth < 3) ) SELECT t.code, t.depth FROM t
+places | countries | | SELECT countries.code, upper(countries.name) AS name FROM public.countries
+any_place | countries | | SELECT countries.code FROM public.countries LIMIT 1
+actors | audit | | SELECT DISTINCT audit.actor FROM public.audit
+server_tables | | | SELECT pg_class.relname FROM pg_class
+tables_of_users | users | | SELECT c.relname, u.name FROM (pg_class c JOIN public.users u ON ((u.name = (c.relname)::text)))
+barrier | users | barrier | SELECT users.user_id, users.score FROM public.users ORDER BY users.score
+watched | guarded | | SELECT guarded.user_id FROM public.guarded LIMIT 7
+ruled | users | rules | SELECT users.user_id, users.score FROM public.users
+circle | circle | | SELECT circle.user_id FROM public.circle
+odd | users | | SELECT MATCH_RECOGNIZE users.user_id FROM public.users
+lucky | users | | SELECT users.user_id FROM public.users WHERE (random() < (0.5)::double precision)
+order_counts | orders | | SELECT orders.user_id, count(*) AS n FROM public.orders GROUP BY orders.user_id";
 
 fn column(words: &str) -> Column {
     let words: Vec<&str> = words.split_whitespace().collect();
@@ -147,9 +190,24 @@ fn relation(line: &str) -> (TableName, Arc<Relation>) {
     let kind = match kind {
         "table" => RelationKind::Table,
         "view" => RelationKind::View,
+        "mview" => RelationKind::MaterializedView,
         _ => RelationKind::Sequence,
     };
     (TableName::new("public", name), Arc::new(Relation { kind, columns: columns.split(", ").map(column).collect() }))
+}
+
+fn view(line: &str) -> (TableName, Arc<ViewDefinition>) {
+    let parts: Vec<&str> = line.splitn(4, '|').map(str::trim).collect();
+    let [name, reads, flags, query] = parts.as_slice() else { panic!("view {line}") };
+    let name_of = |name: &str| TableName::new("public", name);
+    let view = ViewDefinition {
+        query: (*query).to_owned(),
+        reads: reads.split_whitespace().map(name_of).collect(),
+        is_barrier: flags.contains("barrier"),
+        is_invoker: flags.contains("invoker"),
+        has_write_rules: flags.contains("rules"),
+    };
+    (name_of(name), Arc::new(view))
 }
 
 fn schema() -> Schema {
@@ -161,6 +219,8 @@ fn schema() -> Schema {
     Schema {
         version: 1,
         relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
+        views: VIEWS.lines().filter(|line| !line.is_empty()).map(view).collect(),
+        guarded: [TableName::new("public", "guarded")].into(),
         user_functions: functions.into_iter().map(|(name, volatility)| (name.to_owned(), volatility)).collect(),
         ..Schema::default()
     }
