@@ -65,6 +65,7 @@ fn pool_rows(section: &str, pool: &PoolConfig) -> Vec<Row> {
         ("connect_backoff", duration(pool.connect_backoff)),
         ("wait_notice", duration(pool.wait_notice)),
         ("max_pinned", pool.max_pinned.to_string()),
+        ("keep_sequences", pool.keep_sequences.to_string()),
         ("checkout_timeout", duration(pool.checkout_timeout)),
         ("connect_timeout", duration(pool.connect_timeout)),
         ("idle_timeout", duration(pool.idle_timeout)),

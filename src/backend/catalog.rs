@@ -99,7 +99,7 @@ SELECT name, body FROM (
 ) AS code
 WHERE pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
   AND prolang NOT IN (SELECT oid FROM pg_catalog.pg_language WHERE lanname IN ('c', 'internal'))
-  AND body ~* '\\m(set|set_config|reset|pg_advisory_lock|pg_try_advisory_lock|listen|load|temp|temporary|pg_temp|hold|setseed|dblink_connect)'";
+  AND body ~* '\\m(set|reset|pg_advisory|pg_try_advisory|pg_notify|notify|listen|load|temp|pg_temp|hold|setseed|dblink_connect|lo_|loread|lowrite|nextval|currval|lastval|insert|merge|txid_current|pg_current)'";
 
 /// Reads what functions and triggers of the shard that `client` is connected to may leave in their session.
 ///
@@ -112,7 +112,7 @@ pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlErr
         let SimpleQueryMessage::Row(row) = message else { continue };
         let (Some(name), Some(body)) = (row.get(0), row.get(1)) else { continue };
         let leftover = code_leftover(body);
-        if !leftover.makes.is_empty() {
+        if !(leftover.makes.is_empty() && leftover.bonds.is_empty()) {
             let known = effects.entry(name.to_owned()).or_default();
             *known = known.and(leftover);
         }

@@ -48,6 +48,8 @@ pub struct Connection {
     pub prepared: PreparedOnServer,
     /// Id of the statement that its unnamed prepared statement is.
     pub unnamed: Option<u64>,
+    /// The client whose last values of sequences its session may have, and nobody else's; 0: of whom is not known.
+    pub sequence_user: u64,
     /// True from ReadyForQuery(idle) with nothing left to read until the next statement: it may go back to its pool.
     pub is_clean: bool,
     /// The server has said FATAL: whatever it says after, it is not to be used again.
@@ -76,6 +78,7 @@ impl Connection {
             settings: Some(Settings::default()),
             prepared: PreparedOnServer::new(n_prepared),
             unnamed: None,
+            sequence_user: 0,
             is_clean: true,
             has_ended: false,
             opened_at: now,

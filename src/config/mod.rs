@@ -119,6 +119,9 @@ pub struct PoolConfig {
     pub wait_notice: Duration,
     /// Most of them that clients may keep beyond their transactions for state of their session; zero: none.
     pub max_pinned: usize,
+    /// Whether clients keep their connections for `currval` and `lastval` from the start on, and not only once some client has
+    /// used these.
+    pub keep_sequences: bool,
     pub checkout_timeout: Duration,
     pub connect_timeout: Duration,
     /// An unused connection is closed after this long.

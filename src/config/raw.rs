@@ -112,12 +112,16 @@ impl<'d> Section<'d> {
     }
 
     pub(super) fn boolean(&mut self, key: &'static str) -> bool {
-        let Some(value) = self.take(key) else { return false };
+        self.boolean_or(key, false)
+    }
+
+    pub(super) fn boolean_or(&mut self, key: &'static str, default: bool) -> bool {
+        let Some(value) = self.take(key) else { return default };
         match value.node.get_ref() {
             DeValue::Boolean(boolean) => *boolean,
             _ => {
                 value.fault("must be true or false");
-                false
+                default
             }
         }
     }

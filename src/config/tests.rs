@@ -187,7 +187,7 @@ size = 3
             t.toml:26: databases.shop.control: key "user" is missing
             t.toml:28: databases.shop.control.password_env: only one of password, password_file and password_env can hold
             t.toml:31: databases.shop.pool.checkout_timeout: must not exceed query.timeout, which counts the wait too
-            t.toml:32: unknown key "size" in databases.shop.pool; known are max_per_node, min_per_node, max_pinned, reserve, max_prepared_statements, mode, reserve_after, connect_backoff, wait_notice, checkout_timeout, connect_timeout, idle_timeout, max_lifetime, tcp
+            t.toml:32: unknown key "size" in databases.shop.pool; known are max_per_node, min_per_node, max_pinned, reserve, max_prepared_statements, mode, keep_sequences, reserve_after, connect_backoff, wait_notice, checkout_timeout, connect_timeout, idle_timeout, max_lifetime, tcp
         "#]],
     );
 }

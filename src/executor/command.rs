@@ -299,6 +299,9 @@ impl Conversation {
             DiscardTarget::Sequences => "DISCARD SEQUENCES",
             DiscardTarget::Temp => "DISCARD TEMP",
         };
+        if matches!(target, DiscardTarget::Sequences | DiscardTarget::All) {
+            self.unpin_sequences();
+        }
         if *target != DiscardTarget::All {
             self.tell_held(sql, Leftover::ENDING).await?;
         }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use super::Conversation;
 use super::conversation::SchemaChange;
-use super::enlist::{Part, Watched};
+use super::enlist::{Enlisted, Part, Watched};
 use super::failure::Failure;
 use super::timer::WaitError;
 use crate::backend::ConnectionLost;
 use crate::deadline::Deadline;
 use crate::observe::ErrorKind;
+use crate::session::bonds::Bonds;
 use crate::session::wire::HEADER_LEN;
 use crate::sql::SetScope;
 use crate::sqlstate::{Report, SqlState};
@@ -47,11 +48,24 @@ impl Conversation {
         if self.enlisted.iter().filter(|enlisted| enlisted.part == Part::Writer).count() > 1 {
             return self.commit_in_two_phases().await;
         }
-        for answer in self.tell_all("COMMIT").await {
-            match answer {
-                Answer::Tag(tag) if tag == "COMMIT" => {}
-                Answer::Tag(_) => return Err(rolled_back()),
-                Answer::Error(failure) | Answer::Lost(failure) => return Err(failure),
+        self.commit_before_locks().await?;
+        all_committed(self.tell_all("COMMIT").await)
+    }
+
+    /// Commits where no advisory locks are held first: who waits for a lock sees, once it has it, all that was written under it.
+    async fn commit_before_locks(&mut self) -> Result<(), Failure> {
+        let is_open = |held: &&Enlisted| held.part != Part::Outside;
+        let (last, first): (Vec<&Enlisted>, Vec<&Enlisted>) =
+            self.enlisted.iter().filter(is_open).partition(|held| held.bonds.contains(Bonds::LOCKS));
+        if last.is_empty() || first.is_empty() {
+            return Ok(());
+        }
+        let told: Vec<_> = first.iter().map(|held| (held.lease.shard, Cow::Borrowed("COMMIT"))).collect();
+        self.timer.set(Deadline::after(std::time::Instant::now(), self.database.query.timeout));
+        all_committed(self.tell_each(&told).await)?;
+        for (shard, _) in told {
+            if let Some(idx) = self.index_of(shard) {
+                self.enlisted[idx].part = Part::Outside;
             }
         }
         Ok(())
@@ -207,6 +221,15 @@ impl Conversation {
     pub(super) async fn tell_transaction(&mut self, sql: &str) -> Result<(), Failure> {
         all_taken(self.tell_all(sql).await)
     }
+}
+
+/// The first failure among the answers to COMMIT, if there is one.
+fn all_committed(answers: Vec<Answer>) -> Result<(), Failure> {
+    answers.into_iter().try_for_each(|answer| match answer {
+        Answer::Tag(tag) if tag == "COMMIT" => Ok(()),
+        Answer::Tag(_) => Err(rolled_back()),
+        Answer::Error(failure) | Answer::Lost(failure) => Err(failure),
+    })
 }
 
 /// The first failure among the answers, if there is one.

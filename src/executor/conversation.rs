@@ -21,7 +21,10 @@ use super::{CancelTarget, Database, Failure, View};
 use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
-use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, hinted};
+use crate::plan::{
+    Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, at_home, hinted, off_home,
+};
+use crate::session::bonds::Bonds;
 use crate::session::search_path;
 use crate::session::set_config::is_settings_only;
 use crate::session::settings::{SettingValue, Settings};
@@ -112,6 +115,8 @@ pub struct Conversation {
     /// What the client was told in BackendKeyData; 0 before.
     pub process_id: i32,
     pub(super) tie: Tie,
+    /// It has moved a sequence on a backend that it has given back.
+    pub(super) has_lost_sequences: bool,
 }
 
 impl Conversation {
@@ -157,6 +162,7 @@ impl Conversation {
             next_any,
             process_id: 0,
             tie: Tie::Whole,
+            has_lost_sequences: false,
             view,
             database,
         };
@@ -395,21 +401,50 @@ impl Conversation {
                 Ok(Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => Access::Read,
                 _ => Access::Write,
             };
-            return hinted(shard, access, sql, outcome);
+            return self.at_meeting_place(cached, hinted(shard, access, sql, outcome)?);
         }
-        Ok(match outcome? {
-            Plan::AnyOne { access } if cached.reads_catalog => Plan::Route { shard: self.first_live_shard(), access },
+        match outcome? {
+            Plan::AnyOne { access } if cached.reads_catalog => Ok(Plan::Route { shard: self.catalog_shard(), access }),
             Plan::Route { .. } if cached.is_settings_only && self.view.topology.only_shard().is_none() => {
-                Plan::AnyOne { access: Access::Read }
+                Ok(Plan::AnyOne { access: Access::Read })
             }
-            plan => plan,
-        })
+            plan => self.at_meeting_place(cached, plan),
+        }
     }
 
-    /// The shard whose catalog all sessions see: the first, or while it is down the next.
-    fn first_live_shard(&self) -> ShardId {
-        let mut shards = self.view.topology.shard_ids();
-        shards.find(|&shard| self.database.board.reader_of(shard).is_some()).unwrap_or(ShardId(0))
+    /// The plan of a statement whose code, where it has some, does what all sessions do on one shard.
+    ///
+    /// # Errors
+    /// TL068 where the statement's rows are elsewhere.
+    fn at_meeting_place(&self, cached: &CachedTemplate, plan: Plan) -> Result<Plan, Refusal> {
+        let bonds = cached.leftover.bonds;
+        let topology = &self.view.topology;
+        let has_triggers = bonds.contains(Bonds::MEETS_BY_TRIGGER);
+        if !(has_triggers || bonds.contains(Bonds::MEETS)) || topology.only_shard().is_some() {
+            return Ok(plan);
+        }
+        match (cached.template.class(), &plan) {
+            (Classified::Query | Classified::Copy(_) | Classified::Explain { .. }, _) if bonds.contains(Bonds::MEETS) => {
+                at_home(plan, "what a function of the statement does", topology)
+            }
+            (Classified::Query | Classified::Copy(_), Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_)) => {
+                Err(off_home("what a trigger of the table does", topology))
+            }
+            (Classified::Query | Classified::Copy(_), Plan::Route { shard, access: Access::Write })
+                if *shard != topology.home_shard() =>
+            {
+                Err(off_home("what a trigger of the table does", topology))
+            }
+            _ => Ok(plan),
+        }
+    }
+
+    /// The shard whose catalog all sessions see: that of the objects without a table's place, or while it is down the first that
+    /// lives.
+    pub(super) fn catalog_shard(&self) -> ShardId {
+        let home = self.view.topology.home_shard();
+        let mut shards = std::iter::once(home).chain(self.view.topology.shard_ids());
+        shards.find(|&shard| self.database.board.reader_of(shard).is_some()).unwrap_or(home)
     }
 
     /// A shard that can run what needs a primary, each in turn.

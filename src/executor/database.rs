@@ -81,6 +81,8 @@ pub struct Database {
     refreshed_at_micros: AtomicI64,
     code_read_at_micros: AtomicI64,
     is_prepared: AtomicBool,
+    /// Clients ask for the last values of sequences.
+    reads_sequences: AtomicBool,
     /// What a reload has put in its place: sessions move there between two transactions.
     successor: OnceLock<Arc<Self>>,
     _probing: DropGuard,
@@ -112,6 +114,7 @@ impl Database {
             refreshed_at_micros: AtomicI64::new(0),
             code_read_at_micros: AtomicI64::new(0),
             is_prepared: AtomicBool::new(false),
+            reads_sequences: AtomicBool::new(config.pool.keep_sequences || predecessor.is_some_and(Self::keeps_sequences)),
             successor: OnceLock::new(),
             _probing: probing,
             config,
@@ -295,6 +298,16 @@ impl Database {
     /// Whether control tables, watermarks and schema snapshot are there.
     pub fn is_prepared(&self) -> bool {
         self.is_prepared.load(Ordering::Relaxed)
+    }
+
+    /// Whether clients keep the connection on which they have moved a sequence.
+    pub fn keeps_sequences(&self) -> bool {
+        self.reads_sequences.load(Ordering::Relaxed)
+    }
+
+    /// To be called when a client asks for the last value of a sequence.
+    pub fn note_sequence_read(&self) {
+        self.reads_sequences.store(true, Ordering::Relaxed);
     }
 
     pub fn set_prepared(&self) {

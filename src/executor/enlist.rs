@@ -12,6 +12,7 @@ use super::timer::{Timer, WaitError};
 use crate::backend::{Connection, Lease, Socket};
 use crate::observe::ErrorKind;
 use crate::plan::Access;
+use crate::session::bonds::Bonds;
 use crate::session::settings::Settings;
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, Header};
@@ -67,6 +68,8 @@ pub(super) struct Enlisted {
     told_pid: i32,
     /// A statement was sent since it was last given back or kept.
     is_used: bool,
+    /// Of the statements of the transaction.
+    pub bonds: Bonds,
 }
 
 impl Enlisted {
@@ -211,8 +214,26 @@ impl Conversation {
     /// Also 53300 when no more connections may be pinned.
     pub(super) async fn enlist_to_leave(&mut self, shard: ShardId, access: Access, leftover: Leftover) -> Result<usize, Failure> {
         let access = if leftover.makes.is_empty() { access } else { Access::Write };
-        let idx = self.enlist(shard, access).await?;
+        if leftover.bonds.is_empty() {
+            let idx = self.enlist(shard, access).await?;
+            self.reserve_pin(idx, leftover)?;
+            return Ok(idx);
+        }
+        if leftover.bonds.contains(Bonds::READS_SEQUENCES) {
+            // From now on a backend that comes from the pool has none of others.
+            self.database.note_sequence_read();
+        }
+        let takes_locks_only = leftover.bonds.contains(Bonds::ONLY_LOCKS);
+        if takes_locks_only && self.index_of(shard).is_none() {
+            // On the primary, where all sessions meet.
+            self.check_out(shard, Access::Write).await?;
+        }
+        let idx = self.enlist(shard, if takes_locks_only { Access::Read } else { access }).await?;
         self.reserve_pin(idx, leftover)?;
+        self.tie_sequences(idx, leftover.bonds)?;
+        if self.transaction.is_open() {
+            self.enlisted[idx].bonds = self.enlisted[idx].bonds.union(leftover.bonds);
+        }
         Ok(idx)
     }
 
@@ -233,7 +254,8 @@ impl Conversation {
     }
 
     async fn check_out(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
-        let held = self.check_out_apart(shard, access).await?;
+        let mut held = self.check_out_apart(shard, access).await?;
+        self.clear_sequences(&mut held);
         self.enlisted.push(Enlisted { pin: self.first_pin(), ..held });
         Ok(self.enlisted.len() - 1)
     }
@@ -257,6 +279,7 @@ impl Conversation {
             late: BytesMut::new(),
             told_pid: self.process_id,
             is_used: false,
+            bonds: Bonds::NONE,
         })
     }
 
@@ -316,6 +339,7 @@ impl Conversation {
         for enlisted in &mut self.enlisted {
             enlisted.part = Part::Outside;
             enlisted.is_used = false;
+            enlisted.bonds = Bonds::NONE;
             enlisted.settings_at_begin.clone_from(&enlisted.lease.settings);
             self.cancel.add(enlisted.lease.cancel.clone());
         }

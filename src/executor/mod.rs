@@ -28,6 +28,7 @@ mod portal;
 mod relay;
 mod rest;
 mod rights;
+mod sequences;
 mod settings;
 mod simple;
 mod statements;

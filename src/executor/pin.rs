@@ -28,7 +28,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),
 
 /// Reasons that a backend can be asked for; of the others nothing tells.
 const ASKED: [PinReason; 4] = [PinReason::Listen, PinReason::Temporary, PinReason::AdvisoryLock, PinReason::Cursor];
-const UNASKED: PinReasons = PinReasons::only(PinReason::Settings).with(PinReason::Other);
+const UNASKED: PinReasons = PinReasons::only(PinReason::Settings).with(PinReason::Sequence).with(PinReason::Other);
 
 /// Why and how a backend is the client's own.
 #[derive(Debug, Default)]
@@ -164,6 +164,35 @@ impl Conversation {
                 pin.reasons = pin.reasons.without(PinReason::Settings);
                 pin.is_unsettled = true;
             }
+        }
+    }
+
+    /// Ties a backend to the client for the last values of sequences, if one more may be pinned.
+    pub(super) fn pin_for_sequences(&mut self, idx: usize) -> bool {
+        let held = &mut self.enlisted[idx];
+        if held.pin.is_none() {
+            let pins = self.user.pools.pins_of(held.lease.shard, held.lease.node_idx);
+            let permit = pins.map(|pins| pins.try_pin(self.database.config.pool.max_pinned));
+            match permit {
+                Some(None) => return false,
+                permit => held.pin = Some(Box::new(Pin { permit: permit.flatten(), ..Pin::default() })),
+            }
+        }
+        let Some(pin) = &mut held.pin else { return false };
+        if !pin.reasons.contains(PinReason::Sequence) {
+            pin.reasons = pin.reasons.with(PinReason::Sequence);
+            self.database.counters.count_pin(PinReason::Sequence);
+            self.note_pins();
+        }
+        true
+    }
+
+    /// Forgets that backends are kept for the last values of sequences: these have been discarded.
+    pub(super) fn unpin_sequences(&mut self) {
+        self.has_lost_sequences = false;
+        for pin in self.enlisted.iter_mut().filter_map(|held| held.pin.as_mut()) {
+            pin.is_unsettled |= pin.reasons.contains(PinReason::Sequence);
+            pin.reasons = pin.reasons.without(PinReason::Sequence);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Two-phase commit over the shards that a transaction has written.
 //!
-//! The first written shard coordinates: the others prepare; its own COMMIT carries a row in `trunkline.commits`, which is
+//! The first written shard coordinates, mostly: the others prepare; its own COMMIT carries a row in `trunkline.commits`, which is
 //! the decision; then the others commit what they prepared. Whoever finds a prepared transaction later looks for that row.
 
 use std::borrow::Cow;
@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::Conversation;
 use super::commit::Answer;
-use super::enlist::Part;
+use super::enlist::{Enlisted, Part};
 use super::failure::Failure;
 use crate::observe::ErrorKind;
+use crate::session::bonds::Bonds;
 use crate::session::settings::quote_literal;
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
@@ -38,9 +39,7 @@ impl Conversation {
     /// Before the decision: what made it roll back. After it there is no error: a shard that cannot be reached keeps its
     /// prepared transaction, which is reported to the log.
     pub(super) async fn commit_in_two_phases(&mut self) -> Result<(), Failure> {
-        let mut shards = self.enlisted.iter().filter(|e| e.part == Part::Writer).map(|e| e.lease.shard);
-        let Some(coordinator) = shards.next() else { return Ok(()) };
-        let participants: Vec<ShardId> = shards.collect();
+        let Some((coordinator, participants)) = self.parts_of_two_phases() else { return Ok(()) };
         let gid = self.transaction_name();
         self.prepare_all(coordinator, &participants, &gid).await?;
         match self.decide(coordinator, &gid).await {
@@ -63,12 +62,30 @@ impl Conversation {
             }
         }
         self.database.counters.n_two_phase_commits.increment();
-        if self.finish_prepared(&participants, "COMMIT PREPARED", &gid).await {
+        let n_free = participants.iter().take_while(|shard| !self.holds_locks(**shard)).count();
+        let (free, holders) = participants.split_at(n_free);
+        let are_free_ended = self.finish_prepared(free, "COMMIT PREPARED", &gid).await;
+        if self.finish_prepared(holders, "COMMIT PREPARED", &gid).await && are_free_ended {
             self.forget(coordinator, &gid).await;
         }
         // Shards that were only read end their blocks too; nothing depends on how.
         self.end_readers().await;
         Ok(())
+    }
+
+    /// The coordinator, and the others in the order in which they end.
+    ///
+    /// A shard that has notified cannot prepare, so it coordinates. One that holds advisory locks ends last, for they are to be
+    /// held until all is committed. Otherwise the first written shard coordinates.
+    fn parts_of_two_phases(&self) -> Option<(ShardId, Vec<ShardId>)> {
+        let writers = || self.enlisted.iter().filter(|held| held.part == Part::Writer);
+        let is_fit = |held: &&&Enlisted| !held.bonds.contains(Bonds::LOCKS);
+        let notifies = writers().find(|held| held.bonds.contains(Bonds::NOTIFIES));
+        let coordinator = notifies.or_else(|| writers().find(|held| is_fit(&held))).or_else(|| writers().next())?.lease.shard;
+        let others = || writers().filter(|held| held.lease.shard != coordinator);
+        let (last, mut ordered): (Vec<&Enlisted>, Vec<&Enlisted>) = others().partition(|held| !is_fit(&held));
+        ordered.extend(last);
+        Some((coordinator, ordered.into_iter().map(|held| held.lease.shard).collect()))
     }
 
     /// Unique while the transaction is unfinished: on each server the name gets the shard's too.
@@ -78,6 +95,10 @@ impl Conversation {
             tracing::warn!("no randomness for a transaction's name: the client's number and the time must do");
         }
         format!("trunkline:{}:{}:{:x}:{:x}", self.database.name, self.entry.id, self.now_micros, u64::from_be_bytes(bytes))
+    }
+
+    fn holds_locks(&self, shard: ShardId) -> bool {
+        self.index_of(shard).is_some_and(|idx| self.enlisted[idx].bonds.contains(Bonds::LOCKS))
     }
 
     fn name_on(&self, shard: ShardId, gid: &str) -> String {

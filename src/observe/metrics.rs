@@ -331,7 +331,7 @@ mod tests {
         };
         let text = render(&Scrape {
             process: ProcessSample { version: "0.1.0", started_at_seconds: 1.5, counters: &process },
-            databases: &[DatabaseSample { database: "shop", n_clients: 2, n_pinned: [1, 0, 0, 0, 0, 0], counters: &counters }],
+            databases: &[DatabaseSample { database: "shop", n_clients: 2, n_pinned: [1, 0, 0, 0, 0, 0, 0], counters: &counters }],
             pools: &[pool],
             nodes: &[],
         });

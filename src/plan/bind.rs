@@ -8,6 +8,7 @@ use super::collect::{Collected, TableRef, collect};
 use super::condition::{Alternatives, Condition, intersect, shards_of, summary};
 use super::contract::{Access, Context, Plan, Values};
 use super::functions::{CallForm, FunctionCall, Nature};
+use super::home::{self, Needs};
 use super::insert::InsertTemplate;
 use super::names::Target;
 use super::refusal::{Refusal, RefusalCode};
@@ -47,6 +48,7 @@ pub(super) struct StatementTemplate {
     pub(super) collected: Collected,
     pub(super) kind: Kind,
     access: Access,
+    needs: Option<Needs>,
     has_params: bool,
 }
 
@@ -90,11 +92,16 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
         _ => return Err(Refusal::new(RefusalCode::Unparsed, "the planner does not know this statement")),
     };
     let access = access_of(&kind, &collected, context);
+    let needs = home::needs(&collected, context);
     if let Some(plan) = homeless(&kind, access, &collected, context)? {
+        let plan = match &needs {
+            Some(needs) => home::placed(needs, plan, context)?,
+            None => plan,
+        };
         return Ok(Body::Fixed(plan));
     }
     let has_params = tokens_of(sql, true).iter().any(|token| matches!(token.kind, TokenKind::Parameter(_)));
-    Ok(Body::Statement(Box::new(StatementTemplate { parsed, collected, kind, access, has_params })))
+    Ok(Body::Statement(Box::new(StatementTemplate { parsed, collected, kind, access, needs, has_params })))
 }
 
 /// `TABLE name`, which the parser reads without telling quoted names from others.
@@ -179,20 +186,17 @@ fn homeless(kind: &Kind, access: Access, collected: &Collected, context: &Contex
     if let Some(shard) = context.topology.default_shard {
         return Ok(Some(Plan::Route { shard, access }));
     }
-    let first = ShardId(0);
     if collected.facts.select_into.is_yes() {
         return Err(Refusal::new(RefusalCode::CreateAs, "SELECT INTO is not supported across shards"));
     }
     for call in &collected.functions {
         let name = call.short_name();
-        let is_user = context.schema.user_functions.contains_key(name) && is_writer(call, context);
-        if is_user || matches!(name, "nextval" | "setval" | "currval" | "lastval") {
-            let message = format!("function {name} has no shard of its own");
-            return Err(Refusal::new(RefusalCode::Homeless, message));
+        if context.schema.user_functions.contains_key(name) && is_writer(call, context) {
+            return Err(home::homeless(name));
         }
     }
     // Advisory locks and row locks on reference tables: all sessions must meet on one server.
-    Ok(Some(Plan::Route { shard: first, access }))
+    Ok(Some(Plan::Route { shard: context.topology.home_shard(), access }))
 }
 
 /// For each table reference the shards on which rows that matter may be; empty for those that are everywhere.
@@ -262,6 +266,15 @@ pub(super) fn union(sets: &[ShardSet]) -> ShardSet {
 
 impl StatementTemplate {
     pub(super) fn bind(&self, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
+        let plan = self.bind_tables(values, context)?;
+        match &self.needs {
+            Some(needs) => home::placed(needs, plan, context),
+            None => Ok(plan),
+        }
+    }
+
+    /// The plan as far as tables decide it.
+    fn bind_tables(&self, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
         match &self.kind {
             Kind::Insert(template) => insert::bind(self, template, values, context),
             Kind::Write => dml::bind(self, values, context),

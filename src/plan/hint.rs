@@ -96,12 +96,17 @@ pub fn hinted(shard: ShardId, access: Access, sql: &str, outcome: Result<Plan, R
             Ok(Plan::Route { shard, access })
         }
         Err(refusal) if refusal.code == RefusalCode::WriteOnManyShards => Ok(Plan::Route { shard, access }),
-        Err(refusal) if refusal.code == RefusalCode::Unparsed && !places_rows(sql) => Ok(Plan::Route { shard, access }),
+        Err(refusal) if is_for_a_hint(refusal.code) && !places_rows(sql) => Ok(Plan::Route { shard, access }),
         Err(refusal) => Err(refusal),
     }
 }
 
-/// Whether a text that could not be parsed may put rows into tables.
+/// Whether a shard's name is what the statement lacks.
+fn is_for_a_hint(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::Unparsed | RefusalCode::ServerFunction | RefusalCode::Homeless)
+}
+
+/// Whether a text may put rows into tables.
 fn places_rows(sql: &str) -> bool {
     let words = ["insert", "merge", "copy", "update"];
     tokens_of(sql, true).iter().any(|token| words.iter().any(|word| token.is_word(sql.as_bytes(), word)))

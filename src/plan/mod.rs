@@ -23,6 +23,7 @@ mod finish;
 mod functions;
 mod gather;
 mod hint;
+mod home;
 mod insert;
 mod interval;
 mod joins;
@@ -51,5 +52,6 @@ pub use contract::{
 pub use copy::{CopySplit, CopySplitter, MAX_COPY_ROW_BYTES};
 pub use explain::{explain, explain_offline};
 pub use hint::hinted;
+pub use home::{at_home, is_met_at_home, off_home};
 pub use refusal::{Refusal, RefusalCode};
 pub use template::{Template, analyze};

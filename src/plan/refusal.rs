@@ -207,6 +207,9 @@ refusal_codes! {
     /// A sequence or another object without a shard of its own.
     Homeless = "TL067", FEATURE_NOT_SUPPORTED,
         "Set default_shard, or name the shard with /* trunkline: shard=NAME */.";
+    /// A function that all sessions call on one shard, in a statement whose rows are on another.
+    OffHome = "TL068", FEATURE_NOT_SUPPORTED,
+        "Call the function in a statement of its own, without a table: that runs on the same shard for every session.";
 }
 
 /// A statement that will not be run, with the words for the client. Always the client's to fix.

@@ -1,5 +1,6 @@
 //! What a client's session is: message framing, prepared statements, settings, transaction state. Pure.
 
+pub mod bonds;
 pub mod depth;
 pub mod md5;
 mod options;

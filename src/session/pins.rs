@@ -14,12 +14,15 @@ pub enum PinReason {
     Cursor,
     /// Settings that code has changed where the proxy could not see them.
     Settings,
+    /// The last values of sequences, for `currval` and `lastval`.
+    Sequence,
     /// LOAD, `setseed`, `dblink_connect`: nothing tells whether it is still there.
     Other,
 }
 
 impl PinReason {
-    pub const ALL: [Self; 6] = [Self::Listen, Self::Temporary, Self::AdvisoryLock, Self::Cursor, Self::Settings, Self::Other];
+    pub const ALL: [Self; 7] =
+        [Self::Listen, Self::Temporary, Self::AdvisoryLock, Self::Cursor, Self::Settings, Self::Sequence, Self::Other];
 
     /// As metrics and `SHOW CLIENTS` name it.
     pub fn as_label(self) -> &'static str {
@@ -29,6 +32,7 @@ impl PinReason {
             Self::AdvisoryLock => "advisory_lock",
             Self::Cursor => "cursor",
             Self::Settings => "settings",
+            Self::Sequence => "sequence",
             Self::Other => "other",
         }
     }
@@ -41,6 +45,7 @@ impl PinReason {
             Self::AdvisoryLock => "an advisory lock of the session",
             Self::Cursor => "a cursor WITH HOLD",
             Self::Settings => "code that changes settings",
+            Self::Sequence => "the last value of a sequence",
             Self::Other => "what the statement sets up",
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bonds::{self, Bonds};
 use super::pins::{PinReason, PinReasons};
 use crate::sql::{Command, Token, TokenKind, fold_identifier, tokens};
 
@@ -34,6 +35,8 @@ pub struct Leftover {
     pub makes: PinReasons,
     pub look: Look,
     pub settings: SettingsTrace,
+    /// What ties it to one server while it runs.
+    pub bonds: Bonds,
 }
 
 /// What code leaves behind, by the name of the function, or of the table whose triggers it is.
@@ -41,14 +44,15 @@ pub type CodeEffects = BTreeMap<String, Leftover>;
 
 impl Leftover {
     /// Nothing that outlives the transaction.
-    pub const NOTHING: Self = Self { makes: PinReasons::NONE, look: Look::Never, settings: SettingsTrace::Kept };
+    pub const NOTHING: Self =
+        Self { makes: PinReasons::NONE, look: Look::Never, settings: SettingsTrace::Kept, bonds: Bonds::NONE };
 
     /// What may end such state.
     pub const ENDING: Self = Self { look: Look::IfPinned, ..Self::NOTHING };
 
     /// State of this kind.
     pub const fn making(reason: PinReason) -> Self {
-        Self { makes: PinReasons::only(reason), look: Look::Always, settings: SettingsTrace::Kept }
+        Self { makes: PinReasons::only(reason), look: Look::Always, ..Self::NOTHING }
     }
 
     /// Of both together.
@@ -58,16 +62,24 @@ impl Leftover {
             makes: self.makes.union(other.makes),
             look: self.look.max(other.look),
             settings: self.settings.max(other.settings),
+            bonds: self.bonds.union(other.bonds),
         }
+    }
+
+    /// Ties, and nothing that is left.
+    const fn tied(bonds: Bonds) -> Self {
+        Self { bonds, ..Self::NOTHING }
     }
 
     /// What a command leaves that is sent on to a backend.
     pub fn of_command(command: &Command) -> Self {
         match command {
-            Command::Listen => Self::making(PinReason::Listen),
+            Command::Listen => Self { bonds: Bonds::NOTIFIES, ..Self::making(PinReason::Listen) },
+            Command::Notify => Self::tied(Bonds::NOTIFIES),
+            Command::Unlisten => Self { bonds: Bonds::NOTIFIES, ..Self::ENDING },
             Command::Load => Self::making(PinReason::Other),
             Command::Declare { is_with_hold: true, .. } => Self::making(PinReason::Cursor),
-            Command::Unlisten | Command::Close { .. } | Command::Discard(_) => Self::ENDING,
+            Command::Close { .. } | Command::Discard(_) => Self::ENDING,
             _ => Self::NOTHING,
         }
     }
@@ -86,7 +98,7 @@ pub fn reads_catalog(sql: &[u8], has_standard_strings: bool) -> bool {
 
 /// Looks through a statement's words. `code` tells of functions and triggers.
 pub fn leftover(sql: &[u8], has_standard_strings: bool, code: &CodeEffects) -> Leftover {
-    let mut all = tokens(sql, has_standard_strings);
+    let all = tokens(sql, has_standard_strings);
     let first = all.clone().find(|token| token.kind == TokenKind::Word);
     let is_first = |words: &[&str]| first.is_some_and(|first| words.iter().any(|word| first.is_word(sql, word)));
     let mut found = Leftover::NOTHING;
@@ -105,9 +117,21 @@ pub fn leftover(sql: &[u8], has_standard_strings: bool, code: &CodeEffects) -> L
         Temporary::UntilCommit => found = found.and(Leftover { look: Look::Always, ..Leftover::NOTHING }),
         Temporary::Kept => found = found.and(Leftover::making(PinReason::Temporary)),
     }
-    let names = all.by_ref().filter(|token| matches!(token.kind, TokenKind::Word | TokenKind::QuotedIdentifier));
-    for token in names {
-        found = found.and(word_leftover(&name_of(sql, token), code));
+    let mut is_harmless = is_first(&["select"]);
+    let mut all = all.peekable();
+    while let Some(token) = all.next() {
+        if !matches!(token.kind, TokenKind::Word | TokenKind::QuotedIdentifier) {
+            continue;
+        }
+        let is_called = all.peek().is_some_and(|next| next.is_punctuation(b'('));
+        let name = name_of(sql, token);
+        let known = word_leftover(&name, code);
+        is_harmless &= !is_called || bonds::is_harmless_call(&name);
+        is_harmless &= !matches!(name.as_str(), "insert" | "update" | "delete" | "merge" | "into" | "share");
+        found = found.and(Leftover { bonds: known.bonds.as_named(is_called), ..known });
+    }
+    if is_harmless && (found.bonds.contains(Bonds::LOCKS) || found.makes.contains(PinReason::AdvisoryLock)) {
+        found.bonds = found.bonds.union(Bonds::ONLY_LOCKS);
     }
     found
 }
@@ -135,7 +159,7 @@ fn word_leftover(name: &str, code: &CodeEffects) -> Leftover {
             Leftover::making(PinReason::AdvisoryLock)
         }
         _ if name.starts_with("pg_advisory_unlock") => Leftover::ENDING,
-        _ => Leftover::NOTHING,
+        _ => Leftover::tied(bonds::of_word(name)),
     }
 }
 
@@ -185,12 +209,13 @@ pub fn code_leftover(body: &str) -> Leftover {
         let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
         let word = rest[..end].to_ascii_lowercase();
         found = found.and(code_word(&word, begins, &before, rest[end..].trim_start()));
+        found.bonds = found.bonds.union(bonds::of_code_word(&word, begins));
         begins = matches!(word.as_str(), "begin" | "then" | "else" | "loop" | "do" | "as");
         let [_, last] = before;
         before = [last, word];
         rest = &rest[end..];
     }
-    found
+    Leftover { bonds: found.bonds.of_body(), ..found }
 }
 
 fn code_word(word: &str, begins: bool, before: &[String; 2], after: &str) -> Leftover {
@@ -232,7 +257,7 @@ fn is_local_call(call: &str) -> bool {
 impl Leftover {
     /// Settings changed by code.
     pub const fn making_settings() -> Self {
-        Self { makes: PinReasons::only(PinReason::Settings), look: Look::Always, settings: SettingsTrace::Unseen }
+        Self { settings: SettingsTrace::Unseen, ..Self::making(PinReason::Settings) }
     }
 }
 
@@ -297,6 +322,23 @@ mod tests {
         check("/* x */ CALL p()", "Never Unseen");
         check("DO $$BEGIN PERFORM pg_advisory_lock(1); END$$", "advisory_lock Always Unseen");
         check("DO $$BEGIN CREATE TEMP TABLE x (n int); LISTEN y; END$$", "listen, temporary Always Unseen");
+    }
+
+    #[test]
+    fn ties_to_one_server_are_seen() {
+        let bonds = |sql: &str| of(sql).bonds;
+        let only_locks = Bonds::LOCKS.union(Bonds::ONLY_LOCKS);
+        assert_eq!(bonds("SELECT pg_advisory_xact_lock(hashtext('x'))"), only_locks);
+        assert_eq!(bonds("SELECT pg_advisory_xact_lock(charge(7))"), Bonds::LOCKS);
+        assert_eq!(bonds("SELECT pg_advisory_lock(7)"), Bonds::ONLY_LOCKS);
+        assert_eq!(bonds("SELECT pg_notify('a', 'insert')"), Bonds::NOTIFIES);
+        assert_eq!(bonds("INSERT INTO t VALUES (currval('s'))"), Bonds::MOVES_SEQUENCES.union(Bonds::READS_SEQUENCES));
+        assert_eq!(bonds("SELECT name FROM users WHERE email = 'nextval('"), Bonds::NONE);
+        assert_eq!(bonds("DO $$BEGIN NOTIFY x; END$$"), Bonds::NOTIFIES.union(Bonds::MEETS));
+        let code = CodeEffects::from([("ring".to_owned(), code_leftover("BEGIN PERFORM pg_notify('a', 'b'); END"))]);
+        let of = |sql: &str| leftover(sql.as_bytes(), true, &code).bonds;
+        assert_eq!(of("SELECT ring()"), Bonds::NOTIFIES.union(Bonds::MEETS));
+        assert_eq!(of("UPDATE ring SET a = 1"), Bonds::NOTIFIES.union(Bonds::MEETS_BY_TRIGGER));
     }
 
     #[test]

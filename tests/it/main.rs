@@ -16,6 +16,7 @@ mod harness;
 mod hostile;
 mod leaks;
 mod lifecycle;
+mod meetings;
 mod merged;
 mod pinned;
 mod pools;
