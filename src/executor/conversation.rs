@@ -14,6 +14,7 @@ use super::enlist::{Enlisted, Tie};
 use super::greeting::Greeting;
 use super::own::Unbound;
 use super::relay::Retry;
+use super::sequences::LastValues;
 use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
 use super::timer::Timer;
@@ -115,8 +116,7 @@ pub struct Conversation {
     /// What the client was told in BackendKeyData; 0 before.
     pub process_id: i32,
     pub(super) tie: Tie,
-    /// It has moved a sequence on a backend that it has given back.
-    pub(super) has_lost_sequences: bool,
+    pub(super) last_values: LastValues,
 }
 
 impl Conversation {
@@ -162,7 +162,7 @@ impl Conversation {
             next_any,
             process_id: 0,
             tie: Tie::Whole,
-            has_lost_sequences: false,
+            last_values: LastValues::Kept,
             view,
             database,
         };

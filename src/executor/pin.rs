@@ -7,6 +7,7 @@ use super::Conversation;
 use super::conversation::unpooled;
 use super::enlist::Watched;
 use super::failure::Failure;
+use super::sequences::LastValues;
 use crate::backend::{ConnectionLost, PinPermit, parameter_status};
 use crate::config::PoolMode;
 use crate::deadline::Deadline;
@@ -189,7 +190,7 @@ impl Conversation {
 
     /// Forgets that backends are kept for the last values of sequences: these have been discarded.
     pub(super) fn unpin_sequences(&mut self) {
-        self.has_lost_sequences = false;
+        self.last_values = LastValues::Kept;
         for pin in self.enlisted.iter_mut().filter_map(|held| held.pin.as_mut()) {
             pin.is_unsettled |= pin.reasons.contains(PinReason::Sequence);
             pin.reasons = pin.reasons.without(PinReason::Sequence);

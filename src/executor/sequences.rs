@@ -9,6 +9,15 @@ use super::failure::Failure;
 use crate::config::PoolMode;
 use crate::session::bonds::Bonds;
 
+/// Whether a client's last values of sequences are on backends that it has kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LastValues {
+    /// They are, if it has any.
+    Kept,
+    /// It has moved a sequence on a backend that it has given back.
+    Lost,
+}
+
 impl Conversation {
     /// Has a backend that comes from the pool forget what others have drawn from sequences, where somebody may ask for it. Sent
     /// together with what comes next.
@@ -35,7 +44,7 @@ impl Conversation {
         if bonds.contains(Bonds::MOVES_SEQUENCES) {
             let is_cleared = self.enlisted[idx].lease.sequence_user == self.entry.id && self.database.keeps_sequences();
             let is_kept = is_cleared && mode == PoolMode::Transaction && self.pin_for_sequences(idx);
-            self.has_lost_sequences = !is_kept;
+            self.last_values = if is_kept { LastValues::Kept } else { LastValues::Lost };
             if !is_kept {
                 self.enlisted[idx].lease.sequence_user = 0;
             }
@@ -43,7 +52,7 @@ impl Conversation {
         if !bonds.contains(Bonds::READS_SEQUENCES) {
             return Ok(());
         }
-        if self.has_lost_sequences || self.enlisted[idx].lease.sequence_user != self.entry.id {
+        if self.last_values == LastValues::Lost || self.enlisted[idx].lease.sequence_user != self.entry.id {
             return Err(unknown_values(mode));
         }
         Ok(())
