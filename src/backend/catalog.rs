@@ -8,7 +8,8 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use super::control::{ControlClient, ControlError};
 use crate::session::unpooled::{CodeEffects, code_leftover};
 use crate::topology::{
-    Collation, Column, ColumnDefault, FunctionVolatility, Relation, RelationKind, Schema, TableName, Transfer, ViewDefinition,
+    Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionVolatility, OwnType, Relation, RelationKind, Schema, TableName,
+    Transfer, TypeOid, TypeShape, ViewDefinition,
 };
 
 /// Relations outside the system schemas with their columns in order; one row without a column for a table that has none.
@@ -60,9 +61,17 @@ const SYSTEM_RELATIONS: &str = "\
 SELECT relname FROM pg_catalog.pg_class
 WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v', 'm', 'p', 'f')";
 
-/// With -1 for no modifier: `bpchar` and not `character`, which would mean `character(1)`.
+/// With -1 for no modifier: `bpchar` and not `character`, which would mean `character(1)`. Of types outside the system's also
+/// what they are made of; multiranges came with version 14.
 const TYPES: &str = "\
-SELECT oid, pg_catalog.format_type(oid, -1) FROM pg_catalog.pg_type WHERE typtype IN ('b', 'e', 'd', 'r', 'm')";
+SELECT t.oid, CASE WHEN t.typtype <> 'c' THEN pg_catalog.format_type(t.oid, -1) END, n.nspname, t.typname,
+  CASE WHEN t.typcategory = 'A' AND t.typlen = -1 AND t.typelem <> 0 THEN 'a' ELSE t.typtype END,
+  CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE r.rngsubtype END
+FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+LEFT JOIN pg_catalog.pg_range AS r
+  ON t.oid IN (r.rngtypid, (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::pg_catalog.oid) AND t.typtype IN ('r', 'm')
+WHERE (t.typtype IN ('b', 'e', 'd', 'r', 'm') OR t.typtype = 'c' AND t.oid >= 16384)
+  AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp\\_%'";
 
 /// Has the definitions of views printed with the schema of every name; until the end of the text, which is one transaction.
 const EMPTY_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', true)";
@@ -165,11 +174,30 @@ impl Reader {
             2 => {
                 self.schema.system_relations.insert(row.get(0)?.to_owned());
             }
-            3 => {
-                self.schema.type_names.insert(row.get(0)?.parse().ok()?, row.get(1)?.to_owned());
-            }
+            3 => self.take_type(row)?,
             4 => {}
             _ => self.take_view(row)?,
+        }
+        Some(())
+    }
+
+    fn take_type(&mut self, row: &SimpleQueryRow) -> Option<()> {
+        let oid: TypeOid = row.get(0)?.parse().ok()?;
+        if let Some(name) = row.get(1) {
+            self.schema.type_names.insert(oid, name.to_owned());
+        }
+        if oid >= FIRST_OWN_OID {
+            let (schema, name) = (row.get(2)?.to_owned(), row.get(3)?.to_owned());
+            let inner = || row.get(5)?.parse().ok();
+            let shape = match row.get(4)? {
+                "a" => TypeShape::Array,
+                "c" => TypeShape::Composite,
+                "d" => TypeShape::Domain { base: inner()? },
+                "r" => TypeShape::Range { subtype: inner()? },
+                "m" => TypeShape::Multirange { subtype: inner()? },
+                _ => TypeShape::Plain,
+            };
+            self.schema.own_types.insert(oid, OwnType { schema, name, shape });
         }
         Some(())
     }

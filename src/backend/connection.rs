@@ -1,5 +1,6 @@
 //! One server connection that carries clients' statements, and what is known of its session.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::observe::{Registry, ServerEntry};
 use crate::session::prepared::{Prepared, PreparedOnServer};
 use crate::session::settings::Settings;
 use crate::session::wire::{self, Header};
+use crate::topology::TypeMap;
 
 /// Idle for less than this, a connection is handed out without a system call.
 const FRESH: Duration = Duration::from_secs(1);
@@ -135,8 +137,8 @@ impl Connection {
 
     /// Makes sure that a statement is prepared under its server name: writes Close of a displaced one and Parse.
     ///
-    /// A CloseComplete and a ParseComplete will come for what it has written.
-    pub fn prepare(&mut self, prepared: &Prepared) -> Preparation {
+    /// A CloseComplete and a ParseComplete will come for what it has written. `types` translates the parameters' OIDs.
+    pub fn prepare(&mut self, prepared: &Prepared, types: Option<&Arc<TypeMap>>) -> Preparation {
         if self.prepared.touch(prepared.id) {
             return Preparation::Present;
         }
@@ -145,8 +147,19 @@ impl Connection {
             let name = format!("trunkline_{victim}");
             wire::describe_or_close(&mut self.socket.output, b'C', b'S', name.as_bytes());
         }
-        wire::parse(&mut self.socket.output, prepared.server_name.as_bytes(), &prepared.sql, &prepared.param_types);
+        self.write_parse(prepared.server_name.as_bytes(), prepared, types);
         Preparation::Parsed { displaced: victim }
+    }
+
+    /// Makes a statement the unnamed one: a ParseComplete will come.
+    pub fn prepare_unnamed(&mut self, prepared: &Prepared, types: Option<&Arc<TypeMap>>) {
+        self.unnamed = Some(prepared.id);
+        self.write_parse(b"", prepared, types);
+    }
+
+    fn write_parse(&mut self, name: &[u8], prepared: &Prepared, types: Option<&Arc<TypeMap>>) {
+        let param_types = types.map_or(Cow::Borrowed(&prepared.param_types[..]), |types| types.parameters(&prepared.param_types));
+        wire::parse(&mut self.socket.output, name, &prepared.sql, &param_types);
     }
 
     /// Writes Close of all its prepared statements.

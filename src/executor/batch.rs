@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::simple::{ends_transaction, is_utility, unreadable};
 use super::templates::CachedTemplate;
+use super::types::ResultFormats;
 use crate::plan::{Access, Params, Plan};
 use crate::session::prepared::{Prepared, statement_of};
 use crate::session::set_config::{BoundParams, SettingChange};
@@ -55,6 +56,7 @@ pub(super) enum Target {
 pub(super) struct Portal {
     pub statement: SessionStatement,
     pub target: Target,
+    pub formats: ResultFormats,
     /// Savepoints at its Bind.
     pub n_savepoints: usize,
 }
@@ -276,7 +278,8 @@ impl Conversation {
         }
         self.renew_statement(name, &mut statement).await?;
         let target = self.target(&statement, &parts)?;
-        let bound = Portal { statement, target, n_savepoints: self.transaction.savepoints.len() };
+        let formats = self.kept_formats(&parts.result_formats);
+        let bound = Portal { statement, target, formats, n_savepoints: self.transaction.savepoints.len() };
         let portal = Bytes::copy_from_slice(parts.portal);
         self.portals.insert(portal.clone(), bound.clone(), &self.database.query)?;
         let tail = body_start + parts.tail_start..body_start + body.len();

@@ -292,7 +292,7 @@ impl Conversation {
             Action::Bind { bound: Portal { target: Target::One { leftover, .. }, .. }, .. } => *leftover,
             _ => Leftover::NOTHING,
         };
-        let idx = match self.enlist_to_leave(shard, access, leftover).await {
+        let idx = match self.enlist_for(shard, access, (&action, leftover)).await {
             Ok(idx) => idx,
             Err(failure) => {
                 self.end_run(run.take(), Ready::Swallow).await?;
@@ -337,19 +337,23 @@ impl Conversation {
                 let name = self.ensure_parsed(idx, run, is_named, &bound.statement);
                 let output = &mut self.enlisted[idx].lease.socket.output;
                 wire::bind(output, &portal, name.as_bytes(), &batch.bytes[tail]);
+                self.learn_columns(idx, &portal, (&bound.statement.prepared, &bound.formats));
                 run.has_unmarked = true;
             }
             Action::DescribeStatement { is_named, statement } => {
                 let name = self.ensure_parsed(idx, run, is_named, &statement);
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'S', name.as_bytes());
+                self.expect_description(idx, &statement.prepared);
                 run.has_unmarked = true;
             }
-            Action::DescribePortal { name, .. } => {
+            Action::DescribePortal { name, portal } => {
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'P', &name);
+                self.expect_description(idx, &portal.statement.prepared);
                 run.has_unmarked = true;
             }
-            Action::Execute { name, max_rows, .. } => {
+            Action::Execute { name, max_rows, portal } => {
                 wire::execute(&mut self.enlisted[idx].lease.socket.output, &name, max_rows);
+                self.expect_rows(idx, &portal.statement.prepared, &portal.formats);
                 run.has_unmarked = true;
             }
             Action::CloseStatement { name, previous } => {
@@ -373,12 +377,12 @@ impl Conversation {
         (statement, previous): (&SessionStatement, Option<SessionStatement>),
     ) {
         let prepared = &statement.prepared;
-        let connection = &mut *self.enlisted[idx].lease;
+        let connection = &mut self.enlisted[idx].lease;
+        let types = self.view.types.of(connection.shard);
         if name.is_empty() {
-            connection.unnamed = Some(prepared.id);
-            wire::parse(&mut connection.socket.output, b"", &prepared.sql, &prepared.param_types);
+            connection.prepare_unnamed(prepared, types);
         } else {
-            let Preparation::Parsed { displaced } = connection.prepare(prepared) else {
+            let Preparation::Parsed { displaced } = connection.prepare(prepared, types) else {
                 // The backend has it: its ParseComplete comes from us, in its place.
                 if run.is_empty {
                     wire::bare(&mut self.client.output, b'1');
@@ -405,9 +409,10 @@ impl Conversation {
         statement: &'a SessionStatement,
     ) -> &'a str {
         let prepared = &statement.prepared;
-        let connection = &mut *self.enlisted[idx].lease;
+        let connection = &mut self.enlisted[idx].lease;
+        let types = self.view.types.of(connection.shard);
         if is_named {
-            if let Preparation::Parsed { displaced } = connection.prepare(prepared) {
+            if let Preparation::Parsed { displaced } = connection.prepare(prepared, types) {
                 run.push_all(Mark::Swallow, usize::from(displaced.is_some()));
                 run.parsed.push((run.n_marks, prepared.id, displaced));
                 run.push(Mark::Swallow);
@@ -415,8 +420,7 @@ impl Conversation {
             return &prepared.server_name;
         }
         if connection.unnamed != Some(prepared.id) {
-            connection.unnamed = Some(prepared.id);
-            wire::parse(&mut connection.socket.output, b"", &prepared.sql, &prepared.param_types);
+            connection.prepare_unnamed(prepared, types);
             run.push(Mark::Swallow);
         }
         ""

@@ -140,7 +140,10 @@ impl Conversation {
             self.release();
         }
         let bound = BoundValues { param_types: Vec::new(), encoded: rows.bound(), result_formats: values.result_formats.clone() };
-        Ok(FinalPart { engine: self.engine(), sql: final_sql, bound, description: original.row_description })
+        let engine = self.engine();
+        let columns = original.row_description.as_deref().unwrap_or_default();
+        self.check_engine_types(engine, columns, &values.result_formats)?;
+        Ok(FinalPart { engine, sql: final_sql, bound, description: original.row_description })
     }
 
     /// A shard that the transaction holds already, so that nobody waits while holding; else the configured engine.

@@ -349,7 +349,7 @@ impl Conversation {
     }
 
     /// Takes the newest view, after a reload that of the database's successor.
-    fn renew_view(&mut self) {
+    pub(super) fn renew_view(&mut self) {
         if !self.transaction.is_open()
             && self.enlisted.is_empty()
             && let Some(successor) = self.database.successor()
@@ -404,7 +404,7 @@ impl Conversation {
             return self.at_meeting_place(cached, hinted(shard, access, sql, outcome)?);
         }
         match outcome? {
-            Plan::AnyOne { access } if cached.reads_catalog => Ok(Plan::Route { shard: self.catalog_shard(), access }),
+            Plan::AnyOne { access } if cached.reads_catalog => Ok(Plan::Route { shard: self.catalog_shard(sql), access }),
             Plan::Route { .. } if cached.is_settings_only && self.view.topology.only_shard().is_none() => {
                 Ok(Plan::AnyOne { access: Access::Read })
             }
@@ -437,14 +437,6 @@ impl Conversation {
             }
             _ => Ok(plan),
         }
-    }
-
-    /// The shard whose catalog all sessions see: that of the objects without a table's place, or while it is down the first that
-    /// lives.
-    pub(super) fn catalog_shard(&self) -> ShardId {
-        let home = self.view.topology.home_shard();
-        let mut shards = std::iter::once(home).chain(self.view.topology.shard_ids());
-        shards.find(|&shard| self.database.board.reader_of(shard).is_some()).unwrap_or(home)
     }
 
     /// A shard that can run what needs a primary, each in turn.

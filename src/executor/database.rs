@@ -19,15 +19,17 @@ use crate::health::Board;
 use crate::observe::{DatabaseCounters, Registry};
 use crate::session::prepared::Interner;
 use crate::session::unpooled::CodeEffects;
-use crate::topology::{Schema, ShardId, TableName, Topology, Watermarks};
+use crate::topology::{FIRST_OWN_OID, Schema, ShardId, TableName, Topology, TypeMaps, TypeOid, Watermarks};
 
 /// What planning reads, as of one moment. Replaced whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct View {
     /// Grows with each view of the database.
     pub generation: u64,
     pub topology: Arc<Topology>,
     pub schema: Arc<Schema>,
+    /// Which OID a type has on which shard.
+    pub types: Arc<TypeMaps>,
     /// What functions and triggers leave in their session.
     pub code: Arc<CodeEffects>,
 }
@@ -107,7 +109,13 @@ impl Database {
             gather_slots: Semaphore::new((config.pool.max_per_node / 2).max(1)),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
-            view: RwLock::new(Arc::new(View { generation, topology, schema: Arc::default(), code: Arc::default() })),
+            view: RwLock::new(Arc::new(View {
+                generation,
+                topology,
+                schema: Arc::default(),
+                types: Arc::default(),
+                code: Arc::default(),
+            })),
             generation: AtomicU64::new(generation),
             schema_changes: AtomicU64::new(0),
             refreshing: Mutex::new(()),
@@ -142,20 +150,18 @@ impl Database {
         self.schema_changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn replace_view(&self, topology: Option<Arc<Topology>>, schema: Option<Arc<Schema>>) {
+    /// Puts a view in the place of this one that is what `change` makes of it.
+    fn replace_view(&self, change: impl FnOnce(&View) -> View) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let generation = view.generation + 1;
-        let topology = topology.unwrap_or_else(|| Arc::clone(&view.topology));
-        let schema = schema.unwrap_or_else(|| Arc::clone(&view.schema));
-        let code = Arc::clone(&view.code);
-        *view = Arc::new(View { generation, topology, schema, code });
+        *view = Arc::new(View { generation, ..change(&view) });
         self.generation.store(generation, Ordering::Release);
     }
 
     /// Takes watermarks into the placement map: a new epoch.
     pub fn set_watermarks(&self, watermarks: &HashMap<TableName, Watermarks>) {
         let topology = Arc::new(self.view().topology.with_watermarks(watermarks));
-        self.replace_view(Some(topology), None);
+        self.replace_view(|view| View { topology, ..view.clone() });
     }
 
     /// A control-plane connection to a shard's node that answers: the primary, else a replica.
@@ -205,20 +211,49 @@ impl Database {
         self.read_schema().await
     }
 
+    /// Reads the catalog anew because a server has named a type that is not known: what was read before the call may lack it.
+    /// Waits until the last read is as long ago as for unknown names.
+    ///
+    /// # Errors
+    /// As [`Self::refresh_schema`].
+    pub async fn refresh_types(&self) -> Result<(), ControlError> {
+        let asked_at = now_micros();
+        let age = u64::try_from(asked_at - self.refreshed_at_micros.load(Ordering::Relaxed)).unwrap_or(0);
+        tokio::time::sleep(REFRESH_INTERVAL.saturating_sub(Duration::from_micros(age))).await;
+        let _guard = self.refreshing.lock().await;
+        if self.refreshed_at_micros.load(Ordering::Relaxed) > asked_at {
+            return Ok(());
+        }
+        self.read_schema().await
+    }
+
     async fn read_schema(&self) -> Result<(), ControlError> {
         let started_at = now_micros();
         let mut schema = Schema::default();
         let (mut n_read, mut unread) = (0, None);
-        for shard in self.view().topology.shard_ids() {
+        let view = self.view();
+        let home = view.topology.home_shard();
+        let mut own_types = Vec::new();
+        let mut home_names = known_own_names(&view.schema);
+        for shard in view.topology.shard_ids() {
             match self.read_shard_schema(shard).await {
-                Ok(read) => {
+                Ok(mut read) => {
+                    own_types.push(Some(Arc::new(std::mem::take(&mut read.own_types))));
+                    if shard == home {
+                        home_names = known_own_names(&read);
+                    }
                     add_shard_schema(&mut schema, read);
                     n_read += 1;
                 }
-                Err(error) => unread = Some(error),
+                Err(error) => {
+                    own_types.push(view.types.own(shard).cloned());
+                    unread = Some(error);
+                }
             }
         }
-        let known = Arc::clone(&self.view().schema);
+        schema.type_names.retain(|oid, _| *oid < FIRST_OWN_OID);
+        schema.type_names.extend(home_names);
+        let known = Arc::clone(&view.schema);
         match unread {
             Some(error) if n_read == 0 => return Err(error),
             // What only the unread shard has is still taken to be there.
@@ -231,9 +266,11 @@ impl Database {
         }
         self.refreshed_at_micros.store(started_at, Ordering::Relaxed);
         schema.version = known.version;
-        if schema != *known {
+        let types = TypeMaps::new(home, own_types);
+        if schema != *known || types != *view.types {
             schema.version += 1;
-            self.replace_view(None, Some(Arc::new(schema)));
+            let (schema, types) = (Arc::new(schema), Arc::new(types));
+            self.replace_view(|view| View { schema, types, ..view.clone() });
         }
         Ok(())
     }
@@ -252,12 +289,9 @@ impl Database {
             }
         }
         self.code_read_at_micros.store(now_micros(), Ordering::Relaxed);
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        if *view.code != code {
-            let generation = view.generation + 1;
-            let (topology, schema) = (Arc::clone(&view.topology), Arc::clone(&view.schema));
-            *view = Arc::new(View { generation, topology, schema, code: Arc::new(code) });
-            self.generation.store(generation, Ordering::Release);
+        // One at a time reads it.
+        if *self.view().code != code {
+            self.replace_view(|view| View { code: Arc::new(code), ..view.clone() });
         }
         Ok(())
     }
@@ -313,6 +347,11 @@ impl Database {
     pub fn set_prepared(&self) {
         self.is_prepared.store(true, Ordering::Relaxed);
     }
+}
+
+/// The names of types outside the system's.
+fn known_own_names(schema: &Schema) -> HashMap<TypeOid, String> {
+    schema.type_names.iter().filter(|(oid, _)| **oid >= FIRST_OWN_OID).map(|(oid, name)| (*oid, name.clone())).collect()
 }
 
 /// Adds what one shard's catalog has to what the shards before it had.

@@ -60,11 +60,13 @@ impl Conversation {
         if let Some(described) = self.database.descriptions.get(generation, &key) {
             return Ok(described);
         }
+        self.check_parameter_types(shard, param_types).await?;
         let idx = self.enlist(shard, Access::Read).await?;
+        let own_types = self.parameter_types(shard, param_types);
         let connection = self.enlisted[idx].begin_statement();
         connection.unnamed = None;
         let output = &mut connection.socket.output;
-        wire::parse(output, b"", text.as_bytes(), param_types);
+        wire::parse(output, b"", text.as_bytes(), &own_types);
         wire::describe_or_close(output, b'D', b'S', b"");
         wire::bare(output, b'S');
         if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {

@@ -9,6 +9,7 @@ use super::Conversation;
 use super::failure::{Failure, client_left};
 use super::pin::Pin;
 use super::timer::{Timer, WaitError};
+use super::types::Answers;
 use crate::backend::{Connection, Lease, Socket};
 use crate::observe::ErrorKind;
 use crate::plan::Access;
@@ -70,6 +71,7 @@ pub(super) struct Enlisted {
     is_used: bool,
     /// Of the statements of the transaction.
     pub bonds: Bonds,
+    pub answers: Answers,
 }
 
 impl Enlisted {
@@ -84,6 +86,7 @@ impl Enlisted {
     /// Takes the status byte of the statement's ReadyForQuery.
     pub(super) fn note_ready(&mut self, status: Option<u8>) {
         self.is_ready = true;
+        self.answers = Answers::default();
         self.age = BlockAge::Used;
         self.lease.is_clean = status == Some(b'I');
     }
@@ -180,7 +183,10 @@ impl Conversation {
     pub(super) async fn next_message(&mut self, idx: usize, watched: Watched) -> Result<(u8, BytesMut), Failure> {
         let client = (watched == Watched::Client).then_some(&self.client);
         match self.enlisted[idx].next_answer(&mut self.timer, client).await {
-            Ok(message) => Ok(message),
+            Ok((tag, mut message)) => {
+                self.translate(idx, tag, &mut message).await;
+                Ok((tag, message))
+            }
             Err(error) => Err(self.abandon(idx, error).await),
         }
     }
@@ -280,6 +286,7 @@ impl Conversation {
             told_pid: self.process_id,
             is_used: false,
             bonds: Bonds::NONE,
+            answers: Answers::default(),
         })
     }
 

@@ -90,14 +90,16 @@ impl Conversation {
         self.timer.limit(shard_deadline);
         let mut idxs = Vec::with_capacity(statements.len());
         for (shard, _) in statements {
+            self.check_parameter_types(*shard, &values.param_types).await?;
             idxs.push(self.enlist(*shard, access).await?);
         }
         let tail = values.bind_tail(result_formats);
-        for (&idx, (_, text)) in idxs.iter().zip(statements) {
+        for (&idx, (shard, text)) in idxs.iter().zip(statements) {
+            let param_types = self.parameter_types(*shard, &values.param_types);
             let connection = self.enlisted[idx].begin_statement();
             connection.unnamed = None;
             let output = &mut connection.socket.output;
-            wire::parse(output, b"", text.as_bytes(), &values.param_types);
+            wire::parse(output, b"", text.as_bytes(), &param_types);
             wire::bind(output, b"", b"", &tail);
             wire::describe_or_close(output, b'D', b'P', b"");
             wire::execute(output, b"", 0);
@@ -134,10 +136,11 @@ impl Conversation {
     pub(super) async fn next_answer_of(&mut self, idxs: &[usize], idx: usize) -> Result<(u8, BytesMut), Failure> {
         loop {
             let header = self.next_of(idxs, idx).await?;
-            if let Some(message) = self.enlisted[idx].take_answer(header) {
+            if let Some(mut message) = self.enlisted[idx].take_answer(header) {
                 if header.tag == b'2' {
                     self.unbound = None;
                 }
+                self.translate(idx, header.tag, &mut message).await;
                 return Ok((header.tag, message));
             }
         }

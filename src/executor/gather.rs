@@ -313,10 +313,15 @@ impl Conversation {
         (body, gathering): (&[u8], &Gathering<'_>),
     ) -> Result<(), Failure> {
         let values = gathering.values;
+        let shard = engine.lease.shard;
+        self.check_engine_types(shard, body, &values.result_formats)?;
+        self.check_parameter_types(shard, &values.param_types).await?;
+        let row_oids = self.row_oids(shard, body, &values.result_formats);
+        let param_types = self.parameter_types(shard, &values.param_types);
         let connection = engine.begin_statement();
         connection.unnamed = None;
         let output = &mut connection.socket.output;
-        wire::parse(output, b"", final_sql.as_bytes(), &values.param_types);
+        wire::parse(output, b"", final_sql.as_bytes(), &param_types);
         wire::bind(output, b"", b"", &values.bind_tail(&values.result_formats));
         wire::describe_or_close(output, b'D', b'P', b"");
         wire::execute(output, b"", 0);
@@ -324,7 +329,7 @@ impl Conversation {
         self.send_to_engine(engine).await?;
         let (max_bytes, mut is_parsed) = (self.database.query.max_gather_bytes, false);
         loop {
-            let (tag, message) = match self.next_of_engine(engine).await {
+            let (tag, mut message) = match self.next_of_engine(engine).await {
                 Err(Failure::Shard(message)) if !is_parsed => return Err(unlike_original(&message)),
                 outcome => outcome?,
             };
@@ -338,6 +343,9 @@ impl Conversation {
                     }
                 }
                 b'D' => {
+                    if let Some(row_oids) = &row_oids {
+                        row_oids.translate(&mut message[HEADER_LEN..]);
+                    }
                     self.client.output.extend_from_slice(&message);
                     if gathering.description != Description::Keep {
                         self.client.flush_if_large().await?;

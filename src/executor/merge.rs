@@ -158,8 +158,11 @@ impl Conversation {
             let Self { client, enlisted, .. } = self;
             let held = &mut enlisted[idx];
             if header.tag == b'D' {
-                let row = &held.lease.socket.input[..header.len];
+                let row = &mut held.lease.socket.input[..header.len];
                 if window.admits() {
+                    if held.answers.is_watching() {
+                        held.answers.translate_row(&mut row[HEADER_LEN..]);
+                    }
                     client.output.extend_from_slice(row);
                 }
                 held.lease.socket.input.advance(header.len);
@@ -168,9 +171,12 @@ impl Conversation {
             if header.tag == b'2' {
                 self.unbound = None;
             }
-            if let Some(message) = held.take_answer(header).filter(|_| header.tag == b'E') {
+            let Some(mut message) = held.take_answer(header) else { continue };
+            if header.tag == b'E' {
                 return Err(self.shard_failed(idxs, idx, &message).await);
             }
+            // Its description says which of its values hold OIDs.
+            self.translate(idx, header.tag, &mut message).await;
         }
         Ok(())
     }

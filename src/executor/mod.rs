@@ -36,6 +36,7 @@ mod stored;
 mod templates;
 mod timer;
 mod two_phase;
+mod types;
 mod write;
 
 pub use batch::Batch;

@@ -15,6 +15,7 @@ use crate::deadline::Deadline;
 use crate::merge::{MergeSpec, OrderedMerge, Step};
 use crate::observe::ErrorKind;
 use crate::plan::{Access, Plan};
+use crate::session::oids::RowOids;
 use crate::session::row_description::{columns, format_of};
 use crate::session::wire::{self, HEADER_LEN};
 use crate::sqlstate::{Report, SqlState};
@@ -48,9 +49,15 @@ struct Source {
     is_done: bool,
     n_rows: u64,
     n_bytes: u64,
+    /// Translates its rows.
+    oids: Option<RowOids>,
 }
 
 impl Source {
+    fn new(shard: ShardId) -> Self {
+        Self { shard, rows: VecDeque::new(), is_running: false, is_done: false, n_rows: 0, n_bytes: 0, oids: None }
+    }
+
     /// Rows to ask for, of which `n_wanted` are needed at most.
     fn chunk(&self, n_wanted: Option<u64>) -> u64 {
         let fitting = match self.n_rows {
@@ -80,7 +87,8 @@ impl Conversation {
                 let mut formats: Vec<i16> = (0..spec.n_visible).map(|idx| format_of(&values.result_formats, idx)).collect();
                 formats.extend(std::iter::repeat_n(1, plan.n_hidden));
                 let shards: Vec<ShardId> = plan.shards.iter().collect();
-                self.open_on(&shards, &plan.text, (values, &formats), spec).await
+                let body = described.row_description.unwrap_or_else(no_columns);
+                self.open_on(&shards, (&plan.text, &body), (values, &formats), spec).await
             }
             Plan::Combine(plan) => {
                 let final_part = self.combine_partial(sql, plan, values).await?;
@@ -88,7 +96,7 @@ impl Conversation {
                 let n_visible = columns(&body).map_or(0, |columns| columns.len());
                 let spec = MergeSpec { n_streams: 1, n_visible, n_hidden: 0, keys: Vec::new(), limit: None, offset: 0 };
                 let values = &final_part.bound;
-                self.open_on(&[final_part.engine], &final_part.sql, (values, &values.result_formats), spec).await
+                self.open_on(&[final_part.engine], (&final_part.sql, &body), (values, &values.result_formats), spec).await
             }
             _ => Err(no_rows()),
         }
@@ -97,7 +105,7 @@ impl Conversation {
     async fn open_on(
         &mut self,
         shards: &[ShardId],
-        text: &str,
+        (text, body): (&str, &[u8]),
         (values, formats): (&BoundValues, &[i16]),
         spec: MergeSpec,
     ) -> Result<OpenPortal, Failure> {
@@ -106,20 +114,21 @@ impl Conversation {
         let tail = values.bind_tail(formats);
         let mut idxs = Vec::with_capacity(shards.len());
         for &shard in shards {
+            self.check_parameter_types(shard, &values.param_types).await?;
             idxs.push(self.enlist(shard, Access::Read).await?);
         }
-        for &idx in &idxs {
+        for (&idx, &shard) in idxs.iter().zip(shards) {
+            let param_types = self.parameter_types(shard, &values.param_types);
             let connection = self.enlisted[idx].begin_statement();
             connection.unnamed = None;
             let output = &mut connection.socket.output;
-            wire::parse(output, b"", text.as_bytes(), &values.param_types);
+            wire::parse(output, b"", text.as_bytes(), &param_types);
             wire::bind(output, server_name.as_bytes(), b"", &tail);
             wire::bare(output, b'S');
             self.send_of(&idxs, idx).await?;
         }
         self.read_counts(&idxs).await?;
-        let source =
-            |&shard: &ShardId| Source { shard, rows: VecDeque::new(), is_running: false, is_done: false, n_rows: 0, n_bytes: 0 };
+        let source = |&shard: &ShardId| Source { oids: self.row_oids(shard, body, formats), ..Source::new(shard) };
         Ok(OpenPortal { server_name, merge: OrderedMerge::new(spec), sources: shards.iter().map(source).collect() })
     }
 
@@ -227,6 +236,9 @@ impl Conversation {
             match tag {
                 b'D' => {
                     message.advance(HEADER_LEN);
+                    if let Some(oids) = &source.oids {
+                        oids.translate(&mut message);
+                    }
                     let row = message.freeze();
                     source.note(&row);
                     return Ok(Some(row));
@@ -264,7 +276,7 @@ mod tests {
     use super::*;
 
     fn source(n_rows: u64, n_bytes: u64) -> Source {
-        Source { shard: ShardId(0), rows: VecDeque::new(), is_running: false, is_done: false, n_rows, n_bytes }
+        Source { n_rows, n_bytes, ..Source::new(ShardId(0)) }
     }
 
     #[test]

@@ -10,8 +10,10 @@ use super::enlist::{BlockAge, Enlisted};
 use super::failure::Failure;
 use super::statements::Statements;
 use super::timer::WaitError;
+use super::types::Reading;
 use crate::backend::{ConnectionLost, OUTPUT_HIGH_WATER, parameter_status, server_report};
 use crate::observe::ErrorKind;
+use crate::session::oids::{NewType, Unknown};
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN};
 
@@ -32,6 +34,15 @@ pub(super) enum Mark {
     AsParseComplete,
     /// Stands last, and stays: BindComplete and NoData are answers to what the client did not send.
     Hide,
+}
+
+impl Mark {
+    /// Gives an answer the tag that the client waits for.
+    fn rename(self, tag: &mut u8) {
+        if self == Self::AsParseComplete {
+            *tag = b'1';
+        }
+    }
 }
 
 /// What a server's error means for the proxy.
@@ -74,6 +85,8 @@ pub(super) struct Relayed {
 
 enum Stop {
     Ready,
+    /// A description names a type that was made after the catalog was read.
+    NewType,
     CopyIn,
     PrefixFailed(Box<crate::sqlstate::Report>),
     /// FATAL: the server closes the connection after it.
@@ -96,11 +109,13 @@ impl Conversation {
         is_extended: bool,
     ) -> Result<Relayed, Failure> {
         let is_undone = self.transaction.phase == Phase::Idle || self.enlisted[idx].age == BlockAge::Fresh;
+        let mut unknown = Unknown::Tell;
         let mut relayed = Relayed { retry: if is_undone { self.retry } else { Retry::No }, ..Relayed::default() };
         loop {
-            let Self { client, enlisted, statements, .. } = self;
+            let Self { client, enlisted, statements, view, .. } = self;
             let held = &mut enlisted[idx];
-            let (range, stop) = scan(held, &mut client.output, marks, &mut relayed, (ready, is_extended, statements));
+            let reading = Reading { types: view.types.of(held.lease.shard), unknown, is_extended };
+            let (range, stop) = scan(held, &mut client.output, marks, &mut relayed, (ready, reading, statements));
             let input = &mut held.lease.socket.input;
             self.database.counters.n_bytes_to_clients.add(range.len() as u64);
             if !range.is_empty() {
@@ -110,6 +125,10 @@ impl Conversation {
             input.advance(range.end);
             match stop {
                 Some(Stop::Ready) => break,
+                Some(Stop::NewType) => {
+                    self.read_types_again().await;
+                    unknown = Unknown::Replace;
+                }
                 Some(Stop::CopyIn) => self.pump_copy_in(idx, is_extended, &mut relayed).await?,
                 Some(Stop::PrefixFailed(report)) => {
                     self.drop_enlisted(idx);
@@ -162,7 +181,7 @@ fn scan(
     output: &mut BytesMut,
     marks: &mut VecDeque<Mark>,
     relayed: &mut Relayed,
-    (ready, is_extended, statements): (Ready, bool, &Statements),
+    (ready, reading, statements): (Ready, Reading<'_>, &Statements),
 ) -> (Range<usize>, Option<Stop>) {
     let mut input = std::mem::take(&mut held.lease.socket.input);
     let n_output = output.len();
@@ -173,13 +192,10 @@ fn scan(
         let header = match wire::header(&input[scanner.position..]) {
             Ok(Some(header)) => header,
             Ok(None) => break,
-            Err(error) => {
-                stop = lost(error.to_string());
-                break;
-            }
+            Err(error) => return (scanner.give_back(held, input), lost(error.to_string())),
         };
         if input.len() - scanner.position < header.len {
-            if matches!(header.tag, b'D' | b'd') && held.n_skipped_cycles == 0 && relayed.error.is_none() {
+            if matches!(header.tag, b'D' | b'd') && may_pass_part(held, relayed) {
                 relayed.n_passing = header.len - (input.len() - scanner.position);
                 scanner.position = input.len();
             }
@@ -192,31 +208,37 @@ fn scan(
             continue;
         }
         match header.tag {
-            b'D' | b'd' if relayed.error.is_none() => scanner.position = message.end,
+            b'D' | b'd' if relayed.error.is_none() => {
+                held.answers.take_watched(&mut input[message.clone()], reading);
+                scanner.position = message.end;
+            }
             b'Z' if relayed.error.is_none() && marks.iter().any(|mark| *mark != Mark::Hide) => {
                 stop = lost("server confirmed less than it was asked for")
             }
             b'Z' => {
                 relayed.status = input.get(message.end - 1).copied().unwrap_or(b'I');
-                let is_swallowed = ready == Ready::Swallow || (is_extended && relayed.has_copied_in);
+                let is_swallowed = ready == Ready::Swallow || (reading.is_extended && relayed.has_copied_in);
                 scanner.pass(&input, message, !is_swallowed && relayed.retry != Retry::Needed);
                 stop = Some(Stop::Ready);
             }
-            b'1' | b'3' => {
-                let Some(mark) = marks.pop_front() else {
-                    stop = lost("server confirmed more than it was asked for");
-                    continue;
-                };
-                if mark == Mark::AsParseComplete {
-                    input[message.start] = b'1';
+            b'1' | b'3' => match marks.pop_front() {
+                None => stop = lost("server confirmed more than it was asked for"),
+                Some(mark) => {
+                    mark.rename(&mut input[message.start]);
+                    scanner.pass(&input, message, mark != Mark::Swallow);
                 }
-                scanner.pass(&input, message, mark != Mark::Swallow);
-            }
+            },
             b'E' if relayed.retry == Retry::Possible && is_stale_plan(&input[message.start + HEADER_LEN..message.end]) => {
                 (relayed.error, relayed.retry) = (Some(ServerError::StalePlan), Retry::Needed);
                 scanner.take_back(n_output, message.end);
             }
-            b'2' | b'n' if marks.front() == Some(&Mark::Hide) => scanner.skip(&input, message),
+            b'2' if marks.front() == Some(&Mark::Hide) => scanner.skip(&input, message),
+            b'T' | b't' | b'n' | b'C' | b's' | b'I' if relayed.error.is_none() => {
+                match take_part(held, marks, &mut input[message.clone()], reading) {
+                    Ok(is_told) => scanner.pass(&input, message, is_told),
+                    Err(NewType) => stop = Some(Stop::NewType),
+                }
+            }
             b'S' if ready == Ready::Swallow => {
                 // Told before the ReadyForQuery that the client gets.
                 held.lease.note_parameter(&input[message.start + HEADER_LEN..message.end]);
@@ -231,9 +253,18 @@ fn scan(
             tag => stop = lost(format!("server sent a message of unexpected type {tag}")),
         }
     }
-    let range = scanner.start..scanner.position;
-    held.lease.socket.input = input;
-    (range, stop)
+    (scanner.give_back(held, input), stop)
+}
+
+/// Takes a part of an answer that is about columns or rows. False: the client is not to see it.
+fn take_part(held: &mut Enlisted, marks: &VecDeque<Mark>, message: &mut [u8], reading: Reading<'_>) -> Result<bool, NewType> {
+    let is_hidden = message.first() == Some(&b'n') && marks.front() == Some(&Mark::Hide);
+    Ok(held.answers.take(message, reading)? && !is_hidden)
+}
+
+/// Whether the part of a row that is there may be relayed before the rest has come.
+fn may_pass_part(held: &Enlisted, relayed: &Relayed) -> bool {
+    held.n_skipped_cycles == 0 && relayed.error.is_none() && !held.answers.is_watching()
 }
 
 /// Takes a message of the statements that opened a block, which the client does not see.
@@ -300,6 +331,12 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
+    /// Ends the look at a backend's buffer: the bytes to relay.
+    fn give_back(&self, held: &mut Enlisted, input: BytesMut) -> Range<usize> {
+        held.lease.socket.input = input;
+        self.start..self.position
+    }
+
     fn pass(&mut self, input: &[u8], message: Range<usize>, is_relayed: bool) {
         if is_relayed { self.position = message.end } else { self.skip(input, message) }
     }

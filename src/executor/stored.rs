@@ -23,7 +23,7 @@ use crate::session::unpooled::SettingsTrace;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
 use crate::sql::{Classified, ExecuteParts, classify, execute_parts, prepare_parts};
 use crate::sqlstate::{Report, SqlState};
-use crate::topology::{FIRST_OWN_OID, ShardId};
+use crate::topology::ShardId;
 
 /// How the client wants what EXECUTE gives.
 #[derive(Debug, Clone, Copy)]
@@ -64,10 +64,7 @@ impl Conversation {
         }
         let shard = self.describing_shard(&cached.template.describe_shard()).await?;
         let described = self.describe(shard, body, &types).await;
-        let mut types = described.map_err(|failure| shifted(failure, sql, parts.body_start))?.param_types;
-        if self.view.topology.only_shard().is_none() {
-            types.iter_mut().filter(|oid| **oid >= FIRST_OWN_OID).for_each(|oid| *oid = 0);
-        }
+        let types = described.map_err(|failure| shifted(failure, sql, parts.body_start))?.param_types;
         self.check_name(name.as_bytes())?;
         self.statements.check_room(name.as_bytes(), name.len() + body.len(), &self.database.query)?;
         self.check_leftover(cached.leftover)?;
@@ -117,7 +114,7 @@ impl Conversation {
                 };
                 let mut run = Run::new(shard, leftover);
                 run.changes = changes.iter().flat_map(|changes| changes.iter().cloned()).collect();
-                self.run_stored((run, access), &stored.statement, &body, (wanted.description, ready)).await
+                self.run_stored((run, access), &stored.statement, &body, (wanted, ready)).await
             }
         }
     }
@@ -221,6 +218,7 @@ impl Conversation {
         // Arguments may call functions that leave something.
         let leftover = self.template(sql)?.leftover;
         self.check_leftover(leftover)?;
+        self.check_parameter_types(shard, types).await?;
         let idx = self.enlist_to_leave(shard, access, leftover).await?;
         if leftover.settings != SettingsTrace::Kept {
             self.enlisted[idx].lease.settings = None;
@@ -241,9 +239,10 @@ impl Conversation {
 
     /// The one row of a text that executes `echo`.
     async fn evaluate(&mut self, idx: usize, echo: &Prepared, text: &str) -> Result<Vec<Option<Bytes>>, Failure> {
+        let types = self.view.types.of(self.enlisted[idx].lease.shard);
         let connection = self.enlisted[idx].begin_statement();
         connection.unnamed = None;
-        connection.prepare(echo);
+        connection.prepare(echo, types);
         let output = &mut connection.socket.output;
         wire::parse(output, b"", text.as_bytes(), &[]);
         wire::bind(output, b"", b"", &[0, 0, 0, 0, 0, 0]);
@@ -274,17 +273,24 @@ impl Conversation {
         (mut run, access): (Run, Access),
         statement: &SessionStatement,
         body: &[u8],
-        (description, ready): (Description, Ready),
+        (wanted, ready): (Wanted<'_>, Ready),
     ) -> Result<bool, Failure> {
+        let Wanted { description, result_formats } = wanted;
+        self.check_parameter_types(run.shard, &statement.prepared.param_types).await?;
         let idx = self.enlist_to_leave(run.shard, access, run.leftover).await?;
         self.enlisted[idx].begin_statement();
         let name = self.ensure_parsed(idx, &mut run, true, statement);
         let output = &mut self.enlisted[idx].lease.socket.output;
         wire::bind(output, b"", name.as_bytes(), body);
+        let formats = self.kept_formats(result_formats);
         if description == Description::Send {
-            wire::describe_or_close(output, b'D', b'P', b"");
+            wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'P', b"");
+            self.expect_description(idx, &statement.prepared);
+        } else {
+            self.learn_columns(idx, b"", (&statement.prepared, &formats));
         }
-        wire::execute(output, b"", 0);
+        wire::execute(&mut self.enlisted[idx].lease.socket.output, b"", 0);
+        self.expect_rows(idx, &statement.prepared, &formats);
         run.push(Mark::Hide);
         let is_last = self.transaction.phase != Phase::Implicit && !self.has_untold_parameters();
         let ready = if is_last { ready } else { Ready::Swallow };

@@ -3,6 +3,7 @@
 pub mod bonds;
 pub mod depth;
 pub mod md5;
+pub mod oids;
 mod options;
 pub mod pins;
 pub mod prepared;

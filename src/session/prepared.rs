@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 
+use super::oids::OidColumns;
+
 /// What a server said of a statement.
 #[derive(Debug, Clone)]
 pub struct Described {
@@ -24,8 +26,8 @@ pub struct Prepared {
     pub sql: Bytes,
     /// As the client gave them: 0, or missing at the end, to be inferred.
     pub param_types: Vec<u32>,
-    /// Filled when a plan needed it.
-    pub described: OnceLock<Described>,
+    /// Its columns whose binary values may hold types' OIDs, once a shard has described it to a client.
+    pub oid_columns: OnceLock<OidColumns>,
 }
 
 impl Prepared {
@@ -67,7 +69,7 @@ impl Interner {
             id,
             sql: key.0.clone(),
             param_types: key.1.clone(),
-            described: OnceLock::new(),
+            oid_columns: OnceLock::new(),
         });
         // Dead entries are swept when the table is about to grow: amortised, no destructor that locks.
         if entries.len() == entries.capacity() {

@@ -12,6 +12,14 @@ pub struct ColumnDescription {
     end: usize,
 }
 
+impl ColumnDescription {
+    /// Where its type's OID stands in the body.
+    pub fn type_at(self) -> usize {
+        // Behind it: the type's length, its modifier and the format.
+        self.end - 12
+    }
+}
+
 /// The columns of a RowDescription body; `None` when it is malformed.
 pub fn columns(body: &[u8]) -> Option<Vec<ColumnDescription>> {
     let mut reader = BodyReader(body);

@@ -7,6 +7,7 @@ mod key;
 mod placement;
 mod schema;
 mod shard_set;
+mod types;
 mod watermark;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ pub use schema::{
     ViewDefinition,
 };
 pub use shard_set::{MAX_SHARDS, ShardSet};
+pub use types::{OwnType, OwnTypes, TypeMap, TypeMaps, TypeShape};
 pub use watermark::{AgePolicy, Watermarks};
 
 /// Index of a shard in [`Topology::shards`].
@@ -144,7 +146,8 @@ impl Topology {
         self.shards.iter().position(|shard| shard.name == name).map(|idx| ShardId(idx as u8))
     }
 
-    /// The shard for what is about no table and must be in one place for all sessions: LISTEN and NOTIFY, advisory locks.
+    /// The shard for what is about no table and must be in one place for all sessions: LISTEN and NOTIFY, advisory locks, the
+    /// catalog with the OIDs that clients know types by.
     pub fn home_shard(&self) -> ShardId {
         self.default_shard.unwrap_or(ShardId(0))
     }

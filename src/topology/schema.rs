@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::TableName;
+use super::{OwnTypes, TableName};
 
 /// OID of a row of `pg_type`.
 pub type TypeOid = u32;
@@ -124,8 +124,11 @@ pub struct Schema {
     pub system_functions: BTreeMap<String, FunctionVolatility>,
     /// Names of relations in `pg_catalog`, which hide user relations of the same name in an unqualified reference.
     pub system_relations: BTreeSet<String>,
-    /// `format_type` of every base, enum and domain type by OID. OIDs of built-in types are the same on every server.
+    /// `format_type` of every base, enum, domain and range type by OID. OIDs of built-in types are the same on every server, those
+    /// of others are the home's.
     pub type_names: HashMap<TypeOid, String>,
+    /// Of one shard's catalog, as it is read, the types outside the system's. Empty in what is put together of several.
+    pub own_types: OwnTypes,
     /// Not read from any server: the configuration's key columns under likely types, to explain plans offline.
     pub is_assumed: bool,
 }

@@ -57,6 +57,7 @@ async fn pg_dump_of_one_shard() {
 /// Runs a program through a proxy before `n_shards` servers, and panics with its output if it fails.
 async fn run(command: &str, probe: &str, n_shards: usize) {
     let mut cluster = Cluster::start(n_shards).await;
+    part_oids(&cluster).await;
     let proxy = start_proxy(&cluster).await;
     let mut child = spawn(command, &proxy, n_shards);
     let talk = tokio::time::timeout(PATIENCE, talk(&mut child, &mut cluster)).await;
@@ -66,6 +67,15 @@ async fn run(command: &str, probe: &str, n_shards: usize) {
     let is_installed = is_successful || is_successful_probe(probe).await;
     assert!(is_installed, "{command}: what it needs is not installed; `make deps` does that\n{output}");
     assert!(is_successful, "{command} on {n_shards} shards:\n{output}");
+}
+
+/// Has the types that a program makes get another OID on each shard.
+async fn part_oids(cluster: &Cluster) {
+    for shard_idx in 1..cluster.shards.len() {
+        for n in 0..shard_idx * 3 {
+            cluster.direct(shard_idx).await.batch_execute(&format!("CREATE TYPE junk{n} AS ENUM ('x')")).await.unwrap();
+        }
+    }
 }
 
 /// `items`, `authors`, `books` and the tables of pgbench are sharded; the first shard has all others.

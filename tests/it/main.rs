@@ -31,4 +31,5 @@ mod tidy;
 mod timeouts;
 mod tls;
 mod transactions;
+mod types;
 mod views;

@@ -227,10 +227,7 @@ public class Suite {
                         equal(row.getArray(16).getArray(), new Integer[] {1, 2, 3});
                         equal(row.getString(17), "10.1.2.3");
                         equal(row.getString(18), "happy");
-                        // The OID of a type that the user made is that of one shard.
-                        if (N_SHARDS == 1) {
-                            equal(row.getMetaData().getColumnTypeName(18), "mood");
-                        }
+                        equal(row.getMetaData().getColumnTypeName(18), "mood");
                     }
                 }
                 statement.setLong(1, 9);

@@ -94,8 +94,15 @@ def types_go_both_ways():
 def an_enum_is_registered():
     with psycopg.connect(URL) as conn:
         register_enum(EnumInfo.fetch(conn, "mood"), conn, Mood)
-        conn.execute("UPDATE items SET feeling = %s WHERE id = 1", [Mood.sad])
-        assert conn.execute("SELECT feeling FROM items WHERE id = 1").fetchone() == (Mood.sad,)
+        # Keys on several shards: each of them has to know the type.
+        for number in range(1, 4):
+            conn.execute("UPDATE items SET feeling = %s WHERE id = %s", [Mood.sad, number])
+            for binary in [False, True]:
+                cursor = conn.cursor(binary=binary)
+                cursor.execute("SELECT feeling, ARRAY[feeling] FROM items WHERE id = %s", [number])
+                assert cursor.fetchone() == (Mood.sad, [Mood.sad])
+        everything = conn.cursor(binary=True).execute("SELECT array_agg(feeling) FROM items WHERE id < 4").fetchone()
+        assert everything == ([Mood.sad] * 3,)
 
 
 def statements_are_prepared_after_some_runs():
@@ -345,8 +352,6 @@ def servers_restart():
         after_at_most_one_error(attempt, psycopg.Error)
 
 
-# The OID of a type that the user made is that of one shard; the driver sends it to all.
-of_one_shard = [an_enum_is_registered] if N_SHARDS == 1 else []
 # A notification goes through one server.
 listening = [notifications_come] if N_SHARDS == 1 else []
 run(
@@ -354,7 +359,7 @@ run(
     startup_options_are_kept,
     schema_is_made,
     types_go_both_ways,
-    *of_one_shard,
+    an_enum_is_registered,
     statements_are_prepared_after_some_runs,
     a_prepared_statement_outlives_a_change_of_its_table,
     many_rows_are_inserted,

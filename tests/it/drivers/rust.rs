@@ -1,12 +1,14 @@
 //! tokio-postgres as an application uses it, with its defaults: everything is prepared, results are binary.
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{SinkExt, StreamExt, TryStreamExt, pin_mut};
+use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{AsyncMessage, Client, NoTls, error::SqlState};
 
-use super::start_proxy;
+use super::{part_oids, start_proxy};
 use crate::harness::{Cluster, DATABASE, Proxy, beside, connect_with};
 
 #[tokio::test]
@@ -21,6 +23,7 @@ async fn tokio_postgres_on_one_shard() {
 #[tokio::test]
 async fn tokio_postgres_on_three_shards() {
     let mut cluster = Cluster::start(3).await;
+    part_oids(&cluster).await;
     let proxy = start_proxy(&cluster).await;
     life(&proxy, 3).await;
     servers_restart(&proxy, &mut cluster).await;
@@ -44,6 +47,7 @@ async fn life(proxy: &Proxy, n_shards: usize) {
         .await
         .unwrap();
     types_go_both_ways(&client).await;
+    own_types_go_both_ways(&client).await;
     statements_are_prepared(&client, &connect(proxy).await).await;
     transactions_and_savepoints(connect(proxy).await).await;
     errors_have_their_sqlstate(&client).await;
@@ -82,6 +86,57 @@ async fn types_go_both_ways(client: &Client) {
     client.execute("INSERT INTO items (id, label) VALUES ($1, $2)", &[&9i64, &None::<&str>]).await.unwrap();
     let row = client.query_one("SELECT label FROM items WHERE id = 9", &[]).await.unwrap();
     assert_eq!(row.get::<_, Option<&str>>(0), None);
+}
+
+/// A value of the user's enum.
+#[derive(Debug, Clone, PartialEq)]
+struct Mood(&'static str);
+
+impl ToSql for Mood {
+    fn to_sql(&self, _: &Type, out: &mut bytes::BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(accepted: &Type) -> bool {
+        accepted.name() == "mood" && *accepted.kind() == Kind::Enum(vec!["sad".to_owned(), "happy".to_owned()])
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Mood {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(if raw == b"sad" { "sad" } else { "happy" }))
+    }
+
+    fn accepts(accepted: &Type) -> bool {
+        <Self as ToSql>::accepts(accepted)
+    }
+}
+
+/// The driver looks up each OID that it does not know.
+async fn own_types_go_both_ways(client: &Client) {
+    client
+        .batch_execute(
+            "CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE DOMAIN brief AS text;
+             ALTER TABLE items ADD feeling mood, ADD feelings mood[], ADD said brief",
+        )
+        .await
+        .unwrap();
+    let update = client.prepare("UPDATE items SET feeling = $2, feelings = $3, said = $4::text WHERE id = $1").await.unwrap();
+    let feelings = vec![Mood("happy"), Mood("sad")];
+    for id in 1..=8i64 {
+        assert_eq!(client.execute(&update, &[&id, &Mood("sad"), &feelings, &"hm"]).await.unwrap(), 1);
+        let row = client.query_one("SELECT feeling, feelings, said FROM items WHERE id = $1", &[&id]).await.unwrap();
+        assert_eq!(
+            (row.get::<_, Mood>(0), row.get::<_, Vec<Mood>>(1), row.get::<_, &str>(2)),
+            (Mood("sad"), feelings.clone(), "hm")
+        );
+    }
+    for row in client.query("SELECT feelings FROM items WHERE feeling = $1 ORDER BY id", &[&Mood("sad")]).await.unwrap() {
+        assert_eq!(row.get::<_, Vec<Mood>>(0), feelings);
+    }
 }
 
 /// Two clients in turn, one of them in transactions, so that statements meet server connections that do not know them.

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use trunkline::demo::postgres::{Login, Server, ServerSpec, THROWAWAY_SETTINGS};
 
-use super::{DATABASE, Scratch, connect_with, free_port, installation, scratch_root};
+use super::{DATABASE, PATIENCE, Scratch, connect_with, free_port, installation, scratch_root};
 
 /// The demo's tables, and one for each further type of hash key.
 const SCHEMA: &str = concat!(
@@ -89,7 +90,14 @@ impl Postgres {
     /// Starts it again after [`Self::kill`], on the same port.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        self.server = Some(Server::start(installation(), self.spec.clone()).await.unwrap());
+        // The kernel may take a moment to be done with what was killed.
+        let deadline = Instant::now() + PATIENCE;
+        self.server = loop {
+            match Server::start(installation(), self.spec.clone()).await {
+                Ok(server) => break Some(server),
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+        };
     }
 
     fn server(&self) -> &Server {
