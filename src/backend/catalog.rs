@@ -8,8 +8,8 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use super::control::{ControlClient, ControlError};
 use crate::session::unpooled::{CodeEffects, code_leftover};
 use crate::topology::{
-    Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionVolatility, OwnType, Relation, RelationKind, Schema, TableName,
-    Transfer, TypeOid, TypeShape, ViewDefinition,
+    CalledBy, Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionKind, FunctionVolatility, HiddenCall, OwnType, Relation,
+    RelationKind, Schema, TableName, Transfer, TypeOid, TypeShape, UserFunction, ViewDefinition,
 };
 
 /// Relations outside the system schemas with their columns in order; one row without a column for a table that has none.
@@ -51,11 +51,28 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT IN ('pg_cata
   AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp\\_%'
 ORDER BY c.oid, a.attnum";
 
-/// Functions, with the most volatile one of each name: 'i' < 's' < 'v'. Those that a user makes in pg_catalog are few.
+/// Functions, with the most volatile one of each name: 'i' < 's' < 'v'. Those that a user makes in pg_catalog are few. An aggregate
+/// is as volatile as the functions that it calls.
 const FUNCTIONS: &str = "\
-SELECT n.nspname = 'pg_catalog', p.proname, max(p.provolatile::text COLLATE \"C\")
+SELECT n.nspname, p.proname, max(greatest(p.provolatile::text COLLATE \"C\", parts.volatility)),
+  bool_and(p.prokind IN ('f', 'p')), bool_and(p.prokind = 'a'),
+  CASE WHEN bool_and(p.prokind = 'a') THEN bool_and(p.prorettype >= 16384) ELSE bool_or(p.prorettype >= 16384) END
 FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+LEFT JOIN LATERAL (SELECT max(f.provolatile::text COLLATE \"C\") AS volatility
+  FROM pg_catalog.pg_aggregate AS a JOIN pg_catalog.pg_proc AS f ON f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggmfinalfn)
+  WHERE a.aggfnoid = p.oid) AS parts ON n.nspname <> 'pg_catalog' AND p.prokind = 'a'
 WHERE n.nspname <> 'information_schema' AND p.prorettype <> 'trigger'::regtype GROUP BY 1, 2";
+
+/// Operators and casts outside the system schemas whose functions are not immutable.
+const HIDDEN_CALLS: &str = "\
+SELECT n.nspname, p.proname, o.oprname, NULL, NULL, NULL, NULL FROM pg_catalog.pg_operator AS o
+JOIN pg_catalog.pg_proc AS p ON p.oid = o.oprcode JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+WHERE o.oprnamespace <> 'pg_catalog'::regnamespace AND p.provolatile <> 'i'
+UNION ALL SELECT n.nspname, p.proname, NULL, s.typname, t.typname,
+  s.typnamespace = 'pg_catalog'::regnamespace, t.typnamespace = 'pg_catalog'::regnamespace FROM pg_catalog.pg_cast AS c
+JOIN pg_catalog.pg_proc AS p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_type AS s ON s.oid = c.castsource JOIN pg_catalog.pg_type AS t ON t.oid = c.casttarget
+WHERE c.oid >= 16384 AND p.provolatile <> 'i'";
 
 const SYSTEM_RELATIONS: &str = "\
 SELECT relname FROM pg_catalog.pg_class
@@ -136,7 +153,7 @@ pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlErr
 /// # Errors
 /// What the server answered, or that the connection broke.
 pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema, ControlError> {
-    let text = [COLUMNS, FUNCTIONS, SYSTEM_RELATIONS, TYPES, EMPTY_PATH, VIEWS].join(";\n");
+    let text = [COLUMNS, FUNCTIONS, SYSTEM_RELATIONS, TYPES, HIDDEN_CALLS, EMPTY_PATH, VIEWS].join(";\n");
     let messages = client.connection().simple_query(&text).await.map_err(|fault| client.error(&fault))?;
     let mut reader =
         Reader { schema: Schema { version, ..Schema::default() }, relations: BTreeMap::new(), views: BTreeMap::new() };
@@ -164,18 +181,13 @@ impl Reader {
     fn take(&mut self, part: usize, row: &SimpleQueryRow) -> Option<()> {
         match part {
             0 => self.take_column(row)?,
-            1 => {
-                let functions = match row.get(0)? {
-                    "t" => &mut self.schema.system_functions,
-                    _ => &mut self.schema.user_functions,
-                };
-                functions.insert(row.get(1)?.to_owned(), volatility(row.get(2)?));
-            }
+            1 => self.take_function(row)?,
             2 => {
                 self.schema.system_relations.insert(row.get(0)?.to_owned());
             }
             3 => self.take_type(row)?,
-            4 => {}
+            4 => self.take_hidden_call(row)?,
+            5 => {}
             _ => self.take_view(row)?,
         }
         Some(())
@@ -199,6 +211,41 @@ impl Reader {
             };
             self.schema.own_types.insert(oid, OwnType { schema, name, shape });
         }
+        Some(())
+    }
+
+    fn take_function(&mut self, row: &SimpleQueryRow) -> Option<()> {
+        let (schema, name, volatility) = (row.get(0)?, row.get(1)?.to_owned(), volatility(row.get(2)?));
+        if schema == "pg_catalog" {
+            self.schema.system_functions.insert(name, volatility);
+            return Some(());
+        }
+        let kind = match (row.get(3)?, row.get(4)?) {
+            ("t", _) => FunctionKind::Plain,
+            (_, "t") => FunctionKind::Aggregate,
+            _ => FunctionKind::Other,
+        };
+        let gives_own_type = row.get(5)? == "t";
+        let function = UserFunction { schema: schema.to_owned(), volatility, kind, gives_own_type };
+        self.schema.user_functions.entry(name).or_default().push(function);
+        Some(())
+    }
+
+    fn take_hidden_call(&mut self, row: &SimpleQueryRow) -> Option<()> {
+        let function = TableName::new(row.get(0)?, row.get(1)?);
+        let by = match row.get(2) {
+            Some(name) => CalledBy::Operator(name.to_owned()),
+            None => {
+                let (from, to) = (row.get(3)?.to_owned(), row.get(4)?.to_owned());
+                let own = match (row.get(5)? == "t", row.get(6)? == "t") {
+                    (false, true) => vec![from.clone()],
+                    (true, false) => vec![to.clone()],
+                    (true, true) | (false, false) => vec![from.clone(), to.clone()],
+                };
+                CalledBy::Cast { from, to, own }
+            }
+        };
+        self.schema.hidden_calls.insert(HiddenCall { function, by });
         Some(())
     }
 

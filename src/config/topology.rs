@@ -1,6 +1,6 @@
 //! `[databases.NAME]` → [`Topology`]: shards, groups, engine and tables.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -96,6 +96,7 @@ pub(super) fn read_database(value: &Value<'_>, surroundings: Surroundings<'_>) -
     let hash = read_hash_defaults(&mut section, &names);
     let default_shard = section.take("default_shard").and_then(|value| names.shard_at(&value));
     let engine = section.take("engine").and_then(|value| read_engine(&value, &names, name)).unwrap_or(Engine::Any);
+    let safe_functions = section.take("safe_functions").map(|value| read_safe_functions(&value)).unwrap_or_default();
     let tables = read_tables(&mut section, &names, &hash);
     let control = read_control(&mut section, surroundings.dir);
     let pool = read_pool(section.section("pool"), surroundings.pool);
@@ -108,7 +109,7 @@ pub(super) fn read_database(value: &Value<'_>, surroundings: Surroundings<'_>) -
     }
     let tls = read_server_tls(section.section("tls"), surroundings.tls, surroundings.dir);
     section.finish();
-    let topology = Topology { database: name.to_owned(), shards, tables, default_shard, engine, epoch: 1 };
+    let topology = Topology { database: name.to_owned(), shards, tables, default_shard, engine, safe_functions, epoch: 1 };
     Some(DatabaseConfig { topology, control, pool, query, tls })
 }
 
@@ -295,6 +296,18 @@ fn read_tables<'d>(section: &mut Section<'d>, names: &Names, hash: &HashDefaults
 }
 
 /// `name` (in schema public) or `schema.name`, spelt as Postgres stores them: `Orders` is the table `"Orders"`.
+/// Names of functions, with their schemas as those of tables.
+fn read_safe_functions(value: &Value<'_>) -> HashSet<TableName> {
+    let mut names = HashSet::new();
+    for element in value.list().unwrap_or_default() {
+        let Some(name) = read_table_name(&element) else { continue };
+        if !names.insert(name.clone()) {
+            element.fault(format!("\"{name}\" is named twice"));
+        }
+    }
+    names
+}
+
 fn read_table_name(value: &Value<'_>) -> Option<TableName> {
     let text = value.string()?;
     let (schema, name) = text.split_once('.').unwrap_or(("public", text));

@@ -367,9 +367,13 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
         schema.views.entry(name).or_insert(view);
     }
     schema.guarded.extend(read.guarded);
-    for (name, volatility) in read.user_functions {
-        schema.user_functions.entry(name).and_modify(|known| *known = (*known).max(volatility)).or_insert(volatility);
+    for (name, functions) in read.user_functions {
+        let known = schema.user_functions.entry(name).or_default();
+        known.extend(functions);
+        known.sort_unstable();
+        known.dedup();
     }
+    schema.hidden_calls.extend(read.hidden_calls);
 }
 
 /// The wall clock in microseconds since 2000-01-01 UTC: for routing and for stable time functions over many shards.

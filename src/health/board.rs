@@ -293,7 +293,7 @@ fn locked(states: &Mutex<ShardStates>) -> std::sync::MutexGuard<'_, ShardStates>
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use super::*;
     use crate::health::NodeReport;
@@ -310,6 +310,7 @@ mod tests {
             tables: HashMap::new(),
             default_shard: None,
             engine: Engine::Any,
+            safe_functions: HashSet::new(),
             epoch: 0,
         })
     }

@@ -159,7 +159,7 @@ fn access_of(kind: &Kind, collected: &Collected, context: &Context<'_>) -> Acces
 fn is_writer(call: &FunctionCall, context: &Context<'_>) -> bool {
     match call.nature(context) {
         Nature::Writing => true,
-        Nature::User => context.schema.user_functions.get(call.short_name()).is_none_or(|v| *v != FunctionVolatility::Immutable),
+        Nature::User => call.user_volatility(context) != Some(FunctionVolatility::Immutable),
         Nature::Pure | Nature::Time | Nature::SplitAggregate | Nature::OtherAggregate | Nature::Server | Nature::Volatile => {
             false
         }
@@ -172,7 +172,7 @@ pub(super) fn may_write(name: &str, context: &Context<'_>) -> bool {
     let call = FunctionCall { name: vec![name], n_args: 0, form: CallForm::Plain, start: 0, depth: 0 };
     match call.nature(context) {
         Nature::Writing => true,
-        Nature::User => context.schema.user_functions.get(call.short_name()).is_some_and(|v| *v != FunctionVolatility::Immutable),
+        Nature::User => call.user_volatility(context).is_some_and(|volatility| volatility != FunctionVolatility::Immutable),
         _ => false,
     }
 }

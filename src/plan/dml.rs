@@ -146,7 +146,7 @@ pub(super) fn function_refusal(call: &FunctionCall, context: &Context<'_>) -> Re
         }
         Nature::User => Refusal::new(
             RefusalCode::UserFunction,
-            format!("function {name}, which is not of the system, across shards is not supported"),
+            format!("function {name}, which is not of the system and may read tables, across shards is not supported"),
         ),
         Nature::OtherAggregate => {
             Refusal::new(RefusalCode::Aggregate, format!("aggregate {name} across shards is not supported"))

@@ -1,7 +1,12 @@
 //! What is known of a function by its name: whether shards would agree on its value.
 
 use super::Context;
-use crate::topology::FunctionVolatility;
+use super::gather::identifier;
+use super::names::relation_of;
+use super::refusal::{Refusal, RefusalCode};
+use super::select::Many;
+use crate::sql::{Token, TokenKind};
+use crate::topology::{CalledBy, Column, FunctionKind, FunctionVolatility, TableName, UserFunction};
 
 /// A function called by a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub(super) enum Nature {
     Volatile,
     /// Volatile, and may write or lock.
     Writing,
-    /// Not of the system; may do anything that its volatility allows.
+    /// Not of the system, and not known to give the same on every server.
     User,
 }
 
@@ -63,16 +68,57 @@ impl FunctionCall {
         self.name.last().map_or("", String::as_str)
     }
 
+    /// A function outside the system schemas counts by its volatility and what it is made of: one that is not immutable may read
+    /// tables, of which each server has other rows.
     pub(super) fn nature(&self, context: &Context<'_>) -> Nature {
+        match self.schema() {
+            Some("pg_catalog") => self.system_nature(context),
+            Some(schema) => {
+                let own: Vec<&UserFunction> = self.user_functions(context).filter(|function| function.schema == schema).collect();
+                own_nature(&own, self.short_name(), context).0
+            }
+            None => {
+                let path = &context.settings.search_path;
+                let own: Vec<&UserFunction> =
+                    self.user_functions(context).filter(|function| path.contains(&function.schema)).collect();
+                let is_late = path.iter().position(|schema| schema == "pg_catalog").is_some_and(|place| place > 0);
+                match (own.is_empty(), self.system_nature(context)) {
+                    (true, system) => system,
+                    (false, Nature::User) => own_nature(&own, self.short_name(), context).0,
+                    (false, system) => self.either(own_nature(&own, self.short_name(), context), system, is_late),
+                }
+            }
+        }
+    }
+
+    /// What a name is that is the system's and someone's own: which of them is called is a matter of the arguments' types, and of
+    /// the path's order.
+    fn either(&self, own: (Nature, bool), system: Nature, is_late: bool) -> Nature {
+        match (own, system) {
+            ((Nature::Pure, _), Nature::Time) if !is_late => Nature::Time,
+            ((Nature::Pure, _), Nature::Pure | Nature::Server | Nature::Volatile | Nature::Writing) => system,
+            // The types of partial columns are looked at: one that is not of the system is not combined.
+            ((Nature::OtherAggregate, true), Nature::SplitAggregate) if self.short_name() != "count" => system,
+            ((Nature::OtherAggregate, _), Nature::SplitAggregate | Nature::OtherAggregate) => Nature::OtherAggregate,
+            _ => Nature::User,
+        }
+    }
+
+    fn schema(&self) -> Option<&str> {
+        self.name.len().checked_sub(2).map(|idx| self.name[idx].as_str())
+    }
+
+    fn user_functions<'a>(&self, context: &Context<'a>) -> impl Iterator<Item = &'a UserFunction> {
+        context.schema.user_functions.get(self.short_name()).into_iter().flatten()
+    }
+
+    /// The volatility of the most volatile function of the name that is not of the system.
+    pub(super) fn user_volatility(&self, context: &Context<'_>) -> Option<FunctionVolatility> {
+        self.user_functions(context).map(|function| function.volatility).max()
+    }
+
+    fn system_nature(&self, context: &Context<'_>) -> Nature {
         let name = self.short_name();
-        let schema = self.name.len().checked_sub(2).map(|idx| self.name[idx].as_str());
-        if schema.is_some_and(|schema| schema != "pg_catalog") {
-            return Nature::User;
-        }
-        let system = &context.schema.system_functions;
-        if schema.is_none() && context.schema.user_functions.contains_key(name) && !system.contains_key(name) {
-            return Nature::User;
-        }
         if time_cast(name).is_some() {
             return Nature::Time;
         }
@@ -90,6 +136,66 @@ impl FunctionCall {
         }
         by_volatility(name, context)
     }
+}
+
+/// What functions of one name are that users made, and whether they are aggregates whose results are of types of their own.
+fn own_nature(functions: &[&UserFunction], name: &str, context: &Context<'_>) -> (Nature, bool) {
+    let of_one = |function: &&UserFunction| {
+        let is_safe = context.topology.safe_functions.contains(&TableName::new(&function.schema, name));
+        let is_alike = is_safe || function.volatility == FunctionVolatility::Immutable;
+        match function.kind {
+            FunctionKind::Plain if is_alike => Nature::Pure,
+            FunctionKind::Aggregate if is_alike => Nature::OtherAggregate,
+            FunctionKind::Plain | FunctionKind::Aggregate | FunctionKind::Other => Nature::User,
+        }
+    };
+    let natures: Vec<Nature> = functions.iter().map(of_one).collect();
+    let nature = natures.first().filter(|first| natures.iter().all(|nature| nature == *first));
+    let gives_own = functions.iter().all(|function| function.gives_own_type);
+    (nature.copied().unwrap_or(Nature::User), gives_own)
+}
+
+/// The refusal of an operator or a cast whose function may read tables.
+///
+/// # Errors
+/// `UserFunction`.
+pub(super) fn refuse_hidden_calls(many: &Many<'_>) -> Result<(), Refusal> {
+    let (sql, context) = (many.sql(), many.context);
+    let hidden = context.schema.hidden_calls.iter().filter(|call| !context.topology.safe_functions.contains(&call.function));
+    for call in hidden {
+        let (is_called, what) = match &call.by {
+            CalledBy::Operator(name) => {
+                let is_it = |token: &Token| token.kind == TokenKind::Operator && sql.get(token.start..token.end) == Some(name);
+                (many.tokens.iter().any(is_it), format!("operator {name}"))
+            }
+            CalledBy::Cast { from, to, own } => {
+                let is_named = many.tokens.iter().filter_map(|token| identifier(sql, *token)).any(|word| own.contains(&word));
+                (is_named || may_have_type(many, own), format!("the cast from {from} to {to}"))
+            }
+        };
+        if is_called {
+            let message = format!("{what}, which calls function {}, across shards is not supported", call.function);
+            return Err(Refusal::new(RefusalCode::UserFunction, message));
+        }
+    }
+    Ok(())
+}
+
+/// Whether values of such a type may be in the statement though it does not name it: in a column, or given by a function.
+fn may_have_type(many: &Many<'_>, type_names: &[String]) -> bool {
+    let is_of_type = |column: &Column| {
+        let shown = column.type_name.rsplit('.').next().unwrap_or_default().trim_end_matches("[]");
+        type_names.iter().any(|name| shown.trim_matches('"') == name)
+    };
+    let context = many.context;
+    let relations = many.collected.refs.iter().filter_map(|table_ref| relation_of(&table_ref.name, context));
+    relations.into_iter().any(|relation| relation.columns.iter().any(is_of_type))
+        || many
+            .collected
+            .functions
+            .iter()
+            .flat_map(|call| call.user_functions(context))
+            .any(|function| function.gives_own_type && function.kind != FunctionKind::Aggregate)
 }
 
 fn by_volatility(name: &str, context: &Context<'_>) -> Nature {

@@ -123,9 +123,9 @@ refusal_codes! {
     /// A function that may read tables or depends on its server.
     ServerFunction = "TL032", FEATURE_NOT_SUPPORTED,
         "Bind the statement to one shard by key, or name the shard with /* trunkline: shard=NAME */.";
-    /// A function outside the system's.
+    /// A function outside the system's that may read tables.
     UserFunction = "TL033", FEATURE_NOT_SUPPORTED,
-        "Bind the statement to one shard by key, or name the shard with /* trunkline: shard=NAME */.";
+        "Declare it IMMUTABLE if it is, name it in the database's safe_functions if it reads no tables, or bind the statement to one shard by key.";
     /// GROUPING SETS, CUBE, ROLLUP.
     GroupingSets = "TL034", FEATURE_NOT_SUPPORTED,
         "Run one GROUP BY per grouping set, or bind the statement to one shard by key.";

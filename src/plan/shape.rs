@@ -5,7 +5,7 @@ use sqlparser::ast::{Query, Select, SetExpr};
 use super::collect::Collected;
 use super::contract::Context;
 use super::dml::function_refusal;
-use super::functions::{CallForm, Nature, time_cast};
+use super::functions::{CallForm, Nature, refuse_hidden_calls, time_cast};
 use super::joins;
 use super::names::Target;
 use super::refusal::{Refusal, RefusalCode};
@@ -47,6 +47,7 @@ pub(super) fn check<'a>(query: &'a Query, many: &Many<'_>) -> Result<&'a Select,
     subqueries(collected)?;
     functions(collected, many.context)?;
     clock_literals(many)?;
+    refuse_hidden_calls(many)?;
     joins::check(&select.from, collected, many.context)?;
     Ok(select)
 }

@@ -21,7 +21,9 @@ use super::template::{Template, analyze};
 use super::text::{Edits, Parsed, parse, quoted};
 use super::{gather, shape};
 use crate::sql::{Fingerprint, Literal, fingerprint};
-use crate::topology::{Key, Placement, Relation, RelationKind, ShardId, ShardSet, Table, TableName, ViewDefinition};
+use crate::topology::{
+    Key, Placement, Relation, RelationKind, ShardId, ShardSet, Table, TableName, UserFunction, ViewDefinition,
+};
 
 /// Views that read views that read views: so many levels are followed. Definitions may be made to go in circles.
 const MAX_DEPTH: usize = 16;
@@ -280,7 +282,11 @@ pub(super) fn expand(
 fn refuse_shadowed(context: &Context<'_>) -> Result<(), Refusal> {
     let schema = context.schema;
     let is_late = context.settings.search_path.iter().position(|schema| schema == "pg_catalog").is_some_and(|place| place > 0);
-    if is_late && schema.user_functions.keys().any(|name| schema.system_functions.contains_key(name)) {
+    let is_shadow = |(name, functions): (&String, &Vec<UserFunction>)| {
+        schema.system_functions.contains_key(name)
+            && functions.iter().any(|function| context.settings.search_path.contains(&function.schema))
+    };
+    if is_late && schema.user_functions.iter().any(is_shadow) {
         let message =
             "a view under a search_path that has functions of other schemas before those of pg_catalog is not supported";
         return Err(Refusal::new(RefusalCode::UnconfiguredView, message)

@@ -10,7 +10,7 @@ mod shard_set;
 mod types;
 mod watermark;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ pub use hash::{HashFunction, hash_bytes_extended, hash_int8_extended};
 pub use key::{Bound, KeyPredicate, KeyValue};
 pub use placement::{AgeMap, HashMapLevel, Key, KeyMap, ListMap, PlacementError};
 pub use schema::{
-    Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionVolatility, Relation, RelationKind, Schema, Transfer, TypeOid,
-    ViewDefinition,
+    CalledBy, Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionKind, FunctionVolatility, HiddenCall, Relation,
+    RelationKind, Schema, Transfer, TypeOid, UserFunction, ViewDefinition,
 };
 pub use shard_set::{MAX_SHARDS, ShardSet};
 pub use types::{OwnType, OwnTypes, TypeMap, TypeMaps, TypeShape};
@@ -113,6 +113,8 @@ pub struct Topology {
     /// Home of tables that the configuration does not name.
     pub default_shard: Option<ShardId>,
     pub engine: Engine,
+    /// Functions that the configuration declares to give the same on every server: they read no tables.
+    pub safe_functions: HashSet<TableName>,
     /// Grows at each change of placement.
     pub epoch: u64,
 }

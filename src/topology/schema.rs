@@ -107,6 +107,44 @@ pub enum FunctionVolatility {
     Volatile,
 }
 
+/// A function outside the system schemas.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserFunction {
+    pub schema: String,
+    /// That of the most volatile one of the name; of an aggregate, that of the functions that it is made of.
+    pub volatility: FunctionVolatility,
+    pub kind: FunctionKind,
+    /// Whether its results are of types that are not of the system.
+    pub gives_own_type: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FunctionKind {
+    Plain,
+    Aggregate,
+    /// A window function, or several kinds under one name.
+    Other,
+}
+
+/// A function that is called without being named.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HiddenCall {
+    pub function: TableName,
+    pub by: CalledBy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CalledBy {
+    Operator(String),
+    /// Names of types, without their schemas, and those of them by which the cast is told: types that are not of the system if
+    /// either is none.
+    Cast {
+        from: String,
+        to: String,
+        own: Vec<String>,
+    },
+}
+
 /// One shard's catalog, as far as planning needs it. Empty before the first read: planning then knows only the topology.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Schema {
@@ -118,9 +156,11 @@ pub struct Schema {
     pub views: HashMap<TableName, Arc<ViewDefinition>>,
     /// Tables with row-level security: what is seen of them depends on who reads them.
     pub guarded: BTreeSet<TableName>,
-    /// Functions outside the system schemas, by unqualified name; several of one name count as the most volatile.
-    pub user_functions: BTreeMap<String, FunctionVolatility>,
-    /// Functions of `pg_catalog`, by name, likewise.
+    /// Functions outside the system schemas, by unqualified name; those of one schema are one.
+    pub user_functions: BTreeMap<String, Vec<UserFunction>>,
+    /// Operators and casts outside the system schemas whose function is not immutable: it may read tables.
+    pub hidden_calls: BTreeSet<HiddenCall>,
+    /// Functions of `pg_catalog`, by name; several of one name count as the most volatile.
     pub system_functions: BTreeMap<String, FunctionVolatility>,
     /// Names of relations in `pg_catalog`, which hide user relations of the same name in an unqualified reference.
     pub system_relations: BTreeSet<String>,

@@ -102,7 +102,7 @@ async fn the_catalog_tells_defaults_and_collations() {
         assert_eq!(found, (*name, *type_name, *collation, *is_not_null, default));
     }
     assert_eq!(table.columns.len(), expected.len());
-    assert_eq!(schema.user_functions["twice"], FunctionVolatility::Volatile);
+    assert_eq!(schema.user_functions["twice"][0].volatility, FunctionVolatility::Volatile);
     assert_eq!(schema.system_functions["now"], FunctionVolatility::Stable);
     assert_eq!(schema.system_functions["abs"], FunctionVolatility::Immutable);
     assert!(schema.system_relations.contains("pg_class"));

@@ -11,6 +11,7 @@ mod deploy;
 mod differential;
 mod drivers;
 mod faults;
+mod functions;
 mod gathered;
 mod harness;
 mod hostile;

@@ -15,7 +15,7 @@ use super::bind::{shard_sets, union};
 use super::collect::{Collected, TableRef, collect_scopes};
 use super::contract::{Context, GatherColumn, GatherInput, GatherPlan, GatherSource, Plan};
 use super::dml::function_refusal;
-use super::functions::Nature;
+use super::functions::{Nature, refuse_hidden_calls};
 use super::names::{Target, relation_of, table_name};
 use super::refusal::{Refusal, RefusalCode};
 use super::select::Many;
@@ -23,6 +23,7 @@ use super::shape;
 use super::text::quoted;
 use crate::topology::{ShardId, ShardSet, TableName};
 use needs::Needs;
+pub(super) use needs::identifier;
 pub(super) use splice::places;
 
 /// The plan of a SELECT that neither merge nor combine takes.
@@ -140,6 +141,7 @@ fn check(many: &Many<'_>, collected: &Collected, needs: &Needs) -> Result<(), Re
         }
     }
     shape::clock_literals(many)?;
+    refuse_hidden_calls(many)?;
     let is_object_type = |word: &str| OBJECT_TYPES.contains(&word);
     if let Some(word) = needs.words().find(|word| is_object_type(word)) {
         return refuse(RefusalCode::SystemColumn, &format!("{word}, which names an object of one server,"));

@@ -47,7 +47,7 @@ impl Needs {
 }
 
 /// The identifier that a token is, folded; `None` for what is no identifier or is written with escapes.
-pub(super) fn identifier(sql: &str, token: Token) -> Option<String> {
+pub(in crate::plan) fn identifier(sql: &str, token: Token) -> Option<String> {
     let text = sql.get(token.start..token.end)?;
     match token.kind {
         TokenKind::Word => Some(fold_identifier(text).into_owned()),

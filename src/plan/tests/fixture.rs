@@ -1,14 +1,14 @@
 //! The demo's tables over three shards, with a hand-built catalog.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::{Context, PlanSettings};
 use crate::topology::{
-    AgeMap, AgePolicy, Collation, Column, ColumnDefault, Engine, FunctionVolatility, HashFunction, HashMapLevel, Key, KeyMap,
-    KeyValue, ListMap, Placement, Relation, RelationKind, Schema, Shard, ShardId, Table, TableName, Topology, Transfer, TypeOid,
-    ViewDefinition,
+    AgeMap, AgePolicy, CalledBy, Collation, Column, ColumnDefault, Engine, FunctionKind, FunctionVolatility, HashFunction,
+    HashMapLevel, HiddenCall, Key, KeyMap, KeyValue, ListMap, Placement, Relation, RelationKind, Schema, Shard, ShardId, Table,
+    TableName, Topology, Transfer, TypeOid, UserFunction, ViewDefinition,
 };
 
 /// 2026-06-15 12:00:00 UTC in microseconds since 2000-01-01.
@@ -32,8 +32,15 @@ pub(super) fn fixture() -> Fixture {
         names.iter().map(|name| Shard { name: (*name).to_owned(), dbname: "shop".to_owned(), nodes: Vec::new() }).collect();
     let settings =
         PlanSettings { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() };
-    let topology =
-        Topology { database: "shop".to_owned(), shards, tables: tables(), default_shard: None, engine: Engine::Any, epoch: 1 };
+    let topology = Topology {
+        database: "shop".to_owned(),
+        shards,
+        tables: tables(),
+        default_shard: None,
+        engine: Engine::Any,
+        safe_functions: [TableName::new("public", "declared")].into(),
+        epoch: 1,
+    };
     Fixture { topology, schema: schema(), settings }
 }
 
@@ -211,17 +218,41 @@ fn view(line: &str) -> (TableName, Arc<ViewDefinition>) {
 }
 
 fn schema() -> Schema {
+    use FunctionVolatility::{Immutable, Stable, Volatile};
     let functions = [
-        ("order_total", FunctionVolatility::Stable),
-        ("slug", FunctionVolatility::Immutable),
-        ("touch", FunctionVolatility::Volatile),
+        ("order_total", "public", Stable, FunctionKind::Plain),
+        ("slug", "public", Immutable, FunctionKind::Plain),
+        ("touch", "public", Volatile, FunctionKind::Plain),
+        ("declared", "public", Stable, FunctionKind::Plain),
+        ("mixed", "public", Immutable, FunctionKind::Plain),
+        ("mixed", "other", Volatile, FunctionKind::Plain),
+        ("median", "public", Immutable, FunctionKind::Aggregate),
+        ("reading_sum", "public", Stable, FunctionKind::Aggregate),
+        // Overloads of the system's names.
+        ("reverse", "public", Stable, FunctionKind::Plain),
+        ("initcap", "public", Immutable, FunctionKind::Plain),
+        ("max", "public", Immutable, FunctionKind::Aggregate),
+        ("every", "public", Immutable, FunctionKind::Aggregate),
     ];
+    let mut user_functions: BTreeMap<String, Vec<UserFunction>> = BTreeMap::new();
+    for (name, schema, volatility, kind) in functions {
+        let function = UserFunction { schema: schema.to_owned(), volatility, kind, gives_own_type: name == "max" };
+        user_functions.entry(name.to_owned()).or_default().push(function);
+    }
+    let hidden = |function: &str, by: CalledBy| HiddenCall { function: TableName::new("public", function), by };
+    let cast = |from: &str, to: &str| CalledBy::Cast { from: from.to_owned(), to: to.to_owned(), own: vec![from.to_owned()] };
     Schema {
         version: 1,
         relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
         views: VIEWS.lines().filter(|line| !line.is_empty()).map(view).collect(),
         guarded: [TableName::new("public", "guarded")].into(),
-        user_functions: functions.into_iter().map(|(name, volatility)| (name.to_owned(), volatility)).collect(),
+        user_functions,
+        hidden_calls: [
+            hidden("looks_up", CalledBy::Operator("<<<".to_owned())),
+            hidden("declared", CalledBy::Operator("<<|".to_owned())),
+            hidden("looks_up", cast("mood", "text")),
+        ]
+        .into(),
         ..Schema::default()
     }
 }
