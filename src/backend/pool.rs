@@ -219,7 +219,15 @@ impl UserPools {
         let Wish { shard, node_idx, rank, now, deadline, waits_out_pause } = wish;
         let pool = self.by_shard.get(shard.index()).and_then(|nodes| nodes.get(node_idx)).ok_or(CheckoutError::Closed)?;
         let connection = pool.checkout(Request { rank, now, deadline, waits_out_pause }).await?;
-        Ok(Lease { connection: Some(connection), pool: Arc::clone(pool), shard, node_idx })
+        Ok(Lease { connection: Some(connection), pool: Arc::clone(pool), shard, node_idx, released_at: None })
+    }
+
+    /// An idle connection to a node that is fit for use, where nobody waits for one.
+    pub fn checkout_idle(&self, wish: &Wish) -> Option<Lease> {
+        let Wish { shard, node_idx, rank, now, deadline, waits_out_pause } = *wish;
+        let pool = self.by_shard.get(shard.index())?.get(node_idx)?;
+        let connection = pool.checkout_idle(&Request { rank, now, deadline, waits_out_pause })?;
+        Some(Lease { connection: Some(connection), pool: Arc::clone(pool), shard, node_idx, released_at: None })
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<NodePool>> {
@@ -235,6 +243,8 @@ pub struct Lease {
     pool: Arc<NodePool>,
     pub shard: ShardId,
     pub node_idx: usize,
+    /// When it is given back, where that is known before the drop: a clock read less.
+    pub released_at: Option<Instant>,
 }
 
 impl Deref for Lease {
@@ -257,7 +267,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         connection.entry().release();
-        let now = Instant::now();
+        let now = self.released_at.unwrap_or_else(Instant::now);
         if connection.is_clean && !connection.has_ended && connection.socket.input.is_empty() && !connection.cancel.is_in_flight()
         {
             connection.idle_since = now;

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::Conversation;
 use super::failure::Failure;
@@ -112,13 +113,16 @@ pub(super) struct BindParts<'a> {
     portal: &'a [u8],
     statement: &'a [u8],
     /// Offset of the tail in the body.
-    tail_start: usize,
+    pub tail_start: usize,
     /// Formats and values as they came.
     encoded_values: &'a [u8],
-    formats: Vec<ParamFormat>,
-    values: Vec<Option<&'a [u8]>>,
-    result_formats: Vec<i16>,
+    pub formats: SmallVec<[ParamFormat; N_INLINE]>,
+    pub values: SmallVec<[Option<&'a [u8]>; N_INLINE]>,
+    result_formats: SmallVec<[i16; N_INLINE]>,
 }
+
+/// As many parameters and columns of a statement cost no allocation.
+const N_INLINE: usize = 16;
 
 impl Conversation {
     /// Looks at messages from index `start` on: up to the first that fails, or that may change what the next ones mean. Gives
@@ -299,8 +303,7 @@ impl Conversation {
 
     pub(super) fn target(&mut self, statement: &SessionStatement, parts: &BindParts<'_>) -> Result<Target, Failure> {
         let cached = &statement.cached;
-        let text = statement.prepared.text();
-        let text = &*text;
+        let text = &*statement.prepared.text;
         let depends = cached.template.depends_on_params();
         if depends && !self.is_utf8 && parts.values.iter().flatten().any(|value| !value.is_ascii()) {
             return Err(Failure::refused(
@@ -309,10 +312,8 @@ impl Conversation {
                 "SET client_encoding TO 'UTF8'.",
             ));
         }
-        self.fingerprint.literals.clear();
-        self.fingerprint.literals.extend_from_slice(&statement.literals);
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
-        let plan = self.bind(cached, text, params)?;
+        let plan = self.bind_with(cached, text, &statement.literals, params)?;
         self.block.schema_change = self.block.schema_change.max(self.schema_change_of(cached.template.class(), text));
         if is_utility(cached.template.class()) {
             self.timer.exempt();
@@ -333,7 +334,7 @@ impl Conversation {
             Plan::Command(Command::Fetch { name }) => read(self.block.cursors.get(&name).copied()),
             plan => {
                 let encoded = Bytes::copy_from_slice(parts.encoded_values);
-                let values = BoundValues { param_types: Vec::new(), encoded, result_formats: parts.result_formats.clone() };
+                let values = BoundValues { param_types: Vec::new(), encoded, result_formats: parts.result_formats.to_vec() };
                 Target::Own { plan: Arc::new(plan), values: Arc::new(values) }
             }
         })
@@ -349,18 +350,18 @@ pub(super) fn bind_parts<'a>(
 ) -> Result<BindParts<'a>, Failure> {
     let tail_start = body.len() - reader.0.len();
     let n_formats = reader.i16().ok_or_else(short)?.cast_unsigned();
-    let mut formats = Vec::new();
+    let mut formats = SmallVec::new();
     for _ in 0..n_formats {
         formats.push(if reader.i16().ok_or_else(short)? == 1 { ParamFormat::Binary } else { ParamFormat::Text });
     }
     let n_values = usize::from(reader.i16().ok_or_else(short)?.cast_unsigned());
     match formats.as_slice() {
-        [] => formats = vec![ParamFormat::Text; n_values],
-        [all] => formats = vec![*all; n_values],
+        [] => formats = SmallVec::from_elem(ParamFormat::Text, n_values),
+        &[all] => formats = SmallVec::from_elem(all, n_values),
         each if each.len() == n_values => {}
         _ => return Err(malformed(&format!("bind message has {n_formats} parameter formats but {n_values} parameters"))),
     }
-    let mut values = Vec::new();
+    let mut values = SmallVec::new();
     for _ in 0..n_values {
         values.push(match reader.i32().ok_or_else(short)? {
             -1 => None,
@@ -372,14 +373,14 @@ pub(super) fn bind_parts<'a>(
     }
     let encoded_values = body.get(tail_start..body.len() - reader.0.len()).unwrap_or_default();
     let n_results = reader.i16().ok_or_else(short)?.cast_unsigned();
-    let result_formats = (0..n_results).map(|_| reader.i16()).collect::<Option<Vec<i16>>>().ok_or_else(short)?;
+    let result_formats = (0..n_results).map(|_| reader.i16()).collect::<Option<SmallVec<_>>>().ok_or_else(short)?;
     check_end(reader)?;
     Ok(BindParts { portal, statement, tail_start, encoded_values, formats, values, result_formats })
 }
 
 /// The number of a Bind's values where the text shows that it has no parameters: only its Parse may have named some. Elsewhere
 /// the servers count.
-fn check_count(statement: &SessionStatement, parts: &BindParts<'_>) -> Result<(), Failure> {
+pub(super) fn check_count(statement: &SessionStatement, parts: &BindParts<'_>) -> Result<(), Failure> {
     let (n_given, n_wanted) = (parts.values.len(), statement.prepared.param_types.len());
     if n_given == n_wanted || statement.prepared.sql.contains(&b'$') {
         return Ok(());

@@ -17,6 +17,7 @@ use super::relay::{Mark, Ready, Retry, ServerError};
 use crate::backend::Preparation;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Plan};
+use crate::session::prepared::Prepared;
 use crate::session::set_config::SettingChange;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
@@ -84,6 +85,17 @@ impl Conversation {
     /// Plans and runs a batch, piece by piece where commands stand in it. True if ReadyForQuery is already with the client.
     async fn run_batch(&mut self, batch: &Batch) -> Result<bool, Failure> {
         let (mut start, mut is_retry) = (0, false);
+        if let Some(way) = self.express_way(batch) {
+            let n_output = self.client.output.len();
+            match self.run_express(batch, way).await {
+                Err(Failure::StalePlan) => {
+                    self.client.output.truncate(n_output);
+                    self.portals.remove(b"");
+                    is_retry = true;
+                }
+                outcome => return outcome,
+            }
+        }
         loop {
             let n_output = self.client.output.len();
             let (actions, end) = self.plan_batch(batch, start).await;
@@ -334,14 +346,14 @@ impl Conversation {
                     run.leftover = run.leftover.and(*leftover);
                     run.changes.extend(changes.iter().flat_map(|changes| changes.iter().cloned()));
                 }
-                let name = self.ensure_parsed(idx, run, is_named, &bound.statement);
+                let name = self.ensure_parsed(idx, run, is_named, &bound.statement.prepared);
                 let output = &mut self.enlisted[idx].lease.socket.output;
                 wire::bind(output, &portal, name.as_bytes(), &batch.bytes[tail]);
                 self.learn_columns(idx, &portal, (&bound.statement.prepared, &bound.formats));
                 run.has_unmarked = true;
             }
             Action::DescribeStatement { is_named, statement } => {
-                let name = self.ensure_parsed(idx, run, is_named, &statement);
+                let name = self.ensure_parsed(idx, run, is_named, &statement.prepared);
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'S', name.as_bytes());
                 self.expect_description(idx, &statement.prepared);
                 run.has_unmarked = true;
@@ -401,14 +413,7 @@ impl Conversation {
     }
 
     /// Makes sure that a backend has a statement, under the name that it has there.
-    pub(super) fn ensure_parsed<'a>(
-        &mut self,
-        idx: usize,
-        run: &mut Run,
-        is_named: bool,
-        statement: &'a SessionStatement,
-    ) -> &'a str {
-        let prepared = &statement.prepared;
+    pub(super) fn ensure_parsed<'a>(&mut self, idx: usize, run: &mut Run, is_named: bool, prepared: &'a Prepared) -> &'a str {
         let connection = &mut self.enlisted[idx].lease;
         let types = self.view.types.of(connection.shard);
         if is_named {
@@ -429,7 +434,7 @@ impl Conversation {
     /// Sends a run with its Sync and relays the answer. True if the answer's ReadyForQuery was handled as `ready` says.
     pub(super) async fn end_run(&mut self, run: Option<Run>, ready: Ready) -> Result<bool, Failure> {
         let Some(mut run) = run else { return Ok(false) };
-        let _timer = StatementTimer::start(self.database.counters.clone(), Route::Single);
+        let mut timer = StatementTimer::start(self.database.counters.clone(), Route::Single, self.began);
         let Some(idx) = self.index_of(run.shard) else { return Ok(false) };
         let socket = &mut self.enlisted[idx].lease.socket;
         wire::bare(&mut socket.output, b'S');
@@ -459,6 +464,7 @@ impl Conversation {
             self.follow_settings(idx, &run.changes).await;
         }
         self.after_relay(idx, &relayed, run.leftover).await?;
+        timer.ended = self.released_at.take();
         if self.transaction.phase == Phase::Idle {
             self.portals.clear();
         }

@@ -27,9 +27,12 @@ impl Conversation {
     /// # Errors
     /// 53300, 08006, 57P03, or the server's own refusal.
     pub(super) async fn take_lease(&mut self, shard: ShardId, access: Access) -> Result<Lease, Failure> {
+        if let Some(lease) = self.idle_lease(shard, access) {
+            return Ok(lease);
+        }
         let now = Instant::now();
         let mut wait = self.database.config.pool.checkout_timeout;
-        let rank = if self.enlisted.is_empty() { Rank::Newcomer } else { Rank::Holder };
+        let rank = self.rank();
         if rank == Rank::Holder {
             wait = wait.min(HOLDING_CHECKOUT_TIMEOUT);
         }
@@ -41,6 +44,26 @@ impl Conversation {
         self.database.counters.checkout_wait.record(now.elapsed());
         self.entry.enter(ClientState::Active);
         outcome
+    }
+
+    /// Most often a connection is idle, and nobody waits for one.
+    fn idle_lease(&self, shard: ShardId, access: Access) -> Option<Lease> {
+        let node_idx = match access {
+            _ if self.view.topology.shards.get(shard.index()).is_none() => 0,
+            Access::Read => self.database.board.reader_of(shard)?,
+            Access::Write => self.database.board.primary_of(shard)?,
+        };
+        // What a statement has taken of its time so far is nothing to a connection's age.
+        let wish =
+            Wish { shard, node_idx, rank: self.rank(), now: self.began, deadline: Deadline::NEVER, waits_out_pause: false };
+        let lease = self.user.pools.checkout_idle(&wish)?;
+        self.database.counters.checkout_wait.record(Duration::ZERO);
+        Some(lease)
+    }
+
+    /// Whoever holds connections has others wait for them.
+    fn rank(&self) -> Rank {
+        if self.enlisted.is_empty() { Rank::Newcomer } else { Rank::Holder }
     }
 
     async fn lease_watching(&mut self, access: Access, wish: Wish, notice_at: Deadline) -> Result<Lease, Failure> {

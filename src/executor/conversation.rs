@@ -32,7 +32,7 @@ use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
-use crate::sql::{Classified, Fingerprint, SetScope, fingerprint};
+use crate::sql::{Classified, Fingerprint, Literal, SetScope, fingerprint};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -110,8 +110,12 @@ pub struct Conversation {
     /// When the client must have sent its next statement.
     pub(super) rest_until: Deadline,
     pub(super) fingerprint: Fingerprint,
-    /// Time of the transaction for routing, microseconds since 2000-01-01 UTC.
+    /// Time of the transaction for routing, microseconds since 2000-01-01 UTC. Kept up only where there is something to route.
     pub(super) now_micros: i64,
+    /// When the statement that runs began.
+    pub(super) began: Instant,
+    /// When backends were last given back, if that was during the statement that runs.
+    pub(super) released_at: Option<Instant>,
     next_any: u64,
     /// What the client was told in BackendKeyData; 0 before.
     pub process_id: i32,
@@ -159,6 +163,8 @@ impl Conversation {
             rest_until: Deadline::NEVER,
             fingerprint: Fingerprint::default(),
             now_micros: now_micros(),
+            began: Instant::now(),
+            released_at: None,
             next_any,
             process_id: 0,
             tie: Tie::Whole,
@@ -299,11 +305,12 @@ impl Conversation {
     /// Begins a statement: the newest view, a deadline, and outside a transaction its time.
     pub(super) fn begin_statement(&mut self) {
         self.renew_view();
-        if !self.transaction.is_open() {
-            self.now_micros = now_micros();
-        }
         let now = Instant::now();
+        (self.began, self.released_at) = (now, None);
         if !self.transaction.is_open() {
+            if self.view.topology.only_shard().is_none() {
+                self.now_micros = now_micros();
+            }
             self.begin_transaction_clock(now);
         }
         self.timer.set(Deadline::after(now, self.database.query.timeout));
@@ -331,7 +338,7 @@ impl Conversation {
     /// The same for the statement whose fingerprint was taken last.
     pub(super) async fn fresh_template_of(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
         match self.template_of(sql) {
-            Err(refusal) if matches!(refusal.code, RefusalCode::UndefinedTable | RefusalCode::UnknownColumns) => {
+            Err(refusal) if refusal.is_about_schema() => {
                 self.refresh_stale_schema().await;
                 self.renew_view();
                 self.template_of(sql)
@@ -364,7 +371,7 @@ impl Conversation {
         }
     }
 
-    fn template_of(&self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
+    pub(super) fn template_of(&self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
         let print = &self.fingerprint;
         let cache = &self.database.templates[self.worker_idx % self.database.templates.len()];
         if print.is_complete
@@ -393,7 +400,18 @@ impl Conversation {
 
     /// Binds a template to the literals of the text whose fingerprint was taken last, and to parameters.
     pub(super) fn bind(&self, cached: &CachedTemplate, sql: &str, params: Params<'_>) -> Result<Plan, Refusal> {
-        let values = Values { sql, literals: &self.fingerprint.literals, params, now_micros: self.now_micros };
+        self.bind_with(cached, sql, &self.fingerprint.literals, params)
+    }
+
+    /// The same with literals that were kept.
+    pub(super) fn bind_with(
+        &self,
+        cached: &CachedTemplate,
+        sql: &str,
+        literals: &[Literal],
+        params: Params<'_>,
+    ) -> Result<Plan, Refusal> {
+        let values = Values { sql, literals, params, now_micros: self.now_micros };
         let outcome = cached.template.bind(&values, &self.context());
         if let Some(shard) = self.hinted_shard {
             let access = match &outcome {

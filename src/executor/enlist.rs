@@ -270,7 +270,9 @@ impl Conversation {
     pub(super) async fn check_out_apart(&mut self, shard: ShardId, access: Access) -> Result<Enlisted, Failure> {
         let mut lease = self.take_lease(shard, access).await?;
         lease.entry().lease(self.entry.id);
-        self.sync_settings(&mut lease).await?;
+        if lease.settings.as_ref() != Some(&self.settings) {
+            self.sync_settings(&mut lease).await?;
+        }
         // From here on `release` takes it back: a cancel must not reach a connection that another client has by then.
         self.cancel.add(lease.cancel.clone());
         let settings_at_begin = lease.settings.clone();
@@ -330,6 +332,11 @@ impl Conversation {
         }
         if self.enlisted.iter().all(|enlisted| enlisted.pin.is_none()) {
             self.cancel.clear();
+            let now = Instant::now();
+            self.released_at = Some(now);
+            for enlisted in &mut self.enlisted {
+                enlisted.lease.released_at = Some(now);
+            }
             self.enlisted.clear();
             return;
         }

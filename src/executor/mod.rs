@@ -16,6 +16,7 @@ mod copy_many;
 mod database;
 mod describe;
 mod enlist;
+mod express;
 mod failure;
 mod fan_out;
 mod forward;

@@ -1,5 +1,7 @@
 //! Portals of the proxy's own: bound, described, executed whole or in portions, closed.
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 
 use super::Conversation;
@@ -103,7 +105,7 @@ impl Conversation {
                 Ok(())
             }
             None if max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_)) => {
-                let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
+                let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan), Instant::now());
                 let open = self.open_own(&portal.statement, plan, values).await?;
                 self.run_portion(name, Box::new(open), max_rows).await
             }
@@ -182,7 +184,7 @@ impl Conversation {
     async fn run_again(&mut self, name: &[u8], portal: &Portal, plan: &Plan) -> Result<(), Failure> {
         let returns_rows = match plan {
             Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) => true,
-            Plan::Command(Command::Execute { .. }) => self.describe_named(&portal.statement.prepared.text()).await?.is_some(),
+            Plan::Command(Command::Execute { .. }) => self.describe_named(&portal.statement.prepared.text).await?.is_some(),
             _ => false,
         };
         if returns_rows {
@@ -207,11 +209,9 @@ impl Conversation {
             _ => None,
         };
         let body = match shard {
-            Some(shard) => {
-                self.describe(shard, &statement.prepared.text(), &statement.prepared.param_types).await?.row_description
-            }
+            Some(shard) => self.describe(shard, &statement.prepared.text, &statement.prepared.param_types).await?.row_description,
             None if matches!(plan, Plan::Command(Command::Execute { .. })) => {
-                self.describe_named(&statement.prepared.text()).await?
+                self.describe_named(&statement.prepared.text).await?
             }
             None => None,
         };
@@ -241,9 +241,9 @@ impl Conversation {
         (plan, description): (&Plan, Description),
         values: &BoundValues,
     ) -> Result<(), Failure> {
-        let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan));
-        let sql = statement.prepared.text();
-        let sql = &*sql;
+        let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan), Instant::now());
+        let sql = &*statement.prepared.text;
+
         if let Plan::Command(Command::Execute { .. }) = plan {
             let wanted = Wanted { description: Description::Omit, result_formats: &values.result_formats };
             return self.execute_named(sql, wanted, Ready::Swallow).await.map(drop);
@@ -261,7 +261,7 @@ impl Conversation {
 
     async fn open_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<OpenPortal, Failure> {
         let values = self.typed_values(statement, plan, values).await?;
-        self.open_portal(&statement.prepared.text(), plan, &values).await
+        self.open_portal(&statement.prepared.text, plan, &values).await
     }
 
     /// The values with the types of all parameters: a text that was rewritten may have lost a parameter's only use.
@@ -275,7 +275,7 @@ impl Conversation {
         if values.has_values() {
             let shard = statement.cached.template.describe_shard().unwrap_or_else(|| first_shard(plan));
             values.param_types =
-                self.describe(shard, &statement.prepared.text(), &statement.prepared.param_types).await?.param_types;
+                self.describe(shard, &statement.prepared.text, &statement.prepared.param_types).await?.param_types;
         }
         Ok(values)
     }

@@ -95,14 +95,11 @@ impl Conversation {
         all_taken(self.tell_each(&told).await)
     }
 
-    /// Makes the backend's settings the client's, in one round trip if they differ.
+    /// Makes the backend's settings the client's, from which they differ, in one round trip.
     ///
     /// # Errors
     /// The server's own error for a setting that it does not take: the statement is not run without it.
     pub(super) async fn sync_settings(&mut self, connection: &mut Connection) -> Result<(), Failure> {
-        if connection.settings.as_ref() == Some(&self.settings) {
-            return Ok(());
-        }
         let sql = match &connection.settings {
             Some(applied) => self.settings.statements_from(applied),
             None => format!("{RESET_EVERYTHING}{}", self.settings.statements_from(&Settings::default())),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::time::Instant;
 
 use super::Conversation;
 use super::conversation::{SchemaChange, route_label};
@@ -153,6 +154,7 @@ impl Conversation {
             let statement = &text[range.clone()];
             let verbatim = in_place(text, range);
             self.take_fingerprint(statement);
+            self.began = Instant::now();
             self.run_one(Told { text: statement, verbatim: &verbatim }, Ready::Swallow).await?;
         }
         if self.transaction.phase == Phase::Implicit {
@@ -190,11 +192,15 @@ impl Conversation {
     /// Runs one statement, whose fingerprint was taken last. True if ReadyForQuery is already with the client.
     async fn run_one(&mut self, told: Told<'_>, ready: Ready) -> Result<bool, Failure> {
         let sql = told.text;
-        let cached = match self.fresh_template_of(sql).await {
+        let cached = match self.template_of(sql) {
+            Err(refusal) if refusal.is_about_schema() => self.fresh_template_of(sql).await,
+            outcome => outcome,
+        };
+        let cached = match cached {
             Ok(cached) => cached,
             Err(_) if self.transaction.phase == Phase::Failed => return self.refuse_failed(told, ready).await,
             Err(refusal) => {
-                let _timer = StatementTimer::start(self.database.counters.clone(), Route::Refused);
+                let _timer = StatementTimer::start(self.database.counters.clone(), Route::Refused, self.began);
                 return Err(self.unparsed(told.verbatim, refusal).await);
             }
         };
@@ -208,6 +214,9 @@ impl Conversation {
         } else {
             self.bind(&cached, sql, Params::default())?
         };
+        if cached.is_plain() {
+            return self.run_plan(told, plan, Leftover::NOTHING, ready).await;
+        }
         self.block.schema_change = self.block.schema_change.max(self.schema_change_of(cached.template.class(), sql));
         if is_utility(cached.template.class()) {
             self.timer.exempt();
@@ -230,8 +239,8 @@ impl Conversation {
     }
 
     async fn run_plan(&mut self, told: Told<'_>, plan: Plan, leftover: Leftover, ready: Ready) -> Result<bool, Failure> {
-        let _timer = StatementTimer::start(self.database.counters.clone(), route_label(&plan));
-        match plan {
+        let mut timer = StatementTimer::start(self.database.counters.clone(), route_label(&plan), self.began);
+        let outcome = match plan {
             Plan::Route { shard, access } => self.forward((shard, access), told.verbatim.as_bytes(), leftover, ready).await,
             Plan::AnyOne { access } => {
                 let shard = self.any_live_shard(access).await?;
@@ -239,7 +248,9 @@ impl Conversation {
             }
             Plan::Command(command) => self.run_command(&command, told.text, ready).await,
             plan => self.run_many(told.text, &plan, &BoundValues::none(), Description::Send).await.map(|()| false),
-        }
+        };
+        timer.ended = self.released_at.take();
+        outcome
     }
 
     /// What a statement may change of the schema. Of a single shard only its code is known, and to be read again.

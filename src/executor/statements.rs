@@ -1,8 +1,7 @@
 //! What a client has named: its prepared statements and its portals, within limits.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::batch::{Portal, SessionStatement, Target};
 use super::failure::Failure;

@@ -104,7 +104,7 @@ impl Conversation {
         match target {
             Target::Own { plan, values } => {
                 let values = BoundValues { param_types: stored.types, ..values.as_ref().clone() };
-                self.run_many(&stored.statement.prepared.text(), &plan, &values, wanted.description).await?;
+                self.run_many(&stored.statement.prepared.text, &plan, &values, wanted.description).await?;
                 Ok(false)
             }
             Target::One { shard, access, leftover, changes } => {
@@ -128,7 +128,7 @@ impl Conversation {
         let Ok(stored) = self.stored(&parts, sql).await else { return Ok(None) };
         let shard = self.describing_shard(&stored.statement.cached.template.describe_shard()).await?;
         let prepared = &stored.statement.prepared;
-        let described = self.describe(shard, &prepared.text(), &prepared.param_types).await?;
+        let described = self.describe(shard, &prepared.text, &prepared.param_types).await?;
         Ok(described.row_description)
     }
 
@@ -145,7 +145,7 @@ impl Conversation {
     async fn stored(&mut self, parts: &ExecuteParts, sql: &str) -> Result<Stored, Failure> {
         let mut statement = self.statement(parts.name.as_bytes())?.clone();
         self.renew_statement(parts.name.as_bytes(), &mut statement).await?;
-        let text = statement.prepared.text().into_owned();
+        let text = statement.prepared.text.to_string();
         let shard = self.describing_shard(&statement.cached.template.describe_shard()).await?;
         let types = self.describe(shard, &text, &statement.prepared.param_types).await?.param_types;
         let around = (sql.get(..parts.start).unwrap_or_default(), sql.get(parts.end..).unwrap_or_default());
@@ -279,7 +279,7 @@ impl Conversation {
         self.check_parameter_types(run.shard, &statement.prepared.param_types).await?;
         let idx = self.enlist_to_leave(run.shard, access, run.leftover).await?;
         self.enlisted[idx].begin_statement();
-        let name = self.ensure_parsed(idx, &mut run, true, statement);
+        let name = self.ensure_parsed(idx, &mut run, true, &statement.prepared);
         let output = &mut self.enlisted[idx].lease.socket.output;
         wire::bind(output, b"", name.as_bytes(), body);
         let formats = self.kept_formats(result_formats);

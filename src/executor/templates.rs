@@ -1,11 +1,12 @@
 //! The template cache: one per worker, bounded, keyed by fingerprint, view and settings.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::HashMap;
 
 use crate::plan::Template;
 use crate::session::unpooled::Leftover;
-use crate::sql::{Fingerprint, Literal};
+use crate::sql::{Classified, Fingerprint, Literal};
 
 /// Templates in each of two generations. When the young one is full it becomes the old one; what is used again moves back.
 const GENERATION_CAPACITY: usize = 4_096;
@@ -21,6 +22,13 @@ pub struct CachedTemplate {
     pub reads_catalog: bool,
     /// It does nothing but change settings: any shard will do.
     pub is_settings_only: bool,
+}
+
+impl CachedTemplate {
+    /// SELECT, INSERT, UPDATE, DELETE and the like that leave nothing in their session: nothing but their route is to be known.
+    pub fn is_plain(&self) -> bool {
+        self.leftover == Leftover::NOTHING && matches!(self.template.class(), Classified::Query)
+    }
 }
 
 #[derive(Debug, Clone)]

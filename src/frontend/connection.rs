@@ -2,12 +2,13 @@
 
 use std::future::poll_fn;
 use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::gate::Gate;
 use super::peer::Peer;
@@ -156,6 +157,24 @@ enum Event {
     Ended(Failure),
 }
 
+/// A token that ends every wait of the client's task.
+struct Signal<'p, 't> {
+    token: &'t CancellationToken,
+    wait: Pin<&'p mut WaitForCancellationFuture<'t>>,
+    /// The task is woken when the token is cancelled: its waker stays the same.
+    is_awaited: bool,
+}
+
+impl Signal<'_, '_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_awaited {
+            return if self.token.is_cancelled() { Poll::Ready(()) } else { Poll::Pending };
+        }
+        self.is_awaited = true;
+        self.wait.as_mut().poll(cx)
+    }
+}
+
 struct Loop<'a> {
     conversation: &'a mut Conversation,
     gate: &'a Gate,
@@ -166,7 +185,9 @@ impl Loop<'_> {
     async fn run(&mut self) -> Result<(), Failure> {
         let draining = self.gate.draining.clone();
         let closing = self.gate.closing.clone();
-        let (mut is_draining, mut is_closing) = (pin!(draining.cancelled()), pin!(closing.cancelled()));
+        let (is_draining, is_closing) = (pin!(draining.cancelled()), pin!(closing.cancelled()));
+        let mut is_draining = Signal { token: &draining, wait: is_draining, is_awaited: false };
+        let mut is_closing = Signal { token: &closing, wait: is_closing, is_awaited: false };
         let mut messages: Vec<(u8, Range<usize>)> = Vec::new();
         let mut batch_len = 0;
         let mut is_skipping = false;
@@ -311,18 +332,16 @@ impl Loop<'_> {
 
     /// Sends what is to be sent and waits for input, or until `is_over`: then the client is told 57P01. True when it has left.
     /// `hears_news`: what the client's own backends say meanwhile is passed on.
-    async fn wait(
-        &mut self,
-        is_over: &mut std::pin::Pin<&mut impl Future<Output = ()>>,
-        hears_news: bool,
-    ) -> Result<bool, Failure> {
+    async fn wait(&mut self, is_over: &mut Signal<'_, '_>, hears_news: bool) -> Result<bool, Failure> {
         let conversation = &mut *self.conversation;
         conversation.tell_late();
         loop {
-            conversation.client.flush().await?;
+            if !conversation.client.output.is_empty() {
+                conversation.client.flush().await?;
+            }
             conversation.client.shrink();
             let event = poll_fn(|cx| {
-                if is_over.as_mut().poll(cx).is_ready() {
+                if is_over.poll(cx).is_ready() {
                     let message = "terminating connection due to administrator command";
                     return Poll::Ready(Event::Ended(Failure::fatal(SqlState::ADMIN_SHUTDOWN, message)));
                 }

@@ -157,17 +157,21 @@ pub struct StatementTimer {
     counters: Arc<DatabaseCounters>,
     pub route: Route,
     started: Instant,
+    /// When it was over, where that is known before the drop: a clock read less.
+    pub ended: Option<Instant>,
 }
 
 impl StatementTimer {
-    pub fn start(counters: Arc<DatabaseCounters>, route: Route) -> Self {
-        Self { counters, route, started: Instant::now() }
+    /// For a statement that has started at this moment.
+    pub fn start(counters: Arc<DatabaseCounters>, route: Route, started: Instant) -> Self {
+        Self { counters, route, started, ended: None }
     }
 }
 
 impl Drop for StatementTimer {
     fn drop(&mut self) {
-        self.counters.record_statement(self.route, self.started.elapsed());
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        self.counters.record_statement(self.route, ended.saturating_duration_since(self.started));
     }
 }
 
@@ -210,7 +214,7 @@ mod tests {
     #[test]
     fn a_dropped_timer_counts_under_its_last_route() {
         let counters = Arc::new(DatabaseCounters::default());
-        let mut timer = StatementTimer::start(Arc::clone(&counters), Route::Refused);
+        let mut timer = StatementTimer::start(Arc::clone(&counters), Route::Refused, Instant::now());
         timer.route = Route::Merge;
         drop(timer);
         assert_eq!((counters.n_statements(Route::Merge), counters.n_statements(Route::Refused)), (1, 0));

@@ -227,6 +227,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether it may be for what the schema snapshot does not know yet.
+    pub fn is_about_schema(&self) -> bool {
+        matches!(self.code, RefusalCode::UndefinedTable | RefusalCode::UnknownColumns)
+    }
+
     /// A refusal with the code's own hint.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: code.hint().to_owned(), position: None, table: None, column: None }

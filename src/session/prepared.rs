@@ -1,11 +1,10 @@
 //! Prepared statements of clients, interned so that one backend prepares each text once.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::oids::OidColumns;
 
@@ -24,20 +23,13 @@ pub struct Prepared {
     pub server_name: String,
     pub id: u64,
     pub sql: Bytes,
+    /// The text as it is planned: without the semicolons and blanks behind it, and with a replacement character for what is no
+    /// UTF-8.
+    pub text: Box<str>,
     /// As the client gave them: 0, or missing at the end, to be inferred.
     pub param_types: Vec<u32>,
     /// Its columns whose binary values may hold types' OIDs, once a shard has described it to a client.
     pub oid_columns: OnceLock<OidColumns>,
-}
-
-impl Prepared {
-    /// The text as it is planned: without the semicolons and blanks behind it.
-    pub fn text(&self) -> Cow<'_, str> {
-        match std::str::from_utf8(&self.sql) {
-            Ok(text) => Cow::Borrowed(statement_of(text)),
-            Err(_) => Cow::Owned(statement_of(&String::from_utf8_lossy(&self.sql)).to_owned()),
-        }
-    }
 }
 
 /// A statement without the semicolons and blanks behind it.
@@ -67,6 +59,7 @@ impl Interner {
         let prepared = Arc::new(Prepared {
             server_name: format!("trunkline_{id}"),
             id,
+            text: statement_of(&String::from_utf8_lossy(&key.0)).into(),
             sql: key.0.clone(),
             param_types: key.1.clone(),
             oid_columns: OnceLock::new(),
@@ -91,7 +84,7 @@ pub struct PreparedOnServer {
 
 impl PreparedOnServer {
     pub fn new(capacity: usize) -> Self {
-        Self { used: HashMap::new(), tick: 0, capacity: capacity.max(1) }
+        Self { used: HashMap::default(), tick: 0, capacity: capacity.max(1) }
     }
 
     /// Marks a use; false when the backend does not have the statement.

@@ -2,9 +2,11 @@
 
 use std::hash::Hasher;
 
+use twox_hash::XxHash3_64;
 use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
-use super::lexer::{StringKind, Token, TokenKind, tokens};
+use super::lexer::{Next, StringKind, Token, TokenKind, tokens};
+use super::scan::folded_in_word;
 
 /// What stands in a literal's place in the fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,29 +63,40 @@ enum AtSemicolon {
     End,
 }
 
-#[inline]
 fn take(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprint, at_semicolon: AtSemicolon) -> Option<usize> {
     into.literals.clear();
     into.is_complete = true;
     let mut shape = Shape::new();
     let mut previous = Token { kind: TokenKind::Punctuation(b';'), start: 0, end: 0 };
     let mut tokens = tokens(sql, has_standard_strings);
-    while let Some(token) = tokens.next() {
-        let gap = &sql[previous.end..token.start];
-        shape.gap(gap);
-        if at_semicolon == AtSemicolon::End && token.is_punctuation(b';') {
-            let is_only = previous.end > 0 && tokens.next().is_none();
-            into.hash = shape.finish();
-            return is_only.then_some(token.start);
-        }
-        into.is_complete &= is_shareable(sql, previous, token);
-        match literal_kind(sql, token) {
-            Some(kind) => {
-                shape.separator(mark_of(kind));
-                into.literals.push(Literal { kind, start: token.start, end: token.end });
+    loop {
+        // Most bytes of a text are in words: each is looked at once, and copied as it is looked at.
+        let token = match tokens.next_unless_word() {
+            Next::Word(start) => {
+                shape.gap(&sql[previous.end..start]);
+                let end = start + shape.word(&sql[start..]);
+                tokens.go_on_at(end);
+                Token { kind: TokenKind::Word, start, end }
             }
-            None => shape.token(token.kind, token.text(sql)),
-        }
+            Next::Token(token) => {
+                shape.gap(&sql[previous.end..token.start]);
+                if at_semicolon == AtSemicolon::End && token.is_punctuation(b';') {
+                    let is_only = previous.end > 0 && tokens.next().is_none();
+                    into.hash = shape.finish();
+                    return is_only.then_some(token.start);
+                }
+                match literal_kind(sql, token) {
+                    Some(kind) => {
+                        shape.separator(mark_of(kind));
+                        into.literals.push(Literal { kind, start: token.start, end: token.end });
+                    }
+                    None => shape.token(token.kind, token.text(sql)),
+                }
+                token
+            }
+            Next::End => break,
+        };
+        into.is_complete &= is_shareable(sql, previous, token);
         previous = token;
     }
     shape.gap(&sql[previous.end..]);
@@ -134,12 +147,13 @@ const PENDING_BYTES: usize = 256;
 struct Shape {
     pending: [u8; PENDING_BYTES],
     n_pending: usize,
-    hasher: RawHasher<&'static [u8; DEFAULT_SECRET_LENGTH]>,
+    /// Made when the normal form does not fit into `pending`.
+    hasher: Option<Box<RawHasher<&'static [u8; DEFAULT_SECRET_LENGTH]>>>,
 }
 
 impl Shape {
     fn new() -> Self {
-        Self { pending: [0; PENDING_BYTES], n_pending: 0, hasher: RawHasher::new(SecretBuffer::default()) }
+        Self { pending: [0; PENDING_BYTES], n_pending: 0, hasher: None }
     }
 
     #[inline]
@@ -157,10 +171,38 @@ impl Shape {
         if kind == TokenKind::Word { self.append(text, |byte| byte.to_ascii_lowercase()) } else { self.append(text, |byte| byte) }
     }
 
+    /// Adds the word that `text` begins with, in lower case, and gives its length.
+    #[inline]
+    fn word(&mut self, text: &[u8]) -> usize {
+        self.separator(TOKEN);
+        let mut n_taken = 0;
+        loop {
+            let mut n_pending = self.n_pending;
+            for (place, &byte) in self.pending[n_pending..].iter_mut().zip(&text[n_taken..]) {
+                let Some(byte) = folded_in_word(byte) else { break };
+                *place = byte;
+                n_pending += 1;
+            }
+            n_taken += n_pending - self.n_pending;
+            self.n_pending = n_pending;
+            if n_pending < PENDING_BYTES {
+                return n_taken;
+            }
+            self.flush();
+        }
+    }
+
     /// White space and comments: they count only where they name Trunkline.
     #[inline]
     fn gap(&mut self, gap: &[u8]) {
-        if gap.len() >= HINT_WORD.len() && gap.windows(HINT_WORD.len()).any(|word| word.eq_ignore_ascii_case(HINT_WORD)) {
+        if gap.len() >= HINT_WORD.len() {
+            self.long_gap(gap);
+        }
+    }
+
+    #[cold]
+    fn long_gap(&mut self, gap: &[u8]) {
+        if gap.windows(HINT_WORD.len()).any(|word| word.eq_ignore_ascii_case(HINT_WORD)) {
             self.separator(COMMENT);
             self.append(gap, |byte| byte);
         }
@@ -183,14 +225,19 @@ impl Shape {
         }
     }
 
+    #[cold]
     fn flush(&mut self) {
-        self.hasher.write(&self.pending[..self.n_pending]);
+        let hasher = self.hasher.get_or_insert_with(|| Box::new(RawHasher::new(SecretBuffer::default())));
+        hasher.write(&self.pending[..self.n_pending]);
         self.n_pending = 0;
     }
 
     fn finish(mut self) -> u64 {
+        if self.hasher.is_none() {
+            return XxHash3_64::oneshot(&self.pending[..self.n_pending]);
+        }
         self.flush();
-        self.hasher.finish()
+        self.hasher.map_or(0, |hasher| hasher.finish())
     }
 }
 

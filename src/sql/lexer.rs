@@ -96,7 +96,38 @@ impl Iterator for Tokens<'_> {
     }
 }
 
+/// What stands next in a text.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Next {
+    /// A word, which is [`TokenKind::Word`] and nothing else, begins here. The caller finds its end.
+    Word(usize),
+    Token(Token),
+    End,
+}
+
 impl Tokens<'_> {
+    /// The next token, unless it is a word: only its beginning is then known, and [`Self::go_on_at`] is to be called.
+    #[inline]
+    pub(super) fn next_unless_word(&mut self) -> Next {
+        let (start, is_closed) = scan::skip_gap(self.sql, self.position);
+        match self.sql.get(start) {
+            Some(&first) if is_closed && class_of(first) == Class::Word && !self.has_prefix(start) => Next::Word(start),
+            Some(_) => self.next().map_or(Next::End, Next::Token),
+            None => Next::End,
+        }
+    }
+
+    /// Goes on behind the word that [`Self::next_unless_word`] has found.
+    pub(super) fn go_on_at(&mut self, position: usize) {
+        self.position = position;
+    }
+
+    /// Whether a quote may belong to the letter at `start`, as in `E'…'` and `U&"…"`.
+    #[inline]
+    fn has_prefix(&self, start: usize) -> bool {
+        matches!(self.sql.get(start + 1), Some(b'\'' | b'&'))
+    }
+
     /// The token that starts at `start` with byte `first`, and where it ends; `None` for what scan.l would refuse.
     #[inline]
     fn scan_token(&self, start: usize, first: u8) -> Option<(TokenKind, usize)> {

@@ -49,6 +49,28 @@ pub(super) fn class_of(byte: u8) -> Class {
     CLASSES[usize::from(byte)]
 }
 
+/// Every byte as it stands in the normal form of a word; 0 for those that end one.
+const FOLDED: [u8; 256] = folded();
+
+const fn folded() -> [u8; 256] {
+    let mut folded = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if matches!(CLASSES[byte], Class::Word | Class::Digit | Class::Dollar) {
+            folded[byte] = (byte as u8).to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    folded
+}
+
+/// A byte of a word in lower case (ASCII letters only); `None` for one that ends the word.
+#[inline]
+pub(super) fn folded_in_word(byte: u8) -> Option<u8> {
+    let folded = FOLDED[usize::from(byte)];
+    (folded != 0).then_some(folded)
+}
+
 /// Skips white space and comments from `at`. False with a comment's start when it has no end.
 #[inline]
 pub(super) fn skip_gap(sql: &[u8], mut at: usize) -> (usize, bool) {

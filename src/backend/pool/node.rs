@@ -98,6 +98,17 @@ impl NodePool {
         }
     }
 
+    /// An idle connection that is fit for use, if the queue is empty.
+    pub(super) fn checkout_idle(&self, request: &Request) -> Option<Box<Connection>> {
+        let connection = self.state().slots.acquire_idle(request)?;
+        if connection.is_usable(request.now) {
+            return Some(connection);
+        }
+        drop(connection);
+        self.lost(request.now);
+        None
+    }
+
     /// Uses the right to open a connection. With an error there may be a place in the queue to wait at.
     async fn open(&self, request: &mut Request) -> Result<Box<Connection>, (ConnectError, Option<Place<Box<Connection>>>)> {
         let opening = Opening(Some(self));

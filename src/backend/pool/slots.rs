@@ -133,11 +133,26 @@ impl<T> Slots<T> {
 
     /// A connection, the right to open one, or a place in the queue.
     pub(super) fn acquire(&mut self, request: &Request) -> Place<T> {
-        let (limit, is_first) = match request.rank {
+        let has_room = self.has_room(request.rank);
+        self.take(request, has_room, End::Back)
+    }
+
+    /// An idle connection, if whoever asks is first in line.
+    pub(super) fn acquire_idle(&mut self, request: &Request) -> Option<T> {
+        if self.is_closed || !self.has_room(request.rank) {
+            return None;
+        }
+        let connection = self.idle.pop()?;
+        self.n_leased += 1;
+        Some(connection)
+    }
+
+    fn has_room(&self, rank: Rank) -> bool {
+        let (limit, is_first) = match rank {
             Rank::Holder => (self.limits.max + self.limits.reserve, self.holders.is_empty()),
             Rank::Newcomer => (self.limits.max, self.holders.is_empty() && self.newcomers.is_empty()),
         };
-        self.take(request, is_first && self.n_busy() < limit, End::Back)
+        is_first && self.n_busy() < limit
     }
 
     /// As [`Self::acquire`], for a client whose idle connection has proved dead: it keeps its turn.
