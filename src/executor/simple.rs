@@ -85,11 +85,11 @@ impl Conversation {
     }
 
     async fn run_string(&mut self, sql: &[u8]) -> Result<bool, Failure> {
-        if std::str::from_utf8(sql).is_err() && (self.is_utf8 || self.view.topology.only_shard().is_some()) {
-            return self.run_foreign_text(sql).await;
-        }
-        let text = self.planning_text(sql)?;
-        let text = &*text;
+        let text = match std::str::from_utf8(sql) {
+            Ok(text) => self.readable(text)?,
+            Err(_) if self.is_utf8 || self.view.topology.only_shard().is_some() => return self.run_foreign_text(sql).await,
+            Err(_) => return Err(unreadable()),
+        };
         if let Some(end) = fingerprint_of_only(sql, self.plan_settings.has_standard_strings, &mut self.fingerprint) {
             return self.run_one(Told { text: &text[..end], verbatim: text }, Ready::Relay).await;
         }
@@ -107,17 +107,27 @@ impl Conversation {
     /// # Errors
     /// 54001 for a tree too deep to be walked; 0A000 for text in another encoding than UTF-8 where keys may be in it: their hash would be of other bytes.
     pub(super) fn planning_text<'a>(&self, sql: &'a [u8]) -> Result<Cow<'a, str>, Failure> {
-        if is_too_deep(sql, self.plan_settings.has_standard_strings) {
+        match std::str::from_utf8(sql) {
+            Ok(text) => self.readable(text).map(Cow::Borrowed),
+            // One shard has all keys: what stands in them is the server's to read.
+            Err(_) if self.view.topology.only_shard().is_some() => {
+                let text = outline(sql);
+                self.readable(&text)?;
+                Ok(Cow::Owned(text))
+            }
+            Err(_) => Err(unreadable()),
+        }
+    }
+
+    /// The same for text that is UTF-8 by its bytes.
+    fn readable<'a>(&self, text: &'a str) -> Result<&'a str, Failure> {
+        if is_too_deep(text.as_bytes(), self.plan_settings.has_standard_strings) {
             let message = format!("an expression has more than {MAX_CHAIN} operators in a row");
             let report = Report::new(SqlState::STATEMENT_TOO_COMPLEX, message).with_hint("Use IN, = ANY or a join with VALUES.");
             return Err(Failure::client(report));
         }
-        match std::str::from_utf8(sql) {
-            Ok(text) if self.is_utf8 || text.is_ascii() || self.view.topology.only_shard().is_some() => Ok(Cow::Borrowed(text)),
-            // One shard has all keys: what stands in them is the server's to read.
-            Err(_) if self.view.topology.only_shard().is_some() => Ok(Cow::Owned(outline(sql))),
-            _ => Err(unreadable()),
-        }
+        let has_one_reading = self.is_utf8 || self.view.topology.only_shard().is_some() || text.is_ascii();
+        if has_one_reading { Ok(text) } else { Err(unreadable()) }
     }
 
     /// A string that is no UTF-8. In a session of UTF-8 any server refuses it; the one shard of a database gets it as it came,
