@@ -17,6 +17,7 @@ use super::relay::{Mark, Ready, Retry, ServerError};
 use crate::backend::Preparation;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Plan};
+use crate::session::bonds::Bonds;
 use crate::session::prepared::Prepared;
 use crate::session::set_config::SettingChange;
 use crate::session::transaction::Phase;
@@ -300,12 +301,19 @@ impl Conversation {
         if run.as_ref().is_some_and(|run| run.shard != shard) {
             self.end_run(run.take(), Ready::Swallow).await?;
         }
-        let leftover = match &action {
-            Action::Bind { bound: Portal { target: Target::One { leftover, .. }, .. }, .. } => *leftover,
-            _ => Leftover::NOTHING,
+        let (leftover, bonds) = match &action {
+            Action::Bind { bound: Portal { target: Target::One { leftover, .. }, .. }, .. } => (*leftover, leftover.bonds),
+            Action::Parse { statement, .. } => (Leftover::NOTHING, statement.cached.leftover.bonds),
+            _ => (Leftover::NOTHING, Bonds::NONE),
         };
+        if run.is_some() && self.index_of(shard).is_some_and(|idx| self.needs_clearing(idx, bonds)) {
+            self.end_run(run.take(), Ready::Swallow).await?;
+        }
         let idx = match self.enlist_for(shard, access, (&action, leftover)).await {
-            Ok(idx) => idx,
+            Ok(idx) => {
+                self.clear_in_block(idx, bonds);
+                idx
+            }
             Err(failure) => {
                 self.end_run(run.take(), Ready::Swallow).await?;
                 return Err(failure);

@@ -168,7 +168,7 @@ impl Conversation {
             next_any,
             process_id: 0,
             tie: Tie::Whole,
-            last_values: LastValues::Kept,
+            last_values: LastValues::None,
             view,
             database,
         };
@@ -425,6 +425,9 @@ impl Conversation {
             Plan::AnyOne { access } if cached.reads_catalog => Ok(Plan::Route { shard: self.catalog_shard(sql), access }),
             Plan::Route { .. } if cached.is_settings_only && self.view.topology.only_shard().is_none() => {
                 Ok(Plan::AnyOne { access: Access::Read })
+            }
+            Plan::AnyOne { access } if cached.leftover.bonds.touches(Bonds::READS_SEQUENCES) => {
+                Ok(Plan::Route { shard: self.last_values.shard().unwrap_or(self.view.topology.home_shard()), access })
             }
             plan => self.at_meeting_place(cached, plan),
         }

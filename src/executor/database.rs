@@ -13,6 +13,7 @@ use crate::backend::catalog::{load_code, load_schema};
 use crate::backend::control::{ControlClient, ControlError, ControlNode};
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::executor::describe::DescriptionCache;
+use crate::executor::function_call::FunctionTexts;
 use crate::executor::greeting::GreetingCache;
 use crate::executor::templates::TemplateCache;
 use crate::health::Board;
@@ -67,6 +68,7 @@ pub struct Database {
     pub interner: Arc<Interner>,
     pub(super) descriptions: DescriptionCache,
     pub(super) greetings: GreetingCache,
+    pub(super) functions: FunctionTexts,
     /// Statements that gather hold two connections of a node at most: half of a pool's may run at once, so that none waits for
     /// another's.
     pub(super) gather_slots: Semaphore,
@@ -106,6 +108,7 @@ impl Database {
             interner: predecessor.map(|predecessor| Arc::clone(&predecessor.interner)).unwrap_or_default(),
             descriptions: DescriptionCache::default(),
             greetings: GreetingCache::default(),
+            functions: FunctionTexts::default(),
             gather_slots: Semaphore::new((config.pool.max_per_node / 2).max(1)),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,

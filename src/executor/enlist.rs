@@ -225,7 +225,7 @@ impl Conversation {
             self.reserve_pin(idx, leftover)?;
             return Ok(idx);
         }
-        if leftover.bonds.contains(Bonds::READS_SEQUENCES) {
+        if leftover.bonds.touches(Bonds::READS_SEQUENCES) {
             // From now on a backend that comes from the pool has none of others.
             self.database.note_sequence_read();
         }
@@ -235,11 +235,10 @@ impl Conversation {
             self.check_out(shard, Access::Write).await?;
         }
         let idx = self.enlist(shard, if takes_locks_only { Access::Read } else { access }).await?;
+        self.clear_in_block(idx, leftover.bonds);
         self.reserve_pin(idx, leftover)?;
         self.tie_sequences(idx, leftover.bonds)?;
-        if self.transaction.is_open() {
-            self.enlisted[idx].bonds = self.enlisted[idx].bonds.union(leftover.bonds);
-        }
+        self.enlisted[idx].bonds = self.enlisted[idx].bonds.union(leftover.bonds);
         Ok(idx)
     }
 
@@ -261,7 +260,9 @@ impl Conversation {
 
     async fn check_out(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
         let mut held = self.check_out_apart(shard, access).await?;
-        self.clear_sequences(&mut held);
+        if self.database.keeps_sequences() {
+            self.clear_sequences(&mut held);
+        }
         self.enlisted.push(Enlisted { pin: self.first_pin(), ..held });
         Ok(self.enlisted.len() - 1)
     }
@@ -326,6 +327,7 @@ impl Conversation {
         if self.enlisted.is_empty() {
             return;
         }
+        self.lose_last_values();
         if self.enlisted.iter().any(|enlisted| enlisted.is_used) {
             self.entry.n_transactions.increment();
             self.database.counters.n_transactions.increment();

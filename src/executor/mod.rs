@@ -20,6 +20,7 @@ mod express;
 mod failure;
 mod fan_out;
 mod forward;
+mod function_call;
 mod gather;
 mod greeting;
 mod merge;

@@ -190,11 +190,16 @@ impl Conversation {
 
     /// Forgets that backends are kept for the last values of sequences: these have been discarded.
     pub(super) fn unpin_sequences(&mut self) {
-        self.last_values = LastValues::Kept;
+        self.last_values = LastValues::None;
         for pin in self.enlisted.iter_mut().filter_map(|held| held.pin.as_mut()) {
             pin.is_unsettled |= pin.reasons.contains(PinReason::Sequence);
             pin.reasons = pin.reasons.without(PinReason::Sequence);
         }
+    }
+
+    /// Whether a backend is kept for the last values of sequences.
+    pub(super) fn is_pinned_for_sequences(&self, idx: usize) -> bool {
+        self.enlisted[idx].pin.as_ref().is_some_and(|pin| pin.reasons.contains(PinReason::Sequence))
     }
 
     async fn look(&mut self, idx: usize) -> Result<PinReasons, Failure> {

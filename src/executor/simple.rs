@@ -62,18 +62,6 @@ impl Conversation {
         self.close_own(b"");
     }
 
-    /// Answers a FunctionCall.
-    ///
-    /// # Errors
-    /// Only what ends the session.
-    pub async fn refuse_function_call(&mut self) -> Result<(), Failure> {
-        let outcome = self.check_not_failed();
-        let failure = Failure::refused("TL098", "the function call protocol is not supported", "Call the function with SELECT.");
-        self.fail(outcome.err().unwrap_or(failure)).await?;
-        self.say_ready();
-        Ok(())
-    }
-
     /// Answers a message that is to be run alone and cannot be read.
     ///
     /// # Errors

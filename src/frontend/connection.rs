@@ -318,7 +318,8 @@ impl Loop<'_> {
         } else if tag == b'S' {
             self.conversation.refuse_malformed("invalid message format").await?;
         } else {
-            self.conversation.refuse_function_call().await?;
+            let body = message.get(HEADER_LEN..).unwrap_or_default();
+            self.conversation.function_call(body).await?;
         }
         self.rest();
         Ok(())

@@ -95,7 +95,7 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     let needs = home::needs(&collected, context);
     if let Some(plan) = homeless(&kind, access, &collected, context)? {
         let plan = match &needs {
-            Some(needs) => home::placed(needs, plan, context)?,
+            Some(needs) => needs.without_table(plan, context)?,
             None => plan,
         };
         return Ok(Body::Fixed(plan));

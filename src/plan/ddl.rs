@@ -23,6 +23,9 @@ pub(super) fn analyze(
 ) -> Result<Plan, Refusal> {
     let tokens = tokens_of(sql, context.settings.has_standard_strings);
     match kind {
+        UtilityKind::Ddl if objects.is_empty() && names_large_object(sql, &tokens) => {
+            Ok(Plan::Route { shard: context.topology.home_shard(), access: Access::Write })
+        }
         UtilityKind::Ddl => ddl(objects, context),
         UtilityKind::CreateTableAs { is_temporary: false } => create_as(sql, &tokens, objects, context),
         UtilityKind::CreateTableAs { is_temporary: true } => {
@@ -47,6 +50,11 @@ fn first_words(sql: &str, tokens: &[Token]) -> String {
             1
         };
     tokens.iter().take(n_words).take_while(is_word).filter_map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// ALTER, COMMENT, GRANT … ON LARGE OBJECT: these are on the home shard, where their functions run.
+fn names_large_object(sql: &str, tokens: &[Token]) -> bool {
+    tokens.windows(2).any(|pair| pair[0].is_word(sql.as_bytes(), "large") && pair[1].is_word(sql.as_bytes(), "object"))
 }
 
 fn ddl(objects: &[(Option<String>, String)], context: &Context<'_>) -> Result<Plan, Refusal> {

@@ -69,6 +69,16 @@ pub(super) struct Needs {
     function: String,
 }
 
+impl Needs {
+    /// The plan of a statement over no table that must run somewhere: on `plan`'s shard, or for a session's last value where it is.
+    pub(super) fn without_table(&self, plan: Plan, context: &Context<'_>) -> Result<Plan, Refusal> {
+        match self.need {
+            Need::SequenceState => Ok(Plan::AnyOne { access: Access::Write }),
+            _ => placed(self, plan, context),
+        }
+    }
+}
+
 /// What the system functions of a statement need, the strictest first.
 pub(super) fn needs(collected: &Collected, context: &Context<'_>) -> Option<Needs> {
     let system = |call: &&super::functions::FunctionCall| match call.name.as_slice() {
@@ -95,7 +105,9 @@ pub(super) fn placed(needs: &Needs, plan: Plan, context: &Context<'_>) -> Result
             Err(_) => Err(homeless(name)),
             placed => placed,
         },
-        Need::Sequence | Need::SequenceState => Err(homeless(name)),
+        Need::Sequence => Err(homeless(name)),
+        // The session knows where it has drawn last.
+        Need::SequenceState => Ok(plan),
         Need::Named => Err(Refusal::new(RefusalCode::ServerFunction, format!("function {name} acts on one server only"))
             .with_hint("Name the shard with /* trunkline: shard=NAME */.")),
     }

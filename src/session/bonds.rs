@@ -21,8 +21,12 @@ impl Bonds {
     pub const MEETS_BY_TRIGGER: Self = Self(16);
     /// May change the session's last values of sequences.
     pub const MOVES_SEQUENCES: Self = Self(32);
-    /// Reads them: `currval`, `lastval`.
-    pub const READS_SEQUENCES: Self = Self(64);
+    /// Reads the last value of one: `currval`.
+    pub const READS_SEQUENCE: Self = Self(64);
+    /// Reads the last value of all: `lastval`.
+    pub const READS_LAST: Self = Self(128);
+    /// Reads one or the other.
+    pub const READS_SEQUENCES: Self = Self(64 + 128);
 
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
@@ -37,6 +41,16 @@ impl Bonds {
     /// Whether all of `other` is among them.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether some of `other` is among them.
+    pub const fn touches(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether it may move sequences and read their last values.
+    pub const fn moves_and_reads(self) -> bool {
+        self.touches(Self::MOVES_SEQUENCES) && self.touches(Self::READS_SEQUENCES)
     }
 
     pub const fn is_empty(self) -> bool {
@@ -60,7 +74,8 @@ impl Bonds {
 pub(super) fn of_word(name: &str) -> Bonds {
     match name {
         "nextval" | "setval" | "insert" | "merge" | "copy" => Bonds::MOVES_SEQUENCES,
-        "currval" | "lastval" => Bonds::READS_SEQUENCES,
+        "currval" => Bonds::READS_SEQUENCE,
+        "lastval" => Bonds::READS_LAST,
         "pg_notify" => Bonds::NOTIFIES,
         _ if name.starts_with("pg_advisory_xact_") || name.starts_with("pg_try_advisory_xact_") => Bonds::LOCKS,
         _ => Bonds::NONE,
@@ -112,6 +127,6 @@ mod tests {
     fn code_that_draws_from_a_sequence_reads_its_own_value() {
         let both = of_code_word("nextval", false).union(of_code_word("currval", false));
         assert_eq!(both.of_body(), Bonds::MOVES_SEQUENCES);
-        assert_eq!(of_code_word("lastval", false).of_body(), Bonds::READS_SEQUENCES);
+        assert_eq!(of_code_word("lastval", false).of_body(), Bonds::READS_LAST);
     }
 }

@@ -90,9 +90,9 @@ impl Leftover {
 pub fn reads_catalog(sql: &[u8], has_standard_strings: bool) -> bool {
     tokens(sql, has_standard_strings).filter(|token| token.kind == TokenKind::Word).any(|token| {
         let word = token.text(sql).to_ascii_lowercase();
-        ["pg_", "reg", "txid_"].iter().any(|start| word.starts_with(start.as_bytes()))
-            || word == b"information_schema"
-            || word == b"oid"
+        ["pg_", "reg", "txid_", "has_"].iter().any(|start| word.starts_with(start.as_bytes()))
+            || matches!(word.as_slice(), b"information_schema" | b"oid" | b"format_type" | b"row_security_active")
+            || word.ends_with(b"_description")
     })
 }
 
@@ -280,6 +280,7 @@ mod tests {
         assert!(reads_catalog(b"SELECT c.relname FROM pg_catalog.pg_class c", true));
         assert!(reads_catalog(b"SELECT 'users'::regclass", true));
         assert!(reads_catalog(b"SELECT txid_status(7)", true));
+        assert!(reads_catalog(b"SELECT obj_description(7, 'pg_largeobject')", true));
         assert!(!reads_catalog(b"SELECT 'pg_class', name FROM countries", true));
     }
 
@@ -332,7 +333,7 @@ mod tests {
         assert_eq!(bonds("SELECT pg_advisory_xact_lock(charge(7))"), Bonds::LOCKS);
         assert_eq!(bonds("SELECT pg_advisory_lock(7)"), Bonds::ONLY_LOCKS);
         assert_eq!(bonds("SELECT pg_notify('a', 'insert')"), Bonds::NOTIFIES);
-        assert_eq!(bonds("INSERT INTO t VALUES (currval('s'))"), Bonds::MOVES_SEQUENCES.union(Bonds::READS_SEQUENCES));
+        assert_eq!(bonds("INSERT INTO t VALUES (currval('s'))"), Bonds::MOVES_SEQUENCES.union(Bonds::READS_SEQUENCE));
         assert_eq!(bonds("SELECT name FROM users WHERE email = 'nextval('"), Bonds::NONE);
         assert_eq!(bonds("DO $$BEGIN NOTIFY x; END$$"), Bonds::NOTIFIES.union(Bonds::MEETS));
         let code = CodeEffects::from([("ring".to_owned(), code_leftover("BEGIN PERFORM pg_notify('a', 'b'); END"))]);

@@ -11,6 +11,7 @@
 //! B portal|name|values|f   Bind; values: NULL, x0102 for binary, else text; f: result formats
 //! D S name   D P name      Describe; C likewise for Close
 //! E portal|rows            Execute
+//! F oid|values|format      FunctionCall; values as in Bind
 //! S  H  c  X               Sync, Flush, CopyDone, Terminate
 //! d text    f text         CopyData, CopyFail
 //! m tag text               any message; its body is the text
@@ -40,7 +41,7 @@ use heard::listen;
 use script::{Demand, Script, parse_scripts};
 use stage::{Proxied, Side, Stage};
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     include_str!("../conversations/startup.txt"),
     include_str!("../conversations/simple.txt"),
     include_str!("../conversations/extended.txt"),
@@ -50,6 +51,7 @@ const FILES: [&str; 9] = [
     include_str!("../conversations/faults.txt"),
     include_str!("../conversations/pinned.txt"),
     include_str!("../conversations/found.txt"),
+    include_str!("../conversations/calls.txt"),
 ];
 
 /// At least so many.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod auth;
+mod calls;
 mod config;
 mod control;
 mod conversations;

@@ -303,6 +303,37 @@ async fn a_value_that_may_be_anothers_is_not_told() {
 }
 
 #[tokio::test]
+async fn in_a_block_the_last_value_is_that_of_the_block() {
+    let cluster = Cluster::start(1).await;
+    let proxy = proxy_of_sequences(&cluster, "[pool]\nmax_per_node = 1\nmax_pinned = 0\nreserve = 0\n").await;
+    let (mut first, second) = (proxy.connect().await, proxy.connect().await);
+    for sql in ["SELECT nextval('numbers')", "INSERT INTO tickets (name) VALUES ('x')"] {
+        second.batch_execute(sql).await.unwrap();
+    }
+    // Before anything is drawn there is none, though the server has the other client's; later its own is lost.
+    for expected in ["55000", "0A000"] {
+        assert_eq!(failure(&first, "BEGIN; SELECT lastval()").await.0, expected);
+        first.batch_execute("ROLLBACK; BEGIN; INSERT INTO tickets (id, name) VALUES (-1, 'by hand')").await.unwrap();
+        assert_eq!(failure(&first, "SELECT lastval()").await.0, "55000");
+        first.batch_execute("ROLLBACK; BEGIN").await.unwrap();
+        let own = value(&first, "INSERT INTO tickets (name) VALUES ('y') RETURNING id").await;
+        assert_eq!(value(&first, "SELECT lastval()").await, own);
+        assert_eq!(value(&first, "SELECT currval('tickets_id_seq')").await, own);
+        first.batch_execute("COMMIT").await.unwrap();
+        second.batch_execute("SELECT nextval('numbers')").await.unwrap();
+        assert_eq!(reason_of(&first, "SELECT lastval()").await.1, "Reason code TL106.");
+        let transaction = first.transaction().await.unwrap();
+        transaction.query_one("SELECT 1::int8", &[]).await.unwrap();
+        let own: i64 = transaction.query_one("SELECT nextval('numbers')", &[]).await.unwrap().get(0);
+        assert_eq!(transaction.query_one("SELECT lastval()", &[]).await.unwrap().get::<_, i64>(0), own);
+        transaction.commit().await.unwrap();
+        second.batch_execute("SELECT nextval('numbers')").await.unwrap();
+        let string = "INSERT INTO tickets (name) VALUES ('z'); SELECT lastval() = max(id) FROM tickets";
+        assert_eq!(value(&first, string).await, "t");
+    }
+}
+
+#[tokio::test]
 async fn sequences_of_several_shards_are_not_told_apart() {
     let cluster = Cluster::start(3).await;
     for idx in 0..3 {
@@ -310,16 +341,21 @@ async fn sequences_of_several_shards_are_not_told_apart() {
     }
     let proxy = cluster.proxy().await;
     let client = proxy.connect().await;
-    for sql in ["SELECT currval('numbers')", "SELECT lastval()", "SELECT nextval('numbers')"] {
-        assert_eq!(reason_of(&client, sql).await.1, "Reason code TL067.", "{sql}");
-    }
-    let on = "/* trunkline: shard=shard1 */";
-    let own = value(&client, &format!("{on} SELECT nextval('numbers')")).await;
-    assert_eq!(own, "1");
-    let error = try_rows(&client, &format!("{on} SELECT currval('numbers')")).await.unwrap_err();
-    assert_eq!(error.as_db_error().unwrap().detail(), Some("Reason code TL106."));
-    let own = value(&client, &format!("{on} SELECT nextval('numbers')")).await;
-    assert_eq!(value(&client, &format!("{on} SELECT currval('numbers')")).await, own);
+    assert_eq!(reason_of(&client, "SELECT nextval('numbers')").await.1, "Reason code TL067.");
+    let on = |idx: usize| format!("/* trunkline: shard=shard{idx} */ SELECT nextval('numbers')");
+    assert_eq!(value(&client, &on(1)).await, "1");
+    assert_eq!(value(&client, &on(1)).await, "2");
+    assert_eq!(reason_of(&client, "SELECT currval('numbers')").await.1, "Reason code TL106.");
+    // From now on they are kept, and asked for where they were drawn.
+    assert_eq!(value(&client, &on(1)).await, "3");
+    assert_eq!(value(&client, "SELECT currval('numbers')").await, "3");
+    assert_eq!(value(&client, "SELECT lastval()").await, "3");
+    // One that was drawn on two shards has two last values: the last of all is known, that of one sequence is not.
+    assert_eq!(value(&client, &on(2)).await, "1");
+    assert_eq!(value(&client, "SELECT lastval()").await, "1");
+    assert_eq!(reason_of(&client, "SELECT currval('numbers')").await.1, "Reason code TL106.");
+    client.batch_execute("DISCARD SEQUENCES").await.unwrap();
+    assert_eq!(failure(&client, "SELECT lastval()").await.0, "55000");
 }
 
 #[tokio::test]

@@ -216,10 +216,31 @@ sub servers_restart {
     $db->disconnect;
 }
 
+sub large_objects {
+    my $db = connect_to(AutoCommit => 0);
+    my $bytes = join('', map { chr } 0 .. 255) x 100;
+    my $oid = $db->pg_lo_creat($db->{pg_INV_WRITE}) or die "no large object\n";
+    my $handle = $db->pg_lo_open($oid, $db->{pg_INV_WRITE});
+    equal($db->pg_lo_write($handle, $bytes, length $bytes), length $bytes);
+    equal($db->pg_lo_lseek($handle, 100, 0), 100);
+    equal($db->pg_lo_tell($handle), 100);
+    $db->pg_lo_close($handle);
+    $db->commit;
+    my $other = connect_to(AutoCommit => 0);
+    $handle = $other->pg_lo_open($oid, $other->{pg_INV_READ});
+    my $found = '';
+    equal($other->pg_lo_read($handle, $found, 50000), length $bytes);
+    equal($found, $bytes);
+    $other->rollback;
+    equal($db->pg_lo_unlink($oid), 1);
+    $db->commit;
+    $_->disconnect for $db, $other;
+}
+
 my $has_failed = 0;
 for my $name (qw(
     connects_with_its_defaults schema_is_made types_go_both_ways statements_are_prepared transactions_and_savepoints
-    errors_have_their_sqlstate copies metadata a_statement_is_cancelled clients_in_turn servers_restart
+    errors_have_their_sqlstate copies metadata large_objects a_statement_is_cancelled clients_in_turn servers_restart
 )) {
     no strict 'refs';
     if (eval { &$name(); 1 }) {

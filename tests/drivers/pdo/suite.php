@@ -220,6 +220,26 @@ function servers_restart(): void
     equal(value($db, 'SELECT count(*) FROM items WHERE id < 10'), 9);
 }
 
+function large_objects(): void
+{
+    $bytes = str_repeat(implode('', array_map('chr', range(0, 255))), 100);
+    $db = connect();
+    $db->beginTransaction();
+    $oid = $db->pgsqlLOBCreate();
+    $stream = $db->pgsqlLOBOpen($oid, 'w');
+    equal(fwrite($stream, $bytes), strlen($bytes));
+    fclose($stream);
+    $db->commit();
+    $other = connect();
+    $other->beginTransaction();
+    equal(stream_get_contents($other->pgsqlLOBOpen($oid, 'r')), $bytes);
+    $other->rollBack();
+    $db->beginTransaction();
+    equal($db->pgsqlLOBUnlink($oid), true);
+    $db->commit();
+    equal(value($other, 'SELECT count(*) FROM pg_largeobject_metadata WHERE oid = ?', [$oid]), 0);
+}
+
 check('connects_with_its_defaults');
 check('schema_is_made');
 check('types_go_both_ways');
@@ -228,6 +248,7 @@ check('keys_that_the_server_makes');
 check('transactions_and_savepoints');
 check('errors_have_their_sqlstate');
 check('copies');
+check('large_objects');
 check('clients_in_turn');
 check('servers_restart');
 exit($hasFailed ? 1 : 0);

@@ -86,6 +86,19 @@ rows_in_steps() {
     equal "$(run -v FETCH_COUNT=100 -c 'SELECT n FROM generate_series(1, 1000) AS n' | md5sum)" "$(seq 1 1000 | md5sum)"
 }
 
+large_objects() {
+    local oid
+    seq 1 20000 >"$work/exported"
+    oid=$(psql -X -A -t -q -c "\\lo_import '$work/exported' 'numbers'" -c '\echo :LASTOID' | tail -n 1)
+    oid=${oid#lo_import }
+    run -c '\lo_list' | grep -q numbers || return
+    oid=$(run -c "SELECT loid FROM pg_largeobject WHERE pageno = 0 LIMIT 1") &&
+        run -c "\\lo_export $oid '$work/imported'" >/dev/null &&
+        cmp "$work/exported" "$work/imported" &&
+        run -c "\\lo_unlink $oid" >/dev/null &&
+        equal "$(run -c 'SELECT count(*) FROM pg_largeobject')" 0
+}
+
 interrupt_cancels() {
     local output=$work/interrupted
     # An interactive-like shell of its own, so that SIGINT is not ignored.
@@ -109,4 +122,4 @@ servers_restart() {
 }
 
 checks connects_with_its_defaults schema_is_made commands_that_read_the_catalog rows_come_and_go transactions_and_errors rows_in_steps \
-    interrupt_cancels servers_restart
+    large_objects interrupt_cancels servers_restart

@@ -258,6 +258,30 @@ def clients_at_once
   end
 end
 
+def large_objects
+  with_connection do |connection|
+    bytes = (0..255).to_a.pack('C*') * 1000
+    oid = connection.transaction do |block|
+      created = block.lo_creat
+      descriptor = block.lo_open(created, PG::INV_READ | PG::INV_WRITE)
+      equal(block.lo_write(descriptor, bytes), bytes.bytesize)
+      block.lo_seek(descriptor, 1000, PG::SEEK_SET)
+      equal(block.lo_tell(descriptor), 1000)
+      block.lo_truncate(descriptor, 200_000)
+      block.lo_close(descriptor)
+      created
+    end
+    with_connection do |other|
+      other.transaction do |block|
+        equal(block.lo_read(block.lo_open(oid, PG::INV_READ), 300_000), bytes[0, 200_000])
+      end
+      equal(value(other, 'SELECT length(lo_get($1))', [oid]), '200000')
+    end
+    connection.lo_unlink(oid)
+    fails('42704') { connection.exec_params('SELECT lo_get($1)', [oid]) }
+  end
+end
+
 def servers_restart
   with_connection do |connection|
     connection.prepare('label', 'SELECT label FROM items WHERE id = $1')
@@ -276,7 +300,7 @@ end
 
 $stdout.sync = true
 checks = %i[connects_with_its_defaults schema_is_made types_go_both_ways statements_are_prepared rows_come_one_by_one pipelines
-            transactions_and_savepoints errors_have_their_sqlstate copies notifications_come a_statement_is_cancelled clients_at_once servers_restart]
+            transactions_and_savepoints errors_have_their_sqlstate copies notifications_come large_objects a_statement_is_cancelled clients_at_once servers_restart]
 failed = checks.reject do |check|
   send(check)
   puts "ok #{check}"

@@ -100,6 +100,12 @@ fn encoded(line: &str) -> Vec<u8> {
             message(b'P', &[terminated(&part(0)), terminated(&sql), oids(&part(1))].concat())
         }
         "B" => message(b'B', &[terminated(&part(0)), terminated(&part(1)), values(&part(2)), formats(&part(3))].concat()),
+        "F" => {
+            let [oid, format] = [part(0), part(2)].map(|number| String::from_utf8(number).unwrap());
+            let format: i16 = format.parse().unwrap_or(0);
+            let oid = oid.parse::<u32>().unwrap().to_be_bytes();
+            message(b'F', &[&oid[..], &values(&part(1)), &format.to_be_bytes()].concat())
+        }
         "D" | "C" => message(first, &terminated(&unescaped(&rest.replacen(' ', "", 1)))),
         "E" => {
             let n_rows: i32 = String::from_utf8(part(1)).unwrap().parse().unwrap_or(0);
