@@ -9,6 +9,7 @@ mod fixed;
 mod fixture;
 mod gathers;
 mod literal;
+mod schema;
 mod selects;
 mod stored;
 mod wire;
@@ -18,7 +19,8 @@ use std::collections::BTreeMap;
 
 use compare::{Verdict, brief, compare};
 use expressions::Maker;
-use fixture::{Sharded, oracle};
+use fixture::{Sharded, TABLES, Table, oracle};
+use schema::Extra;
 use selects::Query;
 use wire::{Answer, Client, Mode};
 use writes::Step;
@@ -172,12 +174,14 @@ impl Reads {
     }
 }
 
-async fn loaded(random: &mut Random) -> (Vec<Sharded>, crate::harness::Single, Client) {
-    let (single, mut oracle) = oracle().await;
-    let rows = fixture::rows(random);
+async fn loaded(random: &mut Random) -> (Vec<Sharded>, crate::harness::Single, Client, Vec<&'static Table>) {
+    let extra = Extra::of(random);
+    let (single, mut oracle) = oracle(&extra).await;
+    let mut rows = fixture::rows(random);
+    rows.extend(extra.rows.iter().cloned());
     let mut all = Vec::new();
     for n in [1, 2, 3, 5] {
-        all.push(Sharded::start(n).await);
+        all.push(Sharded::start(n, &extra).await);
     }
     for sql in &rows {
         assert!(matches!(oracle.simple(sql), Answer::Rows(_)), "{sql}: {:?}", oracle.simple(sql));
@@ -186,16 +190,16 @@ async fn loaded(random: &mut Random) -> (Vec<Sharded>, crate::harness::Single, C
             assert!(matches!(answer, Answer::Rows(_)), "{sql:.200}: {answer:?}");
         }
     }
-    (all, single, oracle)
+    (all, single, oracle, TABLES.iter().chain(extra.tables).collect())
 }
 
 #[tokio::test]
 async fn random_selects_are_answered_right_or_refused() {
     let (seed, n_statements) = (setting("TRUNKLINE_SEED", SEED), setting("TRUNKLINE_STATEMENTS", N_STATEMENTS as u64) as usize);
     let mut random = Random::new(seed);
-    let (sharded, _single, oracle) = loaded(&mut random).await;
+    let (sharded, _single, oracle, tables) = loaded(&mut random).await;
     let mut reads = Reads { oracle, sharded, report: Report::default(), seed };
-    let mut maker = Maker::new(random);
+    let mut maker = Maker::new(random, tables);
     for number in 0..n_statements {
         let query = maker.query();
         if maker.random.chance(3) && reads.oracle.status == b'I' {
@@ -237,7 +241,7 @@ async fn random_selects_are_answered_right_or_refused() {
 #[tokio::test]
 async fn chosen_statements_are_answered_right_or_refused() {
     let mut random = Random::new(SEED);
-    let (sharded, _single, oracle) = loaded(&mut random).await;
+    let (sharded, _single, oracle, _) = loaded(&mut random).await;
     let mut reads = Reads { oracle, sharded, report: Report::default(), seed: SEED };
     for (number, line) in fixed::FIXED.lines().filter(|line| !line.is_empty()).enumerate() {
         let (is_ordered, sql) = line.strip_prefix("= ").map_or((false, line), |sql| (true, sql));
@@ -346,7 +350,7 @@ async fn random_writes_land_where_their_keys_say() {
     for n in [1, 2, 3, 5] {
         let mut random = Random::new(seed.wrapping_add(n as u64));
         let rows = fixture::rows(&mut random);
-        let ((_single, mut oracle), mut sharded) = (oracle().await, Sharded::start(n).await);
+        let ((_single, mut oracle), mut sharded) = (oracle(&Extra::default()).await, Sharded::start(n, &Extra::default()).await);
         for shard in &sharded.cluster.shards {
             assert!(matches!(Client::open(shard.port()).simple(stored::HASHES), Answer::Rows(_)));
         }
@@ -354,7 +358,7 @@ async fn random_writes_land_where_their_keys_say() {
             assert!(matches!(oracle.simple(sql), Answer::Rows(_)) && matches!(sharded.client.simple(sql), Answer::Rows(_)));
         }
         let mut writes = Writes { oracle, sharded, report: Report::default(), trail: Vec::new() };
-        let mut maker = Maker::new(random);
+        let mut maker = Maker::new(random, TABLES.iter().collect());
         for number in 1..=n_writes {
             let step = maker.step(writes.oracle.status != b'I');
             let mode = [Mode::Simple, Mode::Text, Mode::Typed, Mode::Binary][maker.random.below(4)];
@@ -378,7 +382,7 @@ async fn random_writes_land_where_their_keys_say() {
 /// The proxy's own simple queries (BEGIN, COPY, settings) drop a backend's unnamed statement, as every simple query does.
 #[tokio::test]
 async fn an_unnamed_statement_outlives_the_proxys_own_queries() {
-    let mut sharded = Sharded::start(2).await;
+    let mut sharded = Sharded::start(2, &Extra::default()).await;
     let read = literal::Statement("SELECT count(*) FROM code".to_owned());
     for between in ["BEGIN; COMMIT", "COPY item (id, item) FROM STDIN", "SET TimeZone = 'Asia/Kolkata'", "RESET TimeZone"] {
         for _ in 0..2 {

@@ -1,8 +1,9 @@
 //! Random expressions over the tables of a FROM list.
 
-use super::fixture::{DATES, REGIONS, SLUGS, TABLES, Table, Type, metric_times, uuid};
+use super::fixture::{DATES, REGIONS, SLUGS, Table, Type, metric_times, uuid};
 use super::literal::{cast, number, string};
 use super::random::Random;
+use super::schema::OTHERS;
 
 /// What makes statements: the stream of numbers and the tables in sight.
 pub(super) struct Maker {
@@ -10,11 +11,13 @@ pub(super) struct Maker {
     pub(super) scope: Vec<(String, &'static Table)>,
     /// Columns may stand without their table's name.
     pub(super) is_bare: bool,
+    /// Those that every run has, and those of the seed.
+    pub(super) tables: Vec<&'static Table>,
 }
 
 impl Maker {
-    pub(super) fn new(random: Random) -> Self {
-        Self { random, scope: Vec::new(), is_bare: false }
+    pub(super) fn new(random: Random, tables: Vec<&'static Table>) -> Self {
+        Self { random, scope: Vec::new(), is_bare: false, tables }
     }
 
     pub(super) fn some_alias(&mut self) -> String {
@@ -112,6 +115,7 @@ impl Maker {
                 }
             }
             Type::Bytes => self.random.pick(&["'\\x00ff'", "'\\x'::bytea", "'\\x00'"]).to_owned(),
+            Type::Other(idx) => self.other(idx),
         }
     }
 
@@ -180,7 +184,13 @@ impl Maker {
             Type::Bool => "true".to_owned(),
             Type::Uuid => cast('u', uuid(3)),
             Type::Bytes => "'\\x01'::bytea".to_owned(),
+            Type::Other(idx) => self.other(idx),
         }
+    }
+
+    fn other(&mut self, idx: usize) -> String {
+        let (declaration, values) = OTHERS[idx];
+        format!("{}::{declaration}", self.random.pick(values))
     }
 
     pub(super) fn where_clause(&mut self) -> String {
@@ -206,7 +216,16 @@ impl Maker {
     fn comparison(&mut self) -> String {
         const TYPES: &[Type] =
             &[Type::Int, Type::Text, Type::Date, Type::StampTz, Type::Num, Type::Bool, Type::Uuid, Type::Float];
-        let wanted = TYPES[self.random.below(TYPES.len())];
+        let others: Vec<Type> = self
+            .scope
+            .iter()
+            .flat_map(|(_, table)| table.columns.iter().map(|(_, kind)| *kind))
+            .filter(|kind| matches!(kind, Type::Other(_)))
+            .collect();
+        let wanted = match others.get(self.random.below(2 * others.len().max(1))) {
+            Some(other) => *other,
+            None => TYPES[self.random.below(TYPES.len())],
+        };
         let Some(column) = self.column_of_type(wanted) else { return self.key_condition() };
         match self.random.below(8) {
             0 => format!("{column} IS NULL"),
@@ -272,8 +291,8 @@ impl Maker {
 
     fn table(&mut self) -> &'static Table {
         // The first two have most columns, and share a key.
-        let idx = if self.random.chance(45) { self.random.below(2) } else { self.random.below(TABLES.len()) };
-        &TABLES[idx]
+        let idx = if self.random.chance(45) { self.random.below(2) } else { self.random.below(self.tables.len()) };
+        self.tables[idx]
     }
 
     /// A FROM clause of `n` tables; makes them the scope.
@@ -313,9 +332,9 @@ impl Maker {
 
     fn join(&mut self, alias: &str) -> String {
         let other = match self.random.below(4) {
-            0 => &TABLES[7],
+            0 => self.tables[7],
             1 => self.table(),
-            _ => &TABLES[self.random.below(2)],
+            _ => self.tables[self.random.below(2)],
         };
         let source = format!("{} {alias}", other.name);
         let left: Vec<(String, Type)> = self

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::random::Random;
+use super::schema::Extra;
 use super::wire::{Answer, Client};
 use crate::harness::{Cluster, Proxy, ProxyOptions, QUICK_HEALTH, Single};
 
@@ -26,6 +27,7 @@ CREATE TABLE tiny (k smallint NOT NULL, n integer NOT NULL, PRIMARY KEY (k, n));
 ";
 
 /// Name, types of the columns. The key's columns come first.
+#[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) columns: &'static [(&'static str, Type)],
@@ -44,6 +46,8 @@ pub(super) enum Type {
     Bool,
     Uuid,
     Bytes,
+    /// One of [`super::schema::OTHERS`].
+    Other(usize),
 }
 
 use Type::{Bool, Bytes, Date, Float, Int, Num, Stamp, StampTz, Text, Uuid};
@@ -191,12 +195,12 @@ pub(super) struct Sharded {
 }
 
 impl Sharded {
-    pub(super) async fn start(n: usize) -> Self {
+    pub(super) async fn start(n: usize, extra: &Extra) -> Self {
         let cluster = Cluster::start(n).await;
         for shard in &cluster.shards {
-            assert!(matches!(Client::open(shard.port()).simple(DDL), Answer::Rows(_)));
+            define(&mut Client::open(shard.port()), extra);
         }
-        let database = tables(n);
+        let database = tables(n) + &extra.placement;
         let sections = format!("{QUICK_HEALTH}[query]\ntimeout = \"20s\"\n");
         let proxy =
             cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
@@ -219,11 +223,18 @@ impl Sharded {
     }
 }
 
-pub(super) async fn oracle() -> (Single, Client) {
+pub(super) async fn oracle(extra: &Extra) -> (Single, Client) {
     let single = Single::start().await;
     let mut client = Client::open(single.server.port());
-    assert!(matches!(client.simple(DDL), Answer::Rows(_)));
+    define(&mut client, extra);
     (single, client)
+}
+
+fn define(client: &mut Client, extra: &Extra) {
+    for sql in [DDL, &extra.ddl] {
+        let answer = client.simple(sql);
+        assert!(matches!(answer, Answer::Rows(_)), "{sql}: {answer:?}");
+    }
 }
 
 /// The placement of the tables of [`DDL`], as further lines of `[databases.shop]`.

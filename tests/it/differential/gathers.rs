@@ -1,7 +1,7 @@
 //! Random SELECTs that no shard and no combination of partial rows can answer: they need rows of several shards in one place.
 
 use super::expressions::Maker;
-use super::fixture::{TABLES, Table, Type};
+use super::fixture::{Table, Type};
 use super::literal::{Statement, number};
 use super::selects::Query;
 
@@ -31,7 +31,8 @@ impl Maker {
     }
 
     fn some_table(&mut self) -> &'static Table {
-        &TABLES[if self.random.chance(60) { self.random.below(2) } else { self.random.below(TABLES.len()) }]
+        let idx = if self.random.chance(60) { self.random.below(2) } else { self.random.below(self.tables.len()) };
+        self.tables[idx]
     }
 
     /// Columns of the scope, one to three.

@@ -74,7 +74,7 @@ impl Maker {
             Type::Date => "'2024-01-01'".to_owned(),
             Type::Stamp => "'2024-01-01 10:00'".to_owned(),
             Type::Bool => self.random.pick(&["true", "false"]).to_owned(),
-            Type::Bytes => "'\\x00'".to_owned(),
+            Type::Bytes | Type::Other(_) => "'\\x00'".to_owned(),
         }
     }
 
