@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Expr, Function, FunctionArguments, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
-    With,
 };
 
 use super::Context;
 use super::condition::Condition;
+use super::derived::{self, Exposed};
 use super::functions::{CallForm, FunctionCall, Nature};
 use super::names::{Target, folded, folded_parts, resolve};
 use super::predicate;
@@ -118,7 +118,7 @@ pub(super) struct Collector<'a> {
     /// Derived tables and WITH queries: they do not see the scopes around them.
     barriers: Vec<usize>,
     table_functions: Vec<usize>,
-    query_depth: usize,
+    pub(super) query_depth: usize,
 }
 
 struct CteScope {
@@ -126,6 +126,8 @@ struct CteScope {
     queries: Vec<usize>,
     n_visible: usize,
     is_recursive: bool,
+    /// What each exposes where it is named.
+    exposed: Vec<Exposed>,
 }
 
 /// The address of a node, as its identity while the tree is borrowed.
@@ -204,7 +206,8 @@ impl Collector<'_> {
         self.ctes.iter().any(|scope| scope.names.iter().take(scope.n_visible).any(|cte| cte == name))
     }
 
-    fn push_ctes(&mut self, with: Option<&With>) {
+    fn push_ctes(&mut self, query: &Query) {
+        let with = query.with.as_ref();
         let ctes = with.map(|with| with.cte_tables.as_slice()).unwrap_or_default();
         let is_recursive = with.is_some_and(|with| with.recursive);
         self.barriers.extend(ctes.iter().map(|cte| address(&*cte.query)));
@@ -213,7 +216,37 @@ impl Collector<'_> {
             queries: ctes.iter().map(|cte| address(&*cte.query)).collect(),
             n_visible: if is_recursive { ctes.len() } else { 0 },
             is_recursive,
+            exposed: Vec::new(),
         });
+        if is_recursive {
+            return;
+        }
+        for (cte_idx, cte) in ctes.iter().enumerate() {
+            self.see_ctes(cte_idx);
+            // What a WITH query reads is one query further in than the query that it belongs to.
+            self.query_depth += 1;
+            let exposed = derived::of_cte(self, &cte.query, &cte.alias, query);
+            self.query_depth -= 1;
+            if let Some(scope) = self.ctes.last_mut() {
+                scope.exposed.push(exposed);
+            }
+        }
+        self.see_ctes(0);
+    }
+
+    fn see_ctes(&mut self, n_visible: usize) {
+        if let Some(scope) = self.ctes.last_mut() {
+            scope.n_visible = n_visible;
+        }
+    }
+
+    /// What the WITH query that `name` means here exposes.
+    pub(super) fn exposed_by_cte(&self, name: &str) -> Exposed {
+        let found = self.ctes.iter().rev().find_map(|scope| {
+            let cte_idx = scope.names.iter().take(scope.n_visible).position(|cte| cte == name)?;
+            Some(scope.exposed.get(cte_idx).cloned().unwrap_or_default())
+        });
+        found.unwrap_or_default()
     }
 
     /// Says which WITH names the query at `address` sees: those before it, or all in WITH RECURSIVE.
@@ -245,8 +278,7 @@ impl Collector<'_> {
     /// Adds what a WHERE or ON term says of the tables of the innermost scope.
     pub(super) fn add_conjuncts(&mut self, terms: &[&Expr]) {
         let Some(scope) = self.scopes.last() else { return };
-        let ref_idxs: Vec<(usize, bool)> =
-            scope.items.iter().filter_map(|item| Some((item.ref_idx?, item.is_nullable))).collect();
+        let ref_idxs: Vec<(usize, bool)> = scope.items.iter().flat_map(Item::restricted_refs).collect();
         for term in terms {
             for (ref_idx, is_nullable) in &ref_idxs {
                 match predicate::condition(self, term, *ref_idx, *is_nullable) {
@@ -352,7 +384,7 @@ impl Visitor for Collector<'_> {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         self.move_cte(address(query), false);
-        self.push_ctes(query.with.as_ref());
+        self.push_ctes(query);
         self.found.n_queries += 1;
         self.query_depth += 1;
         if !query.locks.is_empty() {

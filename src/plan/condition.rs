@@ -1,6 +1,8 @@
 //! What must hold for a table's key columns: built from WHERE and ON once, evaluated for each execution.
 
-use super::slot::{Binding, Slot, SlotValue};
+use std::cmp::Ordering;
+
+use super::slot::{Binding, Operand, Slot, SlotValue};
 use crate::sql::KeyType;
 use crate::topology::{Bound, Key, KeyMap, KeyPredicate, KeyValue, ShardSet};
 
@@ -9,7 +11,16 @@ use crate::topology::{Bound, Key, KeyMap, KeyPredicate, KeyValue, ShardSet};
 pub(super) enum Condition {
     Unknown,
     Never,
-    Column { column_idx: usize, test: Test },
+    Column {
+        column_idx: usize,
+        test: Test,
+    },
+    /// Two whole numbers that the statement gives must be so to each other.
+    Numbers {
+        left: Operand,
+        right: Operand,
+        orders: &'static [Ordering],
+    },
     All(Vec<Self>),
     Any(Vec<Self>),
 }
@@ -17,6 +28,8 @@ pub(super) enum Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Test {
     In(Vec<Slot>),
+    /// The column's value is an element of the array that the slot's value is.
+    InArray(Slot),
     IsNull,
     /// `column > slot`, `column >= slot`.
     Above {
@@ -48,6 +61,10 @@ impl Condition {
                 alternatives[0][*column_idx] = test.predicate(*key_type, binding);
                 alternatives
             }
+            Self::Numbers { left, right, orders } => match left.integer(binding).zip(right.integer(binding)) {
+                Some((left, right)) if !orders.contains(&left.cmp(&right)) => Vec::new(),
+                _ => unknown(),
+            },
             Self::All(parts) => parts.iter().fold(unknown(), |all, part| meet(&all, &part.alternatives(key_types, binding))),
             Self::Any(parts) => {
                 let all: Alternatives = parts.iter().flat_map(|part| part.alternatives(key_types, binding)).collect();
@@ -95,6 +112,10 @@ impl Test {
         match self {
             Self::IsNull => KeyPredicate::IsNull,
             Self::In(slots) => one_of(slots, key_type, binding),
+            Self::InArray(slot) => match slot.elements(key_type, binding) {
+                Some(elements) => any_exact(elements),
+                None => KeyPredicate::Unknown,
+            },
             Self::Above { slot, is_included } => match slot.value(key_type, binding).lower(*is_included) {
                 None => KeyPredicate::Never,
                 Some(Bound::Unbounded) => KeyPredicate::Unknown,
@@ -121,9 +142,14 @@ fn one_of(slots: &[Slot], key_type: KeyType, binding: Binding<'_>) -> KeyPredica
             SlotValue::Unknown => KeyPredicate::Unknown,
         };
     }
-    let mut values = Vec::with_capacity(slots.len());
-    for slot in slots {
-        match slot.value(key_type, binding) {
+    any_exact(slots.iter().map(|slot| slot.value(key_type, binding)))
+}
+
+/// Equal to one of these values.
+fn any_exact(all: impl IntoIterator<Item = SlotValue>) -> KeyPredicate {
+    let mut values = Vec::new();
+    for value in all {
+        match value {
             SlotValue::Null | SlotValue::OutOfRange => {}
             SlotValue::Exact(value) => values.push(value),
             SlotValue::Between(..) | SlotValue::Unknown => return KeyPredicate::Unknown,

@@ -8,6 +8,7 @@
 //! into shards) → [`select`], [`insert`], [`dml`] (what more than one shard needs) → [`merge`], [`combine`] or [`gather`]. Texts for
 //! shards are made by splicing the original at token positions; the syntax tree is never printed.
 
+mod array;
 mod bind;
 mod collect;
 mod columns;
@@ -16,6 +17,7 @@ mod condition;
 mod contract;
 mod copy;
 mod ddl;
+mod derived;
 mod dml;
 mod explain;
 mod final_sql;

@@ -1,8 +1,10 @@
 //! From WHERE and ON terms to conditions on key columns, and to equalities between keys of joined tables.
 
+use std::cmp::Ordering;
+
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, FromTable, Ident, JoinConstraint, Statement, TableFactor, TableObject, TableWithJoins,
-    TimezoneInfo, UnaryOperator, UpdateTableFromKind, Value,
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FromTable, Ident, JoinConstraint, Statement, TableFactor, TableObject,
+    TableWithJoins, TimezoneInfo, UnaryOperator, UpdateTableFromKind, Value,
 };
 
 use super::collect::{Collector, Edge, KeyColumn, Seen};
@@ -10,8 +12,8 @@ use super::condition::{Condition, Test};
 use super::functions::time_cast;
 use super::interval::{Offset, Unit};
 use super::names::{folded, last_part};
-use super::scope::{Side, constraint, find_column, items_of, side, table_item};
-use super::slot::{Cast, Operand, Slot, TimeOperand};
+use super::scope::{Item, Side, constraint, find_column, items_of, side, table_item};
+use super::slot::{Arithmetic, Cast, Operand, Slot, TimeOperand};
 
 /// The terms that AND joins.
 pub(super) fn conjuncts(expr: &Expr) -> Vec<&Expr> {
@@ -57,9 +59,10 @@ fn key_columns(collector: &Collector<'_>, expr: &Expr) -> Vec<(KeyColumn, bool)>
     let innermost = collector.scopes.len().saturating_sub(1);
     find_column(&collector.scopes, idents)
         .into_iter()
-        .filter_map(|at| {
-            let item = &collector.scopes.get(at.scope_idx)?.items[at.item_idx];
-            Some((item.key_column(&name)?, at.scope_idx != innermost))
+        .flat_map(|at| {
+            let item = collector.scopes.get(at.scope_idx).and_then(|scope| scope.items.get(at.item_idx));
+            let keys = item.map(|item| item.keys_named(&name)).unwrap_or_default();
+            keys.into_iter().map(move |key| (key, at.scope_idx != innermost))
         })
         .collect()
 }
@@ -71,7 +74,7 @@ pub(super) fn condition(collector: &mut Collector<'_>, expr: &Expr, ref_idx: usi
     };
     match expr {
         Expr::Nested(inner) => condition(collector, inner, ref_idx, is_nullable),
-        Expr::Value(value) if matches!(value.value, Value::Boolean(false)) => Condition::Never,
+        Expr::Value(value) if matches!(value.value, Value::Boolean(false) | Value::Null) => Condition::Never,
         Expr::BinaryOp { left, op: BinaryOperator::And, right } => match both(collector, left, right) {
             [Condition::Unknown, other] | [other, Condition::Unknown] => other,
             parts => Condition::All(parts.into()),
@@ -84,7 +87,10 @@ pub(super) fn condition(collector: &mut Collector<'_>, expr: &Expr, ref_idx: usi
         Expr::InList { expr, list, negated: false } => in_list(collector, expr, list, ref_idx),
         Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => match unnested(right) {
             Expr::Array(array) => in_list(collector, left, &array.elem, ref_idx),
-            _ => Condition::Unknown,
+            array => match (key_column_of(collector, left, ref_idx), array_slot(collector, array)) {
+                (Some(column_idx), Some(slot)) => Condition::Column { column_idx, test: Test::InArray(slot) },
+                _ => Condition::Unknown,
+            },
         },
         Expr::Between { expr, negated: false, low, high } => {
             let Some(column_idx) = key_column_of(collector, expr, ref_idx) else { return Condition::Unknown };
@@ -113,7 +119,7 @@ fn comparison(collector: &mut Collector<'_>, term: (&Expr, &BinaryOperator, &Exp
     } else if let Some(column_idx) = key_column_of(collector, right, ref_idx) {
         (column_idx, left, true)
     } else {
-        return Condition::Unknown;
+        return constant(collector, term);
     };
     let Some(slot) = slot(collector, value) else { return Condition::Unknown };
     let test = match (op, is_flipped) {
@@ -125,6 +131,48 @@ fn comparison(collector: &mut Collector<'_>, term: (&Expr, &BinaryOperator, &Exp
         _ => return Condition::Unknown,
     };
     Condition::Column { column_idx, test }
+}
+
+/// A comparison of whole numbers, such as `1 = 0`.
+fn constant(collector: &mut Collector<'_>, (left, op, right): (&Expr, &BinaryOperator, &Expr)) -> Condition {
+    let orders: &[Ordering] = match op {
+        BinaryOperator::Eq => &[Ordering::Equal],
+        BinaryOperator::NotEq => &[Ordering::Less, Ordering::Greater],
+        BinaryOperator::Lt => &[Ordering::Less],
+        BinaryOperator::LtEq => &[Ordering::Less, Ordering::Equal],
+        BinaryOperator::Gt => &[Ordering::Greater],
+        BinaryOperator::GtEq => &[Ordering::Greater, Ordering::Equal],
+        _ => return Condition::Unknown,
+    };
+    let is_number = |expr: &Expr| match unnested(expr) {
+        Expr::Value(value) => matches!(value.value, Value::Number(..)),
+        Expr::UnaryOp { .. } | Expr::BinaryOp { .. } => true,
+        _ => false,
+    };
+    if !is_number(left) || !is_number(right) {
+        return Condition::Unknown;
+    }
+    match (slot(collector, left), slot(collector, right)) {
+        (Some(Slot { operand: left, cast: None }), Some(Slot { operand: right, cast: None })) => {
+            Condition::Numbers { left, right, orders }
+        }
+        _ => Condition::Unknown,
+    }
+}
+
+/// The slot of an array: a string or a parameter, as it is or cast to an array of integers, text or uuid.
+fn array_slot(collector: &mut Collector<'_>, expr: &Expr) -> Option<Slot> {
+    let value = match expr {
+        Expr::Value(value) => value,
+        Expr::Cast { expr, data_type: DataType::Array(ArrayElemTypeDef::SquareBracket(element, None)), format: None, .. } => {
+            match (unnested(expr), cast_of(element)?) {
+                (Expr::Value(value), Cast::Integer | Cast::Text | Cast::Uuid) => value,
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    Some(Slot { operand: operand(collector, value, false)?, cast: None })
 }
 
 fn tuple_equal(collector: &mut Collector<'_>, lefts: &[Expr], rights: &[Expr], ref_idx: usize) -> Condition {
@@ -173,6 +221,14 @@ pub(super) fn slot(collector: &mut Collector<'_>, expr: &Expr) -> Option<Slot> {
                 (None, Operand::Literal { .. } | Operand::Param(_) | Operand::Null) => Some(Slot { cast: Some(cast), ..inner }),
                 _ => None,
             }
+        }
+        Expr::BinaryOp { left, op: op @ (BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply), right } => {
+            let (left, right) = (slot(collector, left)?, slot(collector, right)?);
+            let is_plain =
+                |slot: &Slot| slot.cast.is_none() && matches!(slot.operand, Operand::Literal { .. } | Operand::Arithmetic(_));
+            let sign = op.to_string().chars().next()?;
+            let arithmetic = Arithmetic { left: left.operand.clone(), sign, right: right.operand.clone() };
+            (is_plain(&left) && is_plain(&right)).then(|| Slot { operand: Operand::Arithmetic(Box::new(arithmetic)), cast: None })
         }
         Expr::TypedString(typed) => {
             let cast = cast_of(&typed.data_type)?;
@@ -340,7 +396,7 @@ fn factor_terms(collector: &mut Collector<'_>, factor: &TableFactor, item_idx: &
 fn restrict(collector: &mut Collector<'_>, term: &Expr, restricted: std::ops::Range<usize>) {
     let Some(scope) = collector.scopes.last() else { return };
     let items = scope.items.get(restricted).unwrap_or_default();
-    let ref_idxs: Vec<(usize, bool)> = items.iter().filter_map(|item| Some((item.ref_idx?, item.is_nullable))).collect();
+    let ref_idxs: Vec<(usize, bool)> = items.iter().flat_map(Item::restricted_refs).collect();
     for (ref_idx, is_nullable) in &ref_idxs {
         match condition(collector, term, *ref_idx, *is_nullable) {
             Condition::Unknown => {}
@@ -389,7 +445,7 @@ fn using_edges(
     let keys = |range: std::ops::Range<usize>| -> Vec<(usize, KeyColumn)> {
         range
             .filter(|idx| !scope.items[*idx].is_nullable || restricted.contains(idx))
-            .filter_map(|idx| Some((idx, scope.items[idx].key_column(column)?)))
+            .flat_map(|idx| scope.items[idx].keys_named(column).into_iter().map(move |key| (idx, key)))
             .collect()
     };
     let mut edges = Vec::new();

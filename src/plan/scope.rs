@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sqlparser::ast::{Ident, JoinConstraint, JoinOperator, ObjectName, TableAlias, TableFactor, TableWithJoins};
 
 use super::collect::{Collector, KeyColumn};
+use super::derived::{self, Exposed};
 use super::names::{folded, folded_parts, last_part, relation_of};
 use crate::topology::Relation;
 
@@ -18,6 +19,8 @@ pub(super) struct Item {
     pub(super) relation: Option<Arc<Relation>>,
     /// Names of its key columns.
     pub(super) key_columns: Vec<String>,
+    /// Of a subquery or a WITH query: columns that are keys of the tables inside.
+    pub(super) exposed: Exposed,
     /// Whether an outer join may fill it with NULLs.
     pub(super) is_nullable: bool,
 }
@@ -44,6 +47,7 @@ impl Item {
         match &self.relation {
             Some(relation) => Some(relation.column(column).is_some()),
             None if self.key_columns.iter().any(|key| key == column) => Some(true),
+            None if self.exposed.iter().any(|(name, _)| name == column) => Some(true),
             None => None,
         }
     }
@@ -51,6 +55,24 @@ impl Item {
     pub(super) fn key_column(&self, column: &str) -> Option<KeyColumn> {
         let column_idx = self.key_columns.iter().position(|key| key == column)?;
         Some(KeyColumn { ref_idx: self.ref_idx?, column_idx })
+    }
+
+    /// The keys that a column is: the table's own, or those that show through a subquery.
+    pub(super) fn keys_named(&self, column: &str) -> Vec<KeyColumn> {
+        let inner = self.exposed.iter().filter(|(name, _)| name == column).map(|(_, key)| *key);
+        self.key_column(column).into_iter().chain(inner).collect()
+    }
+
+    /// The table references that conditions on the item's columns can restrict, with whether NULLs may stand for their rows.
+    pub(super) fn restricted_refs(&self) -> Vec<(usize, bool)> {
+        let mut refs: Vec<(usize, bool)> = self.ref_idx.into_iter().map(|ref_idx| (ref_idx, self.is_nullable)).collect();
+        for (_, key) in &self.exposed {
+            if !refs.iter().any(|(ref_idx, _)| *ref_idx == key.ref_idx) {
+                // An outer join inside may fill the column with NULLs.
+                refs.push((key.ref_idx, true));
+            }
+        }
+        refs
     }
 }
 
@@ -138,8 +160,11 @@ fn add_factor(collector: &mut Collector<'_>, factor: &TableFactor, items: &mut V
             items.push(item);
         }
         TableFactor::NestedJoin { table_with_joins, alias: None } => add_tree(collector, table_with_joins, items, usings),
+        TableFactor::Derived { subquery, alias, .. } => {
+            let exposed = derived::of_subquery(collector, subquery, alias.as_ref());
+            items.push(Item { exposed, ..opaque_item(alias.as_ref()) });
+        }
         TableFactor::Table { alias, .. }
-        | TableFactor::Derived { alias, .. }
         | TableFactor::TableFunction { alias, .. }
         | TableFactor::Function { alias, .. }
         | TableFactor::UNNEST { alias, .. }
@@ -154,6 +179,7 @@ fn opaque_item(alias: Option<&TableAlias>) -> Item {
         alias: alias.map(|alias| folded(&alias.name)).unwrap_or_default(),
         relation: None,
         key_columns: Vec::new(),
+        exposed: Vec::new(),
         is_nullable: false,
     }
 }
@@ -168,8 +194,9 @@ pub(super) fn table_item(collector: &mut Collector<'_>, name: &ObjectName, alias
         Some(key) if !is_renamed => key.columns.clone(),
         _ => Vec::new(),
     };
+    let exposed = if is_cte && !is_renamed { collector.exposed_by_cte(&last_part(name)) } else { Vec::new() };
     let alias = alias.map_or_else(|| last_part(name), |alias| folded(&alias.name));
-    Item { ref_idx: Some(ref_idx), alias, relation, key_columns, is_nullable: false }
+    Item { ref_idx: Some(ref_idx), alias, relation, key_columns, exposed, is_nullable: false }
 }
 
 /// Which side of a join may be filled with NULLs.

@@ -27,6 +27,42 @@ pub(super) enum Operand {
     Param(usize),
     Null,
     Time(TimeOperand),
+    /// Whole numbers added, subtracted, multiplied.
+    Arithmetic(Box<Arithmetic>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Arithmetic {
+    pub(super) left: Operand,
+    /// `+`, `-` or `*`.
+    pub(super) sign: char,
+    pub(super) right: Operand,
+}
+
+impl Operand {
+    /// The whole number that a literal of type integer is, or the sum of such; `None` for others, and where the server would
+    /// find it out of range.
+    pub(super) fn integer(&self, binding: Binding<'_>) -> Option<i64> {
+        let number = match self {
+            Self::Literal { literal_idx, is_negated } => {
+                let literal = binding.values.literals.get(*literal_idx).filter(|literal| literal.kind == LiteralKind::Integer)?;
+                match canonical_literal(binding.values.sql.as_bytes(), *literal, *is_negated, KeyType::Int8, "UTC") {
+                    Ok(KeyValue::Int(number)) => number,
+                    _ => return None,
+                }
+            }
+            Self::Arithmetic(arithmetic) => {
+                let (left, right) = (arithmetic.left.integer(binding)?, arithmetic.right.integer(binding)?);
+                match arithmetic.sign {
+                    '+' => left.checked_add(right)?,
+                    '-' => left.checked_sub(right)?,
+                    _ => left.checked_mul(right)?,
+                }
+            }
+            Self::Param(_) | Self::Null | Self::Time(_) => return None,
+        };
+        i32::try_from(number).ok().map(i64::from)
+    }
 }
 
 /// The transaction's time, moved by intervals.
@@ -68,6 +104,13 @@ impl Slot {
     pub(super) fn value(&self, key_type: KeyType, binding: Binding<'_>) -> SlotValue {
         match &self.operand {
             Operand::Null => SlotValue::Null,
+            Operand::Arithmetic(_) if matches!(key_type, KeyType::Int2 | KeyType::Int4 | KeyType::Int8) => {
+                match self.operand.integer(binding) {
+                    Some(number) => exact(canonical_text(&number.to_string(), key_type, "UTC")),
+                    None => SlotValue::Unknown,
+                }
+            }
+            Operand::Arithmetic(_) => SlotValue::Unknown,
             Operand::Time(time) => time.value(key_type, binding),
             Operand::Literal { literal_idx, is_negated } => match binding.values.literals.get(*literal_idx) {
                 Some(literal) => self.of_literal(*literal, *is_negated, key_type, binding),
@@ -154,7 +197,7 @@ pub(super) fn string_content(sql: &[u8], literal: Literal) -> Option<String> {
     }
 }
 
-fn exact(value: Result<KeyValue, ValueError>) -> SlotValue {
+pub(super) fn exact(value: Result<KeyValue, ValueError>) -> SlotValue {
     match value {
         Ok(KeyValue::Null) => SlotValue::Null,
         Ok(value) => SlotValue::Exact(value),

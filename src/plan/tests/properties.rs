@@ -16,6 +16,9 @@ enum Predicate {
     RegionIn(Vec<&'static str>),
     Kind,
     UserIsNull,
+    UserInArray(Vec<i64>),
+    UserSum(i64, i64),
+    Numbers(i64, &'static str, i64),
     Pair(&'static str, i64),
     Not(Box<Self>),
     And(Box<Self>, Box<Self>),
@@ -34,6 +37,9 @@ fn predicate() -> impl Strategy<Value = Predicate> {
         2 => prop::collection::vec(region(), 1..4).prop_map(Predicate::RegionIn),
         1 => Just(Predicate::Kind),
         1 => Just(Predicate::UserIsNull),
+        1 => prop::collection::vec(0i64..6, 1..4).prop_map(Predicate::UserInArray),
+        1 => (0i64..4, -1i64..3).prop_map(|(a, b)| Predicate::UserSum(a, b)),
+        1 => (0i64..3, prop::sample::select(&["=", "<", "<>", ">="][..]), 0i64..3).prop_map(|(a, op, b)| Predicate::Numbers(a, op, b)),
         2 => (region(), 0i64..6).prop_map(|(region, user)| Predicate::Pair(region, user)),
     ];
     leaf.prop_recursive(4, 16, 2, |inner| {
@@ -58,6 +64,11 @@ impl Predicate {
             }
             Self::Kind => "kind = 'x'".to_owned(),
             Self::UserIsNull => "user_id IS NULL".to_owned(),
+            Self::UserInArray(list) => {
+                format!("user_id = ANY ('{{{}}}')", list.iter().map(i64::to_string).collect::<Vec<_>>().join(","))
+            }
+            Self::UserSum(a, b) => format!("user_id = {a} + {b}"),
+            Self::Numbers(a, op, b) => format!("{a} {op} {b}"),
             Self::Pair(region, user) => format!("(region, user_id) = ('{region}', {user})"),
             Self::Not(a) => format!("NOT ({})", a.sql()),
             Self::And(a, b) => format!("({} AND {})", a.sql(), b.sql()),
@@ -80,6 +91,14 @@ impl Predicate {
             Self::RegionIn(list) => list.contains(&region),
             Self::Kind => kind == "x",
             Self::UserIsNull => false,
+            Self::UserInArray(list) => list.contains(&user),
+            Self::UserSum(a, b) => user == a + b,
+            Self::Numbers(a, op, b) => match *op {
+                "=" => a == b,
+                "<" => a < b,
+                "<>" => a != b,
+                _ => a >= b,
+            },
             Self::Pair(other, n) => region == *other && user == *n,
             Self::Not(a) => !a.holds(region, user, kind),
             Self::And(a, b) => a.holds(region, user, kind) && b.holds(region, user, kind),
@@ -87,6 +106,17 @@ impl Predicate {
         }
     }
 }
+
+/// Where the predicate stands: each row that satisfies it is in the answer, or in a group of it.
+const FORMS: [&str; 7] = [
+    "SELECT event_id FROM events e WHERE {}",
+    "SELECT event_id FROM (SELECT event_id, region, kind, user_id FROM events) e WHERE {}",
+    "SELECT * FROM (SELECT region, user_id, kind, count(*) FROM events GROUP BY region, 2, kind) e WHERE {}",
+    "SELECT * FROM (SELECT kind, user_id, max(region) AS region FROM events GROUP BY user_id, kind) e WHERE {}",
+    "WITH e AS (SELECT * FROM events) SELECT event_id FROM e WHERE {}",
+    "SELECT c.code FROM countries c JOIN (SELECT DISTINCT region, user_id, kind FROM events) e ON e.region = c.code AND ({})",
+    "SELECT a.event_id FROM events e JOIN (SELECT event_id, region AS r, user_id AS u FROM events) a ON e.region = a.r AND e.user_id = a.u WHERE {}",
+];
 
 fn shards_of(sql: &str) -> Option<ShardSet> {
     let fixture = fixture();
@@ -98,6 +128,7 @@ fn shards_of(sql: &str) -> Option<ShardSet> {
         Plan::Route { shard, .. } => Some(ShardSet::only(shard)),
         Plan::AnyOne { .. } => None,
         Plan::Merge(plan) => Some(plan.shards),
+        Plan::Gather(plan) => Some(plan.shards),
         other => panic!("{other:?}"),
     }
 }
@@ -112,8 +143,8 @@ fn home(table: &str, values: &[KeyValue]) -> ShardId {
 
 proptest! {
     #[test]
-    fn a_satisfying_row_is_always_in_reach(predicate in predicate()) {
-        let sql = format!("SELECT event_id FROM events e WHERE {}", predicate.sql());
+    fn a_satisfying_row_is_always_in_reach(predicate in predicate(), form in 0..FORMS.len()) {
+        let sql = FORMS[form].replace("{}", &predicate.sql());
         let shards = shards_of(&sql);
         for region in REGIONS {
             for user in 0..6 {
