@@ -99,6 +99,12 @@ pub(super) enum Action {
         name: Bytes,
         portal: Option<Portal>,
     },
+    /// Describe, Execute or Close of a cursor that SQL has declared.
+    OfCursor {
+        tag: u8,
+        name: Bytes,
+        max_rows: i32,
+    },
     /// This message fails, and what follows it up to Sync is not looked at.
     Fail {
         failure: Failure,
@@ -165,6 +171,7 @@ impl Conversation {
                         self.check_exit(&statement)?;
                         Ok(Action::DescribeStatement { is_named: !name.is_empty(), statement })
                     }
+                    (_, b'P') if self.is_cursor_only(name) => Ok(Action::of_cursor(tag, name, 0)),
                     (b'D', b'P') => {
                         let portal = self.portal(name)?.clone();
                         self.check_exit(&portal.statement)?;
@@ -186,6 +193,10 @@ impl Conversation {
                 let name = reader.c_string().ok_or_else(unterminated)?;
                 let max_rows = reader.i32().ok_or_else(short)?;
                 check_end(reader)?;
+                if self.is_cursor_only(name) {
+                    self.check_not_failed()?;
+                    return Ok(Action::of_cursor(tag, name, max_rows));
+                }
                 let portal = self.portal(name)?.clone();
                 self.check_exit(&portal.statement)?;
                 Ok(Action::Execute { name: Bytes::copy_from_slice(name), portal, max_rows })
@@ -210,6 +221,11 @@ impl Conversation {
             let message = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
             Failure::client(Report::new(SqlState::INVALID_CURSOR_NAME, message))
         })
+    }
+
+    /// Whether no portal of the protocol has this name, but a cursor of SQL.
+    fn is_cursor_only(&self, name: &[u8]) -> bool {
+        self.portals.get(name).is_none() && std::str::from_utf8(name).is_ok_and(|name| self.cursors.has(name))
     }
 
     /// In a failed transaction only statements that end it may be described or run.
@@ -314,6 +330,7 @@ impl Conversation {
         }
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind_with(cached, text, &statement.literals, params)?;
+        let plan = self.placed_cursor(plan, cached)?;
         self.block.schema_change = self.block.schema_change.max(self.schema_change_of(cached.template.class(), text));
         if is_utility(cached.template.class()) {
             self.timer.exempt();
@@ -323,15 +340,10 @@ impl Conversation {
         let changes = (!changes.is_empty()).then(|| Arc::from(changes));
         let read = |shard| Target::One { shard, access: Access::Read, leftover: Leftover::NOTHING, changes: None };
         Ok(match plan {
-            Plan::Route { shard, access } => {
-                if let Classified::Command(Command::Declare { name, .. }) = cached.template.class() {
-                    self.block.cursors.insert(name.clone(), shard);
-                }
-                Target::One { shard: Some(shard), access, leftover, changes }
-            }
+            Plan::Route { shard, access } => Target::One { shard: Some(shard), access, leftover, changes },
             Plan::AnyOne { access } => Target::One { shard: None, access, leftover, changes },
             Plan::Command(Command::Show { name }) if !name.starts_with("trunkline.") => read(None),
-            Plan::Command(Command::Fetch { name }) => read(self.block.cursors.get(&name).copied()),
+            Plan::Command(Command::Fetch { name }) if !self.cursors.is_own(&name) => read(self.cursors.shard_of(&name)),
             plan => {
                 let encoded = Bytes::copy_from_slice(parts.encoded_values);
                 let values = BoundValues { param_types: Vec::new(), encoded, result_formats: parts.result_formats.to_vec() };
@@ -397,6 +409,10 @@ impl Conversation {
 }
 
 impl Action {
+    fn of_cursor(tag: u8, name: &[u8], max_rows: i32) -> Self {
+        Self::OfCursor { tag, name: Bytes::copy_from_slice(name), max_rows }
+    }
+
     /// Whether the client learns the columns of what it runs, or a server reads the text anew for it: a statement may then be
     /// prepared again unseen.
     pub(super) fn tells_columns(&self) -> bool {
@@ -406,7 +422,10 @@ impl Action {
     /// Whether what follows is to be looked at only after it has run: it may change the transaction, settings or statements.
     fn changes_session(&self) -> bool {
         match self {
-            Self::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, .. } => matches!(**plan, Plan::Command(_)),
+            Self::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, .. } => {
+                matches!(**plan, Plan::Command(_) | Plan::Cursor(_))
+            }
+            Self::OfCursor { tag: b'C', .. } => true,
             _ => false,
         }
     }

@@ -23,7 +23,7 @@ use crate::session::set_config::SettingChange;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
-use crate::sql::{Classified, Command};
+use crate::sql::Command;
 use crate::topology::ShardId;
 
 /// A statement name that no backend ever has: its Close is answered by CloseComplete.
@@ -195,7 +195,7 @@ impl Conversation {
                     (Some(a), Some(b)) if a != *b => is_spread = true,
                     (known, shard) => shards = Some(known.or(*shard)),
                 },
-                Target::Own { plan, .. } if matches!(**plan, Plan::Command(_)) => has_command = true,
+                Target::Own { plan, .. } if matches!(**plan, Plan::Command(_) | Plan::Cursor(_)) => has_command = true,
                 Target::Own { plan, .. } => {
                     has_write |= matches!(**plan, Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_) | Plan::Gather(_));
                     is_spread |= n_bound > 1;
@@ -234,7 +234,7 @@ impl Conversation {
                 step @ Action::Bind { .. } if self.portals.has_progress() => {
                     self.end_run(run.take(), Ready::Swallow).await?;
                     if let Action::Bind { portal, .. } = &step {
-                        self.close_own(portal);
+                        self.close_own(portal).await;
                     }
                     step
                 }
@@ -252,15 +252,18 @@ impl Conversation {
                 }
                 Action::ClosePortal { name, portal: Some(Portal { target: Target::Own { .. }, .. }) | None } => {
                     self.end_run(run.take(), Ready::Swallow).await?;
-                    self.close_own(&name);
+                    self.close_own(&name).await;
                     wire::bare(&mut self.client.output, b'3');
                     continue;
                 }
-                Action::DescribeStatement { ref statement, .. }
-                    if matches!(statement.cached.template.class(), Classified::Command(Command::Execute { .. })) =>
-                {
+                Action::OfCursor { tag, ref name, max_rows } if self.is_own_cursor(name) => {
                     self.end_run(run.take(), Ready::Swallow).await?;
-                    self.describe_execute(statement).await?;
+                    self.cursor_message(tag, &String::from_utf8_lossy(name), max_rows).await?;
+                    continue;
+                }
+                Action::DescribeStatement { ref statement, .. } if self.is_described_here(statement) => {
+                    self.end_run(run.take(), Ready::Swallow).await?;
+                    self.describe_command(statement).await?;
                     continue;
                 }
                 Action::CloseStatement { .. } if run.is_none() => {
@@ -338,8 +341,13 @@ impl Conversation {
             Action::Parse { statement, .. } | Action::DescribeStatement { statement, .. } => {
                 (statement.cached.template.describe_shard(), Access::Read)
             }
+            Action::OfCursor { name, .. } => (self.cursors.shard_of(&String::from_utf8_lossy(name)), Access::Write),
             _ => (None, Access::Read),
         }
+    }
+
+    fn is_own_cursor(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.cursors.is_own(name))
     }
 
     /// Writes what an action asks of a backend to its output.
@@ -384,6 +392,17 @@ impl Conversation {
             Action::ClosePortal { name, .. } => {
                 run.push(Mark::Relay);
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'C', b'P', &name);
+            }
+            Action::OfCursor { tag: b'E', name, max_rows } => {
+                wire::execute(&mut self.enlisted[idx].lease.socket.output, &name, max_rows);
+                run.has_unmarked = true;
+            }
+            Action::OfCursor { tag, name, .. } => {
+                if tag == b'C' {
+                    run.push(Mark::Relay);
+                }
+                run.has_unmarked |= tag == b'D';
+                wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, tag, b'P', &name);
             }
             Action::Fail { .. } => {}
         }
@@ -534,7 +553,9 @@ impl Conversation {
 fn is_portion(action: &Action) -> bool {
     match action {
         Action::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, max_rows, .. } => {
-            *max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_))
+            let gives_rows =
+                matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::Command(Command::Execute { .. }));
+            *max_rows > 0 && gives_rows
         }
         _ => false,
     }

@@ -117,7 +117,7 @@ impl Conversation {
             offset: 0,
         };
         let n_emitted = self.concatenate(&idxs, &all, Description::Omit).await?;
-        wire::command_complete(&mut self.client.output, format!("SELECT {n_emitted}").as_bytes());
+        self.end_rows(n_emitted);
         Ok(())
     }
 

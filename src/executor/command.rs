@@ -50,19 +50,15 @@ impl Conversation {
                 return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::NOTHING, ready).await;
             }
             Command::Fetch { name } | Command::Close { name: Some(name) } => {
-                return self.forward_to_cursor(name, sql, Leftover::of_command(command), ready).await;
-            }
-            Command::Declare { name, .. } if self.view.topology.only_shard().is_some() => {
-                let shard = self.any_shard();
-                self.block.cursors.insert(name.clone(), shard);
-                return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::of_command(command), ready).await;
+                return self.run_cursor_command(command, (name, sql), ready).await;
             }
             Command::Close { name: None } => {
-                self.block.cursors.clear();
+                self.close_all_cursors().await;
                 self.tell_held(sql, Leftover::of_command(command)).await?;
                 self.complete("CLOSE CURSOR ALL");
             }
-            Command::Declare { .. } => return self.keep_state(sql, ready).await,
+            // Not as the grammar has it.
+            Command::Declare { .. } => return Err(self.not_understood(sql).await),
             Command::Prepare { name } => self.prepare_named(name, sql).await?,
             Command::Execute { .. } => {
                 let wanted = Wanted { description: Description::Send, result_formats: &[] };
@@ -123,15 +119,6 @@ impl Conversation {
             self.release();
         }
         Ok(())
-    }
-
-    async fn forward_to_cursor(&mut self, name: &str, sql: &str, leftover: Leftover, ready: Ready) -> Result<bool, Failure> {
-        let shard = match self.block.cursors.get(name) {
-            Some(shard) => *shard,
-            // The server says that there is no such cursor.
-            None => self.any_shard(),
-        };
-        self.forward((shard, Access::Read), sql.as_bytes(), leftover, ready).await
     }
 
     async fn begin(&mut self, modes: &str, sql: &str) -> Result<(), Failure> {
@@ -253,7 +240,9 @@ impl Conversation {
                 }
                 self.tell_transaction(sql).await?;
                 self.transaction.rollback_to(name, &mut self.settings);
-                self.portals.roll_back_to(self.transaction.savepoints.len().saturating_sub(1));
+                let n_savepoints = self.transaction.savepoints.len().saturating_sub(1);
+                self.portals.roll_back_to(n_savepoints);
+                self.roll_cursors_back_to(n_savepoints).await;
                 self.block.failed_on = None;
                 self.derive_plan_settings();
                 self.tell_parameters();
@@ -264,6 +253,7 @@ impl Conversation {
                 self.tell_transaction(sql).await?;
                 self.transaction.release(name);
                 self.portals.release_to(self.transaction.savepoints.len());
+                self.cursors.release_to(self.transaction.savepoints.len());
                 self.complete("RELEASE");
             }
             _ => {}
@@ -288,6 +278,7 @@ impl Conversation {
                 }
                 self.statements.clear();
                 self.portals.clear();
+                self.close_all_cursors().await;
                 self.hinted_shard = None;
                 self.settings.clone_from(&self.startup_settings);
                 self.derive_plan_settings();

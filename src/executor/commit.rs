@@ -45,6 +45,10 @@ impl Conversation {
             let message = "the connection to a shard was lost during the transaction: it was rolled back";
             return Err(Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, message), ErrorKind::Connection));
         }
+        if let Err(failure) = self.hold_cursors().await {
+            self.tell_all("ROLLBACK").await;
+            return Err(failure);
+        }
         if self.enlisted.iter().filter(|enlisted| enlisted.part == Part::Writer).count() > 1 {
             return self.commit_in_two_phases().await;
         }
@@ -96,7 +100,9 @@ impl Conversation {
         if had_local_sets || has_new_settings || self.has_untold_parameters() {
             self.tell_parameters();
         }
+        self.close_all_on_engine().await;
         self.portals.clear();
+        self.end_cursors(is_committed).await;
         self.settle_pins(is_committed).await;
         self.release();
         let block = std::mem::take(&mut self.block);

@@ -1,6 +1,6 @@
 //! One client's session with the backends it holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +9,8 @@ use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
 use super::batch::SessionStatement;
+use super::copy_out::Copying;
+use super::cursor::Cursors;
 use super::database::now_micros;
 use super::enlist::{Enlisted, Tie};
 use super::greeting::Greeting;
@@ -64,8 +66,6 @@ pub(super) struct Block {
     pub failed_on: Option<ShardId>,
     /// `trunkline.shard` as it was before the transaction changed it, and whether it was changed for the transaction only.
     pub hint_before: Option<(Option<ShardId>, SetScope)>,
-    /// Shards of open cursors, by name.
-    pub cursors: HashMap<String, ShardId>,
 }
 
 /// A client's session.
@@ -101,6 +101,9 @@ pub struct Conversation {
     pub(super) is_sync_spent: bool,
     pub(super) statements: Statements,
     pub(super) portals: Portals,
+    pub(super) cursors: Cursors,
+    /// Rows of answers are written as data of this COPY.
+    pub(super) copying: Option<Box<Copying>>,
     pub(super) unbound: Option<Unbound>,
     /// Whether what is being run can be run again.
     pub(super) retry: Retry,
@@ -156,6 +159,8 @@ impl Conversation {
             is_sync_spent: false,
             statements: Statements::default(),
             portals: Portals::default(),
+            cursors: Cursors::default(),
+            copying: None,
             unbound: None,
             retry: Retry::No,
             skipped: Vec::new(),
@@ -416,7 +421,7 @@ impl Conversation {
         if let Some(shard) = self.hinted_shard {
             let access = match &outcome {
                 Ok(Plan::Route { access, .. } | Plan::AnyOne { access }) => *access,
-                Ok(Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => Access::Read,
+                Ok(Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::CopyOut(_)) => Access::Read,
                 _ => Access::Write,
             };
             return self.at_meeting_place(cached, hinted(shard, access, sql, outcome)?);
@@ -589,7 +594,8 @@ pub(super) fn route_label(plan: &Plan) -> Route {
         Plan::Gather(_) => Route::Gather,
         Plan::Insert(_) => Route::Insert,
         Plan::Everywhere { .. } => Route::Everywhere,
-        Plan::CopyIn(_) => Route::Copy,
+        Plan::CopyIn(_) | Plan::CopyOut(_) => Route::Copy,
+        Plan::Cursor(plan) => route_label(&plan.rows),
         Plan::Command(_) => Route::Command,
     }
 }

@@ -71,7 +71,7 @@ pub struct Database {
     pub(super) functions: FunctionTexts,
     /// Statements that gather hold two connections of a node at most: half of a pool's may run at once, so that none waits for
     /// another's.
-    pub(super) gather_slots: Semaphore,
+    pub(super) gather_slots: Arc<Semaphore>,
     /// One per worker.
     pub templates: Box<[TemplateCache]>,
     /// Control-plane connections, by shard and node.
@@ -109,7 +109,7 @@ impl Database {
             descriptions: DescriptionCache::default(),
             greetings: GreetingCache::default(),
             functions: FunctionTexts::default(),
-            gather_slots: Semaphore::new((config.pool.max_per_node / 2).max(1)),
+            gather_slots: Arc::new(Semaphore::new((config.pool.max_per_node / 2).max(1))),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
             view: RwLock::new(Arc::new(View {

@@ -340,6 +340,7 @@ impl Conversation {
                 enlisted.lease.released_at = Some(now);
             }
             self.enlisted.clear();
+            self.cursors.retain_shards(|_| false);
             return;
         }
         self.keep_pinned();
@@ -352,6 +353,8 @@ impl Conversation {
             self.tie = Tie::Lost;
         }
         self.enlisted.retain(|enlisted| enlisted.pin.is_some() && enlisted.lease.is_clean);
+        let Self { enlisted, cursors, .. } = self;
+        cursors.retain_shards(|shard| enlisted.iter().any(|held| held.lease.shard == shard));
         for enlisted in &mut self.enlisted {
             enlisted.part = Part::Outside;
             enlisted.is_used = false;

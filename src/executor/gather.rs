@@ -4,8 +4,10 @@
 //! and is rolled back at the end. The shards are read in the client's transaction if it has one, else each in a snapshot of its
 //! own for all tables.
 
-use bytes::{Buf, BufMut, BytesMut};
-use tokio::sync::SemaphorePermit;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Conversation;
 use super::checkout::HOLDING_CHECKOUT_TIMEOUT;
@@ -35,12 +37,22 @@ const MIN_ANALYZED_ROWS: u64 = 1_000;
 /// What text travels in between the shards and the engine, where the client's encoding may not have all of its characters.
 const TRANSFER_ENCODING: &str = "SET LOCAL client_encoding TO 'UTF8'";
 
+/// The engine with everything that a statement needs.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub engine: Enlisted,
+    pub slot: OwnedSemaphorePermit,
+    /// The statement over the rows that are there.
+    pub final_sql: String,
+    /// The body of the RowDescription that a shard gives of the original.
+    pub body: Bytes,
+}
+
 /// A statement over gathered rows.
 struct Gathering<'a> {
     sql: &'a str,
     plan: &'a GatherPlan,
     values: &'a BoundValues,
-    description: Description,
     /// The shards are read in a transaction of the statement's own.
     is_own: bool,
     n_bytes: u64,
@@ -60,10 +72,18 @@ impl Conversation {
         values: &BoundValues,
         description: Description,
     ) -> Result<(), Failure> {
+        let mut gathered = self.gather_rows(sql, plan, values).await?;
+        let outcome = self.answer(&mut gathered, values, description).await;
+        self.end_engine(gathered.engine).await;
+        outcome
+    }
+
+    /// Brings what a gather plan needs to the engine, which then has a transaction open with the statement's tables. Errors are
+    /// those of [`Self::run_gather`].
+    pub(super) async fn gather_rows(&mut self, sql: &str, plan: &GatherPlan, values: &BoundValues) -> Result<Gathered, Failure> {
         self.check_texts(plan)?;
         self.check_intervals(plan)?;
-        let database = std::sync::Arc::clone(&self.database);
-        let _slot = self.gather_slot(&database.gather_slots).await?;
+        let slot = self.gather_slot().await?;
         let shard = match (&self.view.topology.engine, self.view.topology.dedicated_engine()) {
             (Engine::Shard(shard), _) => *shard,
             (Engine::Dedicated { .. }, Some((engine, _))) => engine,
@@ -79,10 +99,14 @@ impl Conversation {
                 self.transaction.local_sets.push(TRANSFER_ENCODING.to_owned());
             }
         }
-        let mut gathering = Gathering { sql, plan, values, description, is_own, n_bytes: 0 };
-        let outcome = self.gather(&mut engine, &mut gathering).await;
-        self.end_engine(engine).await;
-        outcome
+        let mut gathering = Gathering { sql, plan, values, is_own, n_bytes: 0 };
+        match self.gather(&mut engine, &mut gathering).await {
+            Ok((final_sql, body)) => Ok(Gathered { engine, slot, final_sql, body }),
+            Err(failure) => {
+                self.end_engine(engine).await;
+                Err(failure)
+            }
+        }
     }
 
     /// Runs over gathered rows what was refused on another rung.
@@ -93,18 +117,22 @@ impl Conversation {
         description: Description,
         failure: Failure,
     ) -> Result<(), Failure> {
-        let Ok(cached) = self.template(sql) else { return Err(failure) };
-        let Some((formats, params)) = values.params() else { return Err(failure) };
+        let Some(plan) = self.gather_plan(sql, values) else { return Err(failure) };
+        if self.transaction.phase == Phase::Idle {
+            self.release();
+        }
+        self.run_gather(sql, &plan, values, description).await
+    }
+
+    /// The plan over gathered rows of what was refused on another rung.
+    pub(super) fn gather_plan(&mut self, sql: &str, values: &BoundValues) -> Option<Arc<GatherPlan>> {
+        let cached = self.template(sql).ok()?;
+        let (formats, params) = values.params()?;
         let params = Params { types: &values.param_types, formats: &formats, values: &params };
         let bound = Values { sql, literals: &self.fingerprint.literals, params, now_micros: self.now_micros };
-        match cached.template.bind_gathered(&bound, &self.context()) {
-            Some(Ok(Plan::Gather(plan))) => {
-                if self.transaction.phase == Phase::Idle {
-                    self.release();
-                }
-                self.run_gather(sql, &plan, values, description).await
-            }
-            _ => Err(failure),
+        match cached.template.bind_gathered(&bound, &self.context())? {
+            Ok(Plan::Gather(plan)) => Some(plan),
+            _ => None,
         }
     }
 
@@ -137,12 +165,12 @@ impl Conversation {
     }
 
     /// A place among the statements that may gather at once.
-    async fn gather_slot<'a>(&self, slots: &'a tokio::sync::Semaphore) -> Result<SemaphorePermit<'a>, Failure> {
+    async fn gather_slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let mut wait = self.database.config.pool.checkout_timeout;
         if !self.enlisted.is_empty() {
             wait = wait.min(HOLDING_CHECKOUT_TIMEOUT);
         }
-        match tokio::time::timeout(wait, slots.acquire()).await {
+        match tokio::time::timeout(wait, Arc::clone(&self.database.gather_slots).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(CheckoutError::Closed.into()),
             Err(_) => {
@@ -156,7 +184,8 @@ impl Conversation {
         }
     }
 
-    async fn gather(&mut self, engine: &mut Enlisted, gathering: &mut Gathering<'_>) -> Result<(), Failure> {
+    /// Gives the statement for the engine, and what a shard says of the original's columns.
+    async fn gather(&mut self, engine: &mut Enlisted, gathering: &mut Gathering<'_>) -> Result<(String, Bytes), Failure> {
         let (plan, deadline) = (gathering.plan, self.timer.deadline());
         let original = self.describe(plan.first_shard(), gathering.sql, &gathering.values.param_types).await?;
         self.check_rights(plan, gathering.sql, gathering.values).await?;
@@ -170,7 +199,7 @@ impl Conversation {
         engine: &mut Enlisted,
         gathering: &mut Gathering<'_>,
         original: Described,
-    ) -> Result<(), Failure> {
+    ) -> Result<(String, Bytes), Failure> {
         let (plan, deadline) = (gathering.plan, self.timer.deadline());
         let has_tables = self.view.topology.shards.get(engine.lease.shard.index()).is_some();
         let is_brought = |input: &GatherInput| input.source != GatherSource::AnyOne || !gathering.is_own || !has_tables;
@@ -200,8 +229,7 @@ impl Conversation {
             self.run_on_engine(engine, &format!("SET LOCAL client_encoding TO '{encoding}'")).await?;
         }
         let final_sql = plan.final_sql(|idx| brought.iter().any(|(input_idx, _)| *input_idx == idx));
-        let body = original.row_description.unwrap_or_else(no_columns);
-        self.answer(engine, &final_sql, (&body, gathering)).await
+        Ok((final_sql, original.row_description.unwrap_or_else(no_columns)))
     }
 
     /// Streams one table's rows from the shards into the engine's relation.
@@ -306,13 +334,8 @@ impl Conversation {
     }
 
     /// Runs the statement on the engine and relays its rows.
-    async fn answer(
-        &mut self,
-        engine: &mut Enlisted,
-        final_sql: &str,
-        (body, gathering): (&[u8], &Gathering<'_>),
-    ) -> Result<(), Failure> {
-        let values = gathering.values;
+    async fn answer(&mut self, gathered: &mut Gathered, values: &BoundValues, description: Description) -> Result<(), Failure> {
+        let Gathered { engine, final_sql, body, .. } = gathered;
         let shard = engine.lease.shard;
         self.check_engine_types(shard, body, &values.result_formats)?;
         self.check_parameter_types(shard, &values.param_types).await?;
@@ -337,7 +360,7 @@ impl Conversation {
                 b'1' => is_parsed = true,
                 b'T' => {
                     check_columns(&message[HEADER_LEN..], body)?;
-                    if gathering.description == Description::Send {
+                    if description == Description::Send {
                         let n_columns = columns(body).map_or(0, |columns| columns.len());
                         write_prefix(&mut self.client.output, body, n_columns, &values.result_formats);
                     }
@@ -346,8 +369,11 @@ impl Conversation {
                     if let Some(row_oids) = &row_oids {
                         row_oids.translate(&mut message[HEADER_LEN..]);
                     }
-                    self.client.output.extend_from_slice(&message);
-                    if gathering.description != Description::Keep {
+                    match &mut self.copying {
+                        None => self.client.output.extend_from_slice(&message),
+                        Some(copying) => copying.put(&message[HEADER_LEN..], &mut self.client.output)?,
+                    }
+                    if description != Description::Keep {
                         self.client.flush_if_large().await?;
                     } else if self.client.output.len() as u64 > max_bytes {
                         return Err(Failure::too_many_bytes(
@@ -357,7 +383,7 @@ impl Conversation {
                         ));
                     }
                 }
-                b'C' => self.client.output.extend_from_slice(&message),
+                b'C' => self.end_rows(wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0)),
                 b'Z' => return Ok(()),
                 _ => {}
             }
@@ -365,18 +391,18 @@ impl Conversation {
     }
 
     /// Runs statements of the proxy's own on the engine.
-    async fn run_on_engine(&mut self, engine: &mut Enlisted, sql: &str) -> Result<(), Failure> {
+    pub(super) async fn run_on_engine(&mut self, engine: &mut Enlisted, sql: &str) -> Result<(), Failure> {
         engine.begin_statement().write_query(sql.as_bytes());
         self.send_to_engine(engine).await?;
         self.finish_on_engine(engine).await
     }
 
-    async fn finish_on_engine(&mut self, engine: &mut Enlisted) -> Result<(), Failure> {
+    pub(super) async fn finish_on_engine(&mut self, engine: &mut Enlisted) -> Result<(), Failure> {
         while self.next_of_engine(engine).await?.0 != b'Z' {}
         Ok(())
     }
 
-    async fn send_to_engine(&mut self, engine: &mut Enlisted) -> Result<(), Failure> {
+    pub(super) async fn send_to_engine(&mut self, engine: &mut Enlisted) -> Result<(), Failure> {
         match self.timer.send(&mut engine.lease).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.engine_lost(engine, error)),
@@ -384,7 +410,7 @@ impl Conversation {
     }
 
     /// The next message of the engine. Its ErrorResponse is a failure, with the messages up to ReadyForQuery read away.
-    async fn next_of_engine(&mut self, engine: &mut Enlisted) -> Result<(u8, BytesMut), Failure> {
+    pub(super) async fn next_of_engine(&mut self, engine: &mut Enlisted) -> Result<(u8, BytesMut), Failure> {
         let mut failure = None;
         loop {
             let (tag, message) = match engine.next_answer(&mut self.timer, Some(&self.client)).await {
@@ -419,7 +445,7 @@ impl Conversation {
     }
 
     /// Ends the engine's transaction, and with it the temporary tables. What still runs is cancelled, and its connection closed.
-    async fn end_engine(&mut self, mut engine: Enlisted) {
+    pub(super) async fn end_engine(&mut self, mut engine: Enlisted) {
         self.timer.set(crate::deadline::Deadline::after(std::time::Instant::now(), HOLDING_CHECKOUT_TIMEOUT));
         if !engine.is_ready {
             let cancel = engine.lease.cancel.announce();
@@ -434,7 +460,7 @@ impl Conversation {
 
 /// The engine cannot parse what a shard could: its relations lack something that the tables have, such as a primary key that
 /// GROUP BY leans on.
-fn unlike_original(message: &[u8]) -> Failure {
+pub(super) fn unlike_original(message: &[u8]) -> Failure {
     let body = message.get(HEADER_LEN..).unwrap_or_default();
     if !wire::report_field(body, b'C').is_some_and(|code| code.starts_with(b"42")) {
         return Failure::Shard(BytesMut::from(message));
@@ -448,7 +474,7 @@ fn unlike_original(message: &[u8]) -> Failure {
 }
 
 /// The engine must give columns of the names and types that a shard has told. Types that users made have other OIDs on each server.
-fn check_columns(given: &[u8], wanted: &[u8]) -> Result<(), Failure> {
+pub(super) fn check_columns(given: &[u8], wanted: &[u8]) -> Result<(), Failure> {
     let both = columns(given).zip(columns(wanted));
     let (given, wanted) = both.ok_or_else(|| malformed("a shard sent a malformed row description"))?;
     let is_same = |(a, b): (u32, u32)| a == b || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID);

@@ -1,6 +1,6 @@
 //! The merge rung: the same text on several shards, rows concatenated or merged by their hidden sort columns.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, Bytes};
 
 use super::Conversation;
 use super::describe::no_columns;
@@ -11,7 +11,7 @@ use crate::merge::{Comparator, MergeSpec, OrderedMerge, ResolvedKey, Step};
 use crate::plan::{Access, MergePlan};
 use crate::session::prepared::Described;
 use crate::session::row_description::{columns, format_of, write_prefix};
-use crate::session::wire::{self, HEADER_LEN};
+use crate::session::wire::HEADER_LEN;
 use crate::topology::ShardId;
 
 /// Whether the client is to be told the columns before the rows: in the simple protocol, not on Execute.
@@ -56,7 +56,7 @@ impl Conversation {
             }
             self.merge_ordered(&idxs, spec).await?
         };
-        wire::command_complete(&mut self.client.output, format!("SELECT {n_emitted}").as_bytes());
+        self.end_rows(n_emitted);
         Ok(())
     }
 
@@ -67,7 +67,7 @@ impl Conversation {
             match merge.step() {
                 Step::Emit(body) => {
                     n_emitted += 1;
-                    wire::message(&mut self.client.output, b'D', |b| b.put_slice(&body));
+                    self.put_row(&body)?;
                     self.client.flush_if_large().await?;
                 }
                 Step::NeedFrom(stream_idx) => match self.next_row(idxs, idxs[stream_idx]).await? {
@@ -155,7 +155,7 @@ impl Conversation {
                 Ok(None) => return Ok(()),
                 Err(_) => return self.next_of(idxs, idx).await.map(drop),
             };
-            let Self { client, enlisted, .. } = self;
+            let Self { client, enlisted, copying, .. } = self;
             let held = &mut enlisted[idx];
             if header.tag == b'D' {
                 let row = &mut held.lease.socket.input[..header.len];
@@ -163,7 +163,10 @@ impl Conversation {
                     if held.answers.is_watching() {
                         held.answers.translate_row(&mut row[HEADER_LEN..]);
                     }
-                    client.output.extend_from_slice(row);
+                    match copying {
+                        None => client.output.extend_from_slice(row),
+                        Some(copying) => copying.put(&row[HEADER_LEN..], &mut client.output)?,
+                    }
                 }
                 held.lease.socket.input.advance(header.len);
                 continue;

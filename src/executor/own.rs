@@ -7,19 +7,21 @@ use bytes::{Bytes, BytesMut};
 use super::Conversation;
 use super::batch::{Action, Portal, SessionStatement, Target};
 use super::conversation::{SchemaChange, route_label};
+use super::cursor::Spoken;
+use super::engine::EngineRows;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
-use super::portal::OpenPortal;
+use super::portal::{Form, OpenPortal, Sink};
 use super::relay::Ready;
 use super::simple::is_ddl;
 use super::stored::Wanted;
 use crate::observe::StatementTimer;
-use crate::plan::Plan;
+use crate::plan::{CopyRows, Plan};
 use crate::session::row_description::{columns, write_prefix};
 use crate::session::transaction::Phase;
 use crate::session::wire;
-use crate::sql::Command;
+use crate::sql::{Classified, Command};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -28,6 +30,8 @@ use crate::topology::ShardId;
 pub(super) enum Progress {
     /// Shards have portals of their own for it, with rows left perhaps.
     Open(Box<OpenPortal>),
+    /// The engine has one.
+    Engine(Box<EngineRows>),
     /// Its statement has run, as a write does whatever the row limit is; these messages are left to be given.
     Kept(BytesMut),
     Done,
@@ -76,17 +80,17 @@ impl Conversation {
     /// Answers the Bind of a portal of the proxy's own. Where the next action does not run it at once, the shards are asked now:
     /// they look at the values, and the portal sees the rows of this moment.
     pub(super) async fn bind_own(&mut self, name: &Bytes, portal: &Portal, next: &[Action]) -> Result<(), Failure> {
-        self.close_own(name);
+        self.close_own(name).await;
         let Target::Own { plan, values } = &portal.target else { return Ok(()) };
-        let is_read = matches!(**plan, Plan::Merge(_) | Plan::Combine(_));
+        let is_read = matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_));
         let is_opened = is_read && !is_run_next(name, next);
-        if is_opened || (is_run_next(name, next) && !matches!(**plan, Plan::Command(_) | Plan::CopyIn(_))) {
+        if is_opened || (is_run_next(name, next) && answers_bind(plan)) {
             self.unbound =
                 Some(Unbound { at: self.client.output.len(), portal: name.clone(), prepared_id: portal.statement.prepared.id });
         }
         if is_opened {
             let open = self.open_own(&portal.statement, plan, values).await?;
-            self.portals.progress.insert(name.clone(), Progress::Open(Box::new(open)));
+            self.portals.progress.insert(name.clone(), open);
             self.unbound = None;
         }
         wire::bare(&mut self.client.output, b'2');
@@ -99,27 +103,33 @@ impl Conversation {
         let max_rows = u64::try_from(max_rows).unwrap_or(0);
         match self.portals.progress.insert(name.clone(), Progress::Done) {
             Some(Progress::Done) => self.run_again(name, portal, plan).await,
-            Some(Progress::Open(open)) => self.run_portion(name, open, max_rows).await,
+            Some(open @ (Progress::Open(_) | Progress::Engine(_))) => self.run_portion(name, open, max_rows).await,
             Some(Progress::Kept(kept)) => {
                 self.give_kept(name, kept, max_rows);
                 Ok(())
             }
-            None if max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_)) => {
+            None if max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => {
                 let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan), Instant::now());
                 let open = self.open_own(&portal.statement, plan, values).await?;
-                self.run_portion(name, Box::new(open), max_rows).await
+                self.run_portion(name, open, max_rows).await
             }
-            None if max_rows > 0 && matches!(**plan, Plan::Command(Command::Execute { .. })) => Err(Failure::refused(
-                "TL097",
-                "a row limit for the rows of SQL's own EXECUTE is not supported",
-                "Fetch all rows at once, or prepare the statement by the protocol.",
-            )),
             None => {
                 let mark = self.client.output.len();
                 // An answer that is to be given in portions stays in the output until it is whole.
                 let description = if max_rows > 0 { Description::Keep } else { Description::Omit };
-                self.run_whole(&portal.statement, (plan, description), values).await?;
-                let is_kept = matches!(**plan, Plan::Everywhere { .. }) || (max_rows > 0 && matches!(**plan, Plan::Gather(_)));
+                if max_rows > 0 && matches!(**plan, Plan::Command(Command::Execute { .. })) {
+                    match self.open_named(&portal.statement.prepared.text, values).await? {
+                        Ok(open) => return self.run_portion(name, open, max_rows).await,
+                        Err(named) => {
+                            let wanted = Wanted { description, result_formats: &values.result_formats };
+                            self.run_named(named, wanted, Ready::Swallow).await?;
+                        }
+                    }
+                } else {
+                    self.run_whole(&portal.statement, (plan, description), values).await?;
+                }
+                let is_fetch = matches!(**plan, Plan::Command(Command::Fetch { .. } | Command::Execute { .. }));
+                let is_kept = matches!(**plan, Plan::Everywhere { .. }) || (max_rows > 0 && is_fetch);
                 if is_kept && self.client.output.get(mark) == Some(&b'D') {
                     let answer = self.client.output.split_off(mark);
                     self.give_kept(name, answer, max_rows);
@@ -130,21 +140,50 @@ impl Conversation {
     }
 
     /// Gives up what the shards hold for a portal: with the next statement that they get.
-    pub(super) fn close_own(&mut self, name: &[u8]) {
-        if let Some(Progress::Open(open)) = self.portals.take_progress(name) {
-            self.close_portal(&open);
+    pub(super) async fn close_own(&mut self, name: &[u8]) {
+        match self.portals.take_progress(name) {
+            Some(Progress::Open(open)) => self.close_portal(&open),
+            Some(Progress::Engine(rows)) => self.end_rows_on_engine(*rows).await,
+            Some(Progress::Kept(_) | Progress::Done) | None => {}
         }
     }
 
-    async fn run_portion(&mut self, name: &Bytes, mut open: Box<OpenPortal>, max_rows: u64) -> Result<(), Failure> {
-        let n_rows = self.fetch_portion(&mut open, max_rows).await?;
-        if max_rows > 0 && n_rows == max_rows {
-            wire::bare(&mut self.client.output, b's');
-            self.portals.progress.insert(name.clone(), Progress::Open(open));
-            return Ok(());
+    /// Gives up all that the engine holds for portals: their transaction ends.
+    pub(super) async fn close_all_on_engine(&mut self) {
+        if !self.portals.has_progress() {
+            return;
         }
-        wire::command_complete(&mut self.client.output, format!("SELECT {n_rows}").as_bytes());
-        self.close_portal(&open);
+        for progress in std::mem::take(&mut self.portals.progress).into_values() {
+            if let Progress::Engine(rows) = progress {
+                self.end_rows_on_engine(*rows).await;
+            }
+        }
+    }
+
+    async fn run_portion(&mut self, name: &Bytes, open: Progress, max_rows: u64) -> Result<(), Failure> {
+        match open {
+            Progress::Open(mut open) => {
+                let n_rows = self.fetch_portion(&mut open, max_rows, Sink::Client).await?;
+                if max_rows > 0 && n_rows == max_rows {
+                    wire::bare(&mut self.client.output, b's');
+                    self.portals.progress.insert(name.clone(), Progress::Open(open));
+                    return Ok(());
+                }
+                wire::command_complete(&mut self.client.output, &wire::with_count(&open.tag, n_rows));
+                self.close_portal(&open);
+            }
+            Progress::Engine(mut rows) => {
+                let outcome = self.execute_on_engine(&mut rows, max_rows).await;
+                match outcome {
+                    Ok(true) => drop(self.portals.progress.insert(name.clone(), Progress::Engine(rows))),
+                    outcome => {
+                        self.end_rows_on_engine(*rows).await;
+                        outcome?;
+                    }
+                }
+            }
+            Progress::Kept(_) | Progress::Done => {}
+        }
         Ok(())
     }
 
@@ -185,6 +224,7 @@ impl Conversation {
         let returns_rows = match plan {
             Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) => true,
             Plan::Command(Command::Execute { .. }) => self.describe_named(&portal.statement.prepared.text).await?.is_some(),
+            Plan::Command(Command::Fetch { .. }) => true,
             _ => false,
         };
         if returns_rows {
@@ -213,7 +253,10 @@ impl Conversation {
             None if matches!(plan, Plan::Command(Command::Execute { .. })) => {
                 self.describe_named(&statement.prepared.text).await?
             }
-            None => None,
+            None => match plan {
+                Plan::Command(Command::Fetch { name }) => self.cursor_columns(name, &statement.prepared.text),
+                _ => None,
+            },
         };
         match body {
             Some(body) => {
@@ -228,10 +271,21 @@ impl Conversation {
         Ok(())
     }
 
-    /// Answers Describe of a prepared EXECUTE: it has no parameters, and the columns are those of what it names.
-    pub(super) async fn describe_execute(&mut self, statement: &SessionStatement) -> Result<(), Failure> {
+    /// Whether the columns of a prepared statement are known here and not by a server: those of EXECUTE, and of FETCH from a
+    /// cursor of the proxy's own.
+    pub(super) fn is_described_here(&self, statement: &SessionStatement) -> bool {
+        match statement.cached.template.class() {
+            Classified::Command(Command::Execute { .. }) => true,
+            Classified::Command(Command::Fetch { name }) => self.cursors.is_own(name),
+            _ => false,
+        }
+    }
+
+    /// Answers Describe of such a statement: it has no parameters.
+    pub(super) async fn describe_command(&mut self, statement: &SessionStatement) -> Result<(), Failure> {
+        let Classified::Command(command) = statement.cached.template.class() else { return Ok(()) };
         wire::message(&mut self.client.output, b't', |b| b.extend_from_slice(&[0, 0]));
-        let plan = Plan::Command(Command::Execute { name: String::new() });
+        let plan = Plan::Command(command.clone());
         self.describe_own(statement, &plan, &BoundValues::none()).await
     }
 
@@ -248,6 +302,16 @@ impl Conversation {
             let wanted = Wanted { description: Description::Omit, result_formats: &values.result_formats };
             return self.execute_named(sql, wanted, Ready::Swallow).await.map(drop);
         }
+        if let Plan::Command(Command::Fetch { name }) = plan
+            && self.cursors.is_own(name)
+        {
+            let wanted = Wanted { description, result_formats: &values.result_formats };
+            return self.fetch(name, sql, wanted).await;
+        }
+        if let Plan::Cursor(plan) = plan {
+            let values = self.typed_values(statement, &plan.rows, values).await?;
+            return self.declare(sql, plan, (&values, Spoken::Extended)).await;
+        }
         if let Plan::Command(command) = plan {
             return self.run_command(command, sql, Ready::Swallow).await.map(drop);
         }
@@ -259,9 +323,26 @@ impl Conversation {
         self.run_many(sql, plan, &values, description).await
     }
 
-    async fn open_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<OpenPortal, Failure> {
+    async fn open_own(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<Progress, Failure> {
         let values = self.typed_values(statement, plan, values).await?;
-        self.open_portal(&statement.prepared.text, plan, &values).await
+        self.open_rows(&statement.prepared.text, plan, &values).await
+    }
+
+    /// Opens a portal for the rows of a plan, on the shards or on the engine.
+    ///
+    /// # Errors
+    /// A shard's or the engine's.
+    pub(super) async fn open_rows(&mut self, sql: &str, plan: &Plan, values: &BoundValues) -> Result<Progress, Failure> {
+        if let Plan::Gather(plan) = plan {
+            return Ok(Progress::Engine(Box::new(self.open_on_engine(sql, plan, values).await?)));
+        }
+        match self.open_portal(sql, plan, (values, Form::Portal)).await {
+            Err(failure) if failure.is_inexact() => match self.gather_plan(sql, values) {
+                Some(plan) => Ok(Progress::Engine(Box::new(self.open_on_engine(sql, &plan, values).await?))),
+                None => Err(failure),
+            },
+            outcome => Ok(Progress::Open(Box::new(outcome?))),
+        }
     }
 
     /// The values with the types of all parameters: a text that was rewritten may have lost a parameter's only use.
@@ -281,6 +362,11 @@ impl Conversation {
     }
 }
 
+/// Whether a server says BindComplete when this plan is run.
+fn answers_bind(plan: &Plan) -> bool {
+    !matches!(plan, Plan::Command(_) | Plan::CopyIn(_) | Plan::CopyOut(_) | Plan::Cursor(_))
+}
+
 /// Whether what comes next, but for a Describe, runs this portal.
 fn is_run_next(name: &Bytes, next: &[Action]) -> bool {
     let is_description = |action: &&Action| matches!(action, Action::DescribePortal { name: other, .. } if other == name);
@@ -295,6 +381,11 @@ pub(super) fn first_shard(plan: &Plan) -> ShardId {
         Plan::Everywhere { shards } => *shards,
         Plan::Insert(plan) => plan.statements.iter().map(|statement| statement.shard).collect(),
         Plan::CopyIn(plan) => plan.shards,
+        Plan::CopyOut(plan) => match &plan.rows {
+            CopyRows::Each { shards, .. } => *shards,
+            CopyRows::Answer { plan, .. } => return first_shard(plan),
+        },
+        Plan::Cursor(plan) => return first_shard(&plan.rows),
         Plan::Route { shard, .. } => return *shard,
         Plan::AnyOne { .. } | Plan::Command(_) => return ShardId(0),
     };

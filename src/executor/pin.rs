@@ -8,7 +8,7 @@ use super::conversation::unpooled;
 use super::enlist::Watched;
 use super::failure::Failure;
 use super::sequences::LastValues;
-use crate::backend::{ConnectionLost, PinPermit, parameter_status};
+use crate::backend::{ConnectionLost, Lease, PinPermit, parameter_status};
 use crate::config::PoolMode;
 use crate::deadline::Deadline;
 use crate::observe::ErrorKind;
@@ -83,19 +83,15 @@ impl Conversation {
         if leftover.look == Look::Never || pool.mode != PoolMode::Transaction || pool.max_pinned == 0 {
             return Ok(());
         }
+        if self.enlisted[idx].pin.is_none() && leftover.look == Look::IfPinned {
+            return Ok(());
+        }
+        let permit = match self.enlisted[idx].pin {
+            None => self.pin_permit(&self.enlisted[idx].lease, leftover)?,
+            Some(_) => None,
+        };
         let held = &mut self.enlisted[idx];
         if held.pin.is_none() {
-            if leftover.look == Look::IfPinned {
-                return Ok(());
-            }
-            let (shard, node_idx) = (held.lease.shard, held.lease.node_idx);
-            let n_max = pool.max_pinned;
-            let permit = match self.user.pools.pins_of(shard, node_idx) {
-                None => None,
-                // State that only perhaps is made is kept when it is there, whatever the limit.
-                Some(pins) if leftover.makes.is_empty() => Some(pins.pin()),
-                Some(pins) => Some(pins.try_pin(n_max).ok_or_else(|| too_many_pinned(n_max, leftover.makes))?),
-            };
             held.pin = Some(Box::new(Pin { permit, ..Pin::default() }));
         }
         if let Some(pin) = &mut held.pin {
@@ -103,6 +99,24 @@ impl Conversation {
             pin.added = pin.added.union(leftover.makes.intersection(UNASKED));
         }
         Ok(())
+    }
+
+    /// A place among the pinned connections of a node; `None` where each connection is the client's own anyway.
+    ///
+    /// # Errors
+    /// 53300 (TL080).
+    pub(super) fn pin_permit(&self, lease: &Lease, leftover: Leftover) -> Result<Option<PinPermit>, Failure> {
+        let pool = &self.database.config.pool;
+        if pool.mode != PoolMode::Transaction {
+            return Ok(None);
+        }
+        let n_max = pool.max_pinned;
+        Ok(match self.user.pools.pins_of(lease.shard, lease.node_idx) {
+            None => None,
+            // State that only perhaps is made is kept when it is there, whatever the limit.
+            Some(pins) if leftover.makes.is_empty() => Some(pins.pin()),
+            Some(pins) => Some(pins.try_pin(n_max).ok_or_else(|| too_many_pinned(n_max, leftover.makes))?),
+        })
     }
 
     /// Outside of a transaction: asks backends what they have, and unties those that have nothing.
@@ -143,6 +157,9 @@ impl Conversation {
             let reasons = held.pin.as_ref().map_or(PinReasons::NONE, |pin| pin.reasons);
             held.lease.entry().set_pins(reasons);
             all = all.union(reasons);
+        }
+        if self.has_held_cursor() {
+            all = all.with(PinReason::Cursor);
         }
         self.entry.set_pins(all);
     }

@@ -1,4 +1,4 @@
-//! A portal over several shards: each has a portal of its own and gives its rows in chunks, so that between two messages of
+//! A portal or cursor over several shards: each has one of its own and gives its rows in chunks, so that between two messages of
 //! the client every backend is at rest and may run other statements of the transaction.
 
 use std::collections::VecDeque;
@@ -28,13 +28,40 @@ const MAX_CHUNK: u64 = 1024;
 /// Bytes that a chunk is meant to have, by the rows seen so far.
 const CHUNK_BYTES: u64 = 128 * 1024;
 
+/// What the shards have for an open portal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Portals of the protocol, whose formats are those of their Bind.
+    Portal,
+    /// Cursors of SQL, of which each FETCH may want other formats.
+    Cursor,
+}
+
+/// What becomes of rows that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sink {
+    Client,
+    /// They stay in the client's output until all are there.
+    Kept,
+    Nobody,
+}
+
 /// An open portal. It holds what is left of each shard's last chunk.
 #[derive(Debug)]
 pub(super) struct OpenPortal {
     /// The portal's name on the shards.
     server_name: String,
+    form: Form,
+    /// In which a cursor's rows are asked for.
+    formats: Vec<i16>,
+    /// The body of a shard's RowDescription.
+    body: Bytes,
     merge: OrderedMerge,
+    n_visible: usize,
+    n_hidden: usize,
     sources: Vec<Source>,
+    /// What the last shard to end has said of it.
+    pub tag: Bytes,
 }
 
 /// One shard's rows.
@@ -47,6 +74,9 @@ struct Source {
     is_running: bool,
     /// The shard's portal has no more rows.
     is_done: bool,
+    /// In the chunk that is on its way.
+    n_asked: u64,
+    n_in_chunk: u64,
     n_rows: u64,
     n_bytes: u64,
     /// Translates its rows.
@@ -55,7 +85,9 @@ struct Source {
 
 impl Source {
     fn new(shard: ShardId) -> Self {
-        Self { shard, rows: VecDeque::new(), is_running: false, is_done: false, n_rows: 0, n_bytes: 0, oids: None }
+        let (n_rows, n_bytes, n_asked, n_in_chunk) = (0, 0, 0, 0);
+        let oids = None;
+        Self { shard, rows: VecDeque::new(), is_running: false, is_done: false, n_asked, n_in_chunk, n_rows, n_bytes, oids }
     }
 
     /// Rows to ask for, of which `n_wanted` are needed at most.
@@ -69,6 +101,7 @@ impl Source {
 
     fn note(&mut self, row: &Bytes) {
         self.n_rows += 1;
+        self.n_in_chunk += 1;
         self.n_bytes += row.len() as u64;
     }
 }
@@ -78,44 +111,62 @@ impl Conversation {
     ///
     /// # Errors
     /// A shard's for the text or the values.
-    pub(super) async fn open_portal(&mut self, sql: &str, plan: &Plan, values: &BoundValues) -> Result<OpenPortal, Failure> {
+    pub(super) async fn open_portal(
+        &mut self,
+        sql: &str,
+        plan: &Plan,
+        (values, form): (&BoundValues, Form),
+    ) -> Result<OpenPortal, Failure> {
         match plan {
             Plan::Merge(plan) => {
                 let Some(first) = plan.shards.iter().next() else { return Err(no_rows()) };
                 let described = self.describe(first, &plan.text, &values.param_types).await?;
                 let spec = merge_spec(plan, &described, self.has_stored_text())?;
-                let mut formats: Vec<i16> = (0..spec.n_visible).map(|idx| format_of(&values.result_formats, idx)).collect();
-                formats.extend(std::iter::repeat_n(1, plan.n_hidden));
                 let shards: Vec<ShardId> = plan.shards.iter().collect();
                 let body = described.row_description.unwrap_or_else(no_columns);
-                self.open_on(&shards, (&plan.text, &body), (values, &formats), spec).await
+                self.open_on((&shards, Access::Read), (&plan.text, &body), (values, form), spec).await
             }
             Plan::Combine(plan) => {
                 let final_part = self.combine_partial(sql, plan, values).await?;
                 let body = final_part.description.unwrap_or_else(no_columns);
-                let n_visible = columns(&body).map_or(0, |columns| columns.len());
-                let spec = MergeSpec { n_streams: 1, n_visible, n_hidden: 0, keys: Vec::new(), limit: None, offset: 0 };
-                let values = &final_part.bound;
-                self.open_on(&[final_part.engine], (&final_part.sql, &body), (values, &values.result_formats), spec).await
+                let shards = (&[final_part.engine][..], Access::Read);
+                self.open_on(shards, (&final_part.sql, &body), (&final_part.bound, form), one_stream(&body)).await
             }
             _ => Err(no_rows()),
         }
     }
 
+    /// Opens a portal for the rows of a statement that runs on one shard, whose columns these are.
+    pub(super) async fn open_portal_of_one(
+        &mut self,
+        (shard, access): (ShardId, Access),
+        text: &str,
+        values: &BoundValues,
+        body: &Bytes,
+    ) -> Result<OpenPortal, Failure> {
+        self.open_on((&[shard], access), (text, body), (values, Form::Portal), one_stream(body)).await
+    }
+
     async fn open_on(
         &mut self,
-        shards: &[ShardId],
-        (text, body): (&str, &[u8]),
-        (values, formats): (&BoundValues, &[i16]),
+        (shards, access): (&[ShardId], Access),
+        (text, body): (&str, &Bytes),
+        (values, form): (&BoundValues, Form),
         spec: MergeSpec,
     ) -> Result<OpenPortal, Failure> {
         self.timer.limit(Deadline::after(Instant::now(), self.database.query.shard_timeout));
         let server_name = self.portals.next_server_name();
-        let tail = values.bind_tail(formats);
+        let (n_visible, n_hidden) = (spec.n_visible, spec.n_hidden);
+        let mut formats: Vec<i16> = (0..n_visible).map(|idx| format_of(&values.result_formats, idx)).collect();
+        formats.extend(std::iter::repeat_n(1, n_hidden));
+        let (text, tail) = match form {
+            Form::Portal => (text.to_owned(), values.bind_tail(&formats)),
+            Form::Cursor => (format!("DECLARE \"{server_name}\" NO SCROLL CURSOR FOR {text}"), values.bind_tail(&[])),
+        };
         let mut idxs = Vec::with_capacity(shards.len());
         for &shard in shards {
             self.check_parameter_types(shard, &values.param_types).await?;
-            idxs.push(self.enlist(shard, Access::Read).await?);
+            idxs.push(self.enlist(shard, access).await?);
         }
         for (&idx, &shard) in idxs.iter().zip(shards) {
             let param_types = self.parameter_types(shard, &values.param_types);
@@ -123,20 +174,52 @@ impl Conversation {
             connection.unnamed = None;
             let output = &mut connection.socket.output;
             wire::parse(output, b"", text.as_bytes(), &param_types);
-            wire::bind(output, server_name.as_bytes(), b"", &tail);
+            match form {
+                Form::Portal => wire::bind(output, server_name.as_bytes(), b"", &tail),
+                Form::Cursor => {
+                    wire::bind(output, b"", b"", &tail);
+                    wire::execute(output, b"", 0);
+                }
+            }
             wire::bare(output, b'S');
             self.send_of(&idxs, idx).await?;
         }
         self.read_counts(&idxs).await?;
-        let source = |&shard: &ShardId| Source { oids: self.row_oids(shard, body, formats), ..Source::new(shard) };
-        Ok(OpenPortal { server_name, merge: OrderedMerge::new(spec), sources: shards.iter().map(source).collect() })
+        let source = |&shard: &ShardId| Source { oids: self.row_oids(shard, body, &formats), ..Source::new(shard) };
+        let (sources, body) = (shards.iter().map(source).collect(), body.clone());
+        let (merge, tag) = (OrderedMerge::new(spec), Bytes::from_static(b"SELECT 0"));
+        Ok(OpenPortal { server_name, form, formats, body, merge, n_visible, n_hidden, sources, tag })
     }
 
-    /// Writes the next rows of a portal, `max_rows` of them or, when that is 0, all. Gives their number.
+    /// Has the rows of a cursor come in these formats.
     ///
     /// # Errors
-    /// A shard's; 08006 when one is held no more.
-    pub(super) async fn fetch_portion(&mut self, open: &mut OpenPortal, max_rows: u64) -> Result<u64, Failure> {
+    /// TL066 when rows are there in others.
+    pub(super) fn ask_for(&self, open: &mut OpenPortal, result_formats: &[i16]) -> Result<(), Failure> {
+        let mut formats: Vec<i16> = (0..open.n_visible).map(|idx| format_of(result_formats, idx)).collect();
+        formats.extend(std::iter::repeat_n(1, open.n_hidden));
+        if formats == open.formats {
+            return Ok(());
+        }
+        if open.merge.has_rows() || open.sources.iter().any(|source| !source.rows.is_empty()) {
+            return Err(Failure::refused(
+                "TL066",
+                "a cursor over several shards cannot change between text and binary while it is read",
+                "Fetch all its rows by the simple or all by the extended protocol.",
+            ));
+        }
+        for source in &mut open.sources {
+            source.oids = self.row_oids(source.shard, &open.body, &formats);
+        }
+        open.formats = formats;
+        Ok(())
+    }
+
+    /// Reads the next rows of a portal, `max_rows` of them or, when that is 0, all. Gives their number.
+    ///
+    /// # Errors
+    /// A shard's; 08006 when one is held no more; 54000 when more would be kept than `query.max_gather_bytes`.
+    pub(super) async fn fetch_portion(&mut self, open: &mut OpenPortal, max_rows: u64, sink: Sink) -> Result<u64, Failure> {
         self.timer.limit(Deadline::after(Instant::now(), self.database.query.shard_timeout));
         let idxs = self.idxs_of(open)?;
         let mut n_rows = 0;
@@ -145,8 +228,7 @@ impl Conversation {
             match open.merge.step() {
                 Step::Emit(body) => {
                     n_rows += 1;
-                    wire::message(&mut self.client.output, b'D', |b| b.put_slice(&body));
-                    self.client.flush_if_large().await?;
+                    self.give(&body, sink).await?;
                 }
                 Step::NeedFrom(source_idx) => match self.source_row(open, &idxs, source_idx, n_wanted).await? {
                     Some(row) => open.merge.supply(source_idx, row).map_err(|error| malformed(&error.to_string()))?,
@@ -157,6 +239,27 @@ impl Conversation {
         }
         self.finish_chunks(open, &idxs).await?;
         Ok(n_rows)
+    }
+
+    async fn give(&mut self, body: &[u8], sink: Sink) -> Result<(), Failure> {
+        if sink == Sink::Nobody {
+            return Ok(());
+        }
+        wire::message(&mut self.client.output, b'D', |b| b.put_slice(body));
+        match sink {
+            Sink::Client => Ok(self.client.flush_if_large().await?),
+            Sink::Kept | Sink::Nobody => self.check_kept(),
+        }
+    }
+
+    /// # Errors
+    /// 54000 when what waits for the client is more than it may be.
+    pub(super) fn check_kept(&self) -> Result<(), Failure> {
+        let max_bytes = self.database.query.max_gather_bytes;
+        if self.client.output.len() as u64 <= max_bytes {
+            return Ok(());
+        }
+        Err(Failure::too_many_bytes("rows that are kept for a portal", max_bytes, "Fetch all rows at once"))
     }
 
     /// Has the shards close their portals, with the next statement that each gets.
@@ -218,11 +321,20 @@ impl Conversation {
             if !is_needed || source.is_running || source.is_done || !source.rows.is_empty() {
                 continue;
             }
-            let chunk = i32::try_from(source.chunk(n_wanted)).unwrap_or(i32::MAX);
-            let output = &mut self.enlisted[idxs[source_idx]].begin_statement().socket.output;
-            wire::execute(output, open.server_name.as_bytes(), chunk);
-            wire::bare(output, b'S');
-            source.is_running = true;
+            (source.n_asked, source.n_in_chunk, source.is_running) = (source.chunk(n_wanted), 0, true);
+            let connection = self.enlisted[idxs[source_idx]].begin_statement();
+            match open.form {
+                Form::Portal => {
+                    let chunk = i32::try_from(source.n_asked).unwrap_or(i32::MAX);
+                    wire::execute(&mut connection.socket.output, open.server_name.as_bytes(), chunk);
+                }
+                Form::Cursor => {
+                    connection.unnamed = None;
+                    let fetch = format!("FETCH FORWARD {} FROM \"{}\"", source.n_asked, open.server_name);
+                    wire::run_text(&mut connection.socket.output, &fetch, &BoundValues::none().bind_tail(&open.formats));
+                }
+            }
+            wire::bare(&mut connection.socket.output, b'S');
             self.send_of(idxs, idxs[source_idx]).await?;
         }
         Ok(())
@@ -230,9 +342,10 @@ impl Conversation {
 
     /// The next row of a running chunk; `None` at its end.
     async fn chunk_row(&mut self, open: &mut OpenPortal, idxs: &[usize], source_idx: usize) -> Result<Option<Bytes>, Failure> {
-        let (idx, source) = (idxs[source_idx], &mut open.sources[source_idx]);
+        let idx = idxs[source_idx];
         loop {
             let (tag, mut message) = self.next_answer_of(idxs, idx).await?;
+            let source = &mut open.sources[source_idx];
             match tag {
                 b'D' => {
                     message.advance(HEADER_LEN);
@@ -243,7 +356,13 @@ impl Conversation {
                     source.note(&row);
                     return Ok(Some(row));
                 }
-                b'C' => source.is_done = true,
+                b'C' if open.form == Form::Cursor => source.is_done = source.n_in_chunk < source.n_asked,
+                b'C' => {
+                    source.is_done = true;
+                    // Without the byte that ends it.
+                    let end = message.len().saturating_sub(1).max(HEADER_LEN);
+                    open.tag = message.freeze().slice(HEADER_LEN..end);
+                }
                 b'E' => return Err(self.shard_failed(idxs, idx, &message).await),
                 b'Z' => {
                     source.is_running = false;
@@ -265,6 +384,12 @@ impl Conversation {
         }
         Ok(())
     }
+}
+
+/// The rows of one server as they come.
+fn one_stream(body: &[u8]) -> MergeSpec {
+    let n_visible = columns(body).map_or(0, |columns| columns.len());
+    MergeSpec { n_streams: 1, n_visible, n_hidden: 0, keys: Vec::new(), limit: None, offset: 0 }
 }
 
 fn no_rows() -> Failure {

@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use super::Conversation;
 use super::conversation::{SchemaChange, route_label};
+use super::cursor::Spoken;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
 use super::relay::Ready;
+use super::templates::CachedTemplate;
 use crate::observe::{ErrorKind, Route, StatementTimer};
 use crate::plan::{Access, Params, Plan};
 use crate::session::depth::{MAX_CHAIN, is_too_deep};
@@ -35,7 +37,7 @@ impl Conversation {
     /// Only what ends the session.
     pub async fn simple_query(&mut self, sql: &[u8]) -> Result<(), Failure> {
         self.begin_statement();
-        self.forget_unnamed();
+        self.forget_unnamed().await;
         let outcome = match self.run_string(sql).await {
             // What was begun by a pipeline without its Sync ends here.
             Ok(_) if self.transaction.phase == Phase::Implicit => self.commit().await.map(|()| false),
@@ -56,10 +58,10 @@ impl Conversation {
     }
 
     /// A simple query takes the place of the unnamed statement and the unnamed portal.
-    fn forget_unnamed(&mut self) {
+    async fn forget_unnamed(&mut self) {
         self.statements.remove(b"");
         self.portals.remove(b"");
-        self.close_own(b"");
+        self.close_own(b"").await;
     }
 
     /// Answers a message that is to be run alone and cannot be read.
@@ -219,10 +221,7 @@ impl Conversation {
         if is_utility(cached.template.class()) {
             self.timer.exempt();
         }
-        if let (Classified::Command(Command::Declare { name, .. }), Plan::Route { shard, .. }) = (cached.template.class(), &plan)
-        {
-            self.block.cursors.insert(name.clone(), *shard);
-        }
+        let plan = self.placed_cursor(plan, &cached)?;
         self.run_plan(told, plan, cached.leftover, ready).await
     }
 
@@ -236,6 +235,21 @@ impl Conversation {
         }
     }
 
+    /// A DECLARE on one shard, with the shard remembered: statements about the cursor go there.
+    ///
+    /// # Errors
+    /// 42P03.
+    pub(super) fn placed_cursor(&mut self, plan: Plan, cached: &CachedTemplate) -> Result<Plan, Failure> {
+        let Classified::Command(Command::Declare { name, is_with_hold }) = cached.template.class() else { return Ok(plan) };
+        let shard = match &plan {
+            Plan::Route { shard, .. } => *shard,
+            Plan::AnyOne { .. } => self.any_shard(),
+            _ => return Ok(plan),
+        };
+        self.note_cursor(name, *is_with_hold, shard)?;
+        Ok(Plan::Route { shard, access: Access::Write })
+    }
+
     async fn run_plan(&mut self, told: Told<'_>, plan: Plan, leftover: Leftover, ready: Ready) -> Result<bool, Failure> {
         let mut timer = StatementTimer::start(self.database.counters.clone(), route_label(&plan), self.began);
         let outcome = match plan {
@@ -245,6 +259,7 @@ impl Conversation {
                 self.forward((shard, access), told.verbatim.as_bytes(), leftover, ready).await
             }
             Plan::Command(command) => self.run_command(&command, told.text, ready).await,
+            Plan::Cursor(plan) => self.declare(told.text, &plan, (&BoundValues::none(), Spoken::Simple)).await.map(|()| false),
             plan => self.run_many(told.text, &plan, &BoundValues::none(), Description::Send).await.map(|()| false),
         };
         timer.ended = self.released_at.take();
@@ -284,7 +299,8 @@ impl Conversation {
             Plan::Insert(plan) => self.run_insert(plan, values).await?,
             Plan::Everywhere { shards } => self.run_everywhere(sql, *shards, values, description).await?,
             Plan::CopyIn(plan) => self.copy_in_many(sql.as_bytes(), plan).await?,
-            Plan::Route { .. } | Plan::AnyOne { .. } | Plan::Command(_) => {
+            Plan::CopyOut(plan) => self.copy_out(sql, plan).await?,
+            Plan::Route { .. } | Plan::AnyOne { .. } | Plan::Command(_) | Plan::Cursor(_) => {
                 let report = Report::new(SqlState::INTERNAL_ERROR, "a plan of one shard among those of many");
                 return Err(Failure::statement(report, ErrorKind::Client));
             }

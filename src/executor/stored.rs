@@ -14,12 +14,13 @@ use super::enlist::Watched;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
+use super::own::Progress;
 use super::relay::{Mark, Ready};
-use crate::plan::Access;
+use crate::plan::{Access, Plan};
 use crate::session::prepared::Prepared;
 use crate::session::row_description::columns;
 use crate::session::transaction::Phase;
-use crate::session::unpooled::SettingsTrace;
+use crate::session::unpooled::{Leftover, SettingsTrace};
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
 use crate::sql::{Classified, ExecuteParts, classify, execute_parts, prepare_parts};
 use crate::sqlstate::{Report, SqlState};
@@ -36,6 +37,15 @@ pub(super) struct Wanted<'a> {
 struct Stored {
     statement: SessionStatement,
     types: Vec<u32>,
+}
+
+/// An EXECUTE with its arguments bound.
+pub(super) struct Named {
+    stored: Stored,
+    values: Vec<Option<Bytes>>,
+    /// The tail of a Bind with them.
+    body: BytesMut,
+    target: Target,
 }
 
 impl Conversation {
@@ -81,6 +91,12 @@ impl Conversation {
     /// # Errors
     /// 26000; 42601 for the number of arguments; a server's for the arguments and for the statement itself.
     pub(super) async fn execute_named(&mut self, sql: &str, wanted: Wanted<'_>, ready: Ready) -> Result<bool, Failure> {
+        let named = self.bind_named(sql, wanted.result_formats).await?;
+        self.run_named(named, wanted, ready).await
+    }
+
+    /// Looks up what an EXECUTE names, and binds its arguments. Errors are those of [`Self::execute_named`].
+    async fn bind_named(&mut self, sql: &str, result_formats: &[i16]) -> Result<Box<Named>, Failure> {
         let Some(parts) = execute_parts(sql.as_bytes(), self.plan_settings.has_standard_strings) else {
             return Err(self.not_understood(sql).await);
         };
@@ -98,9 +114,18 @@ impl Conversation {
             return Err(self.grammar_failure(sql).await.unwrap_or(failure));
         }
         let values = self.argument_values(sql, &parts, &stored.types).await?;
-        let body = bind_body(&values, wanted.result_formats);
+        let body = bind_body(&values, result_formats);
         self.check_leftover(stored.statement.cached.leftover)?;
         let target = self.target(&stored.statement, &bind_parts(&body, b"", b"", BodyReader(&body))?)?;
+        Ok(Box::new(Named { stored, values, body, target }))
+    }
+
+    /// Runs a bound EXECUTE. True if ReadyForQuery is already with the client.
+    ///
+    /// # Errors
+    /// A server's for the statement.
+    pub(super) async fn run_named(&mut self, named: Box<Named>, wanted: Wanted<'_>, ready: Ready) -> Result<bool, Failure> {
+        let Named { stored, body, target, .. } = *named;
         match target {
             Target::Own { plan, values } => {
                 let values = BoundValues { param_types: stored.types, ..values.as_ref().clone() };
@@ -116,6 +141,43 @@ impl Conversation {
                 run.changes = changes.iter().flat_map(|changes| changes.iter().cloned()).collect();
                 self.run_stored((run, access), &stored.statement, &body, (wanted, ready)).await
             }
+        }
+    }
+
+    /// Opens a portal for the rows of an EXECUTE; the inner `Err`: it gives none before it has run whole.
+    ///
+    /// # Errors
+    /// Those of [`Self::execute_named`]; TL097 where what it leaves behind could not be followed.
+    pub(super) async fn open_named(&mut self, sql: &str, values: &BoundValues) -> Result<Result<Progress, Box<Named>>, Failure> {
+        let named = self.bind_named(sql, &values.result_formats).await?;
+        let text = &*named.stored.statement.prepared.text;
+        match &named.target {
+            Target::Own { plan, values } if matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => {
+                let values = BoundValues { param_types: named.stored.types.clone(), ..values.as_ref().clone() };
+                self.open_rows(text, plan, &values).await.map(Ok)
+            }
+            Target::One { shard, access, leftover, changes } => {
+                let shard = match shard {
+                    Some(shard) => *shard,
+                    None => self.any_live_shard(*access).await?,
+                };
+                let described = self.describe(shard, text, &named.stored.types).await?;
+                let Some(columns) = described.row_description else { return Ok(Err(named)) };
+                if *leftover != Leftover::NOTHING || changes.is_some() {
+                    return Err(Failure::refused(
+                        "TL097",
+                        "a row limit for an EXECUTE that may change the session is not supported",
+                        "Fetch all rows at once, or prepare the statement by the protocol.",
+                    ));
+                }
+                let mut encoded = bind_body(&named.values, &[]);
+                encoded.truncate(encoded.len() - 2);
+                let (param_types, result_formats) = (named.stored.types.clone(), values.result_formats.clone());
+                let bound = BoundValues { param_types, encoded: encoded.freeze(), result_formats };
+                let open = self.open_portal_of_one((shard, *access), text, &bound, &columns).await?;
+                Ok(Ok(Progress::Open(Box::new(open))))
+            }
+            Target::Own { .. } => Ok(Err(named)),
         }
     }
 
@@ -191,7 +253,7 @@ impl Conversation {
     }
 
     /// The server's words against a PREPARE or EXECUTE that is none.
-    async fn not_understood(&mut self, sql: &str) -> Failure {
+    pub(super) async fn not_understood(&mut self, sql: &str) -> Failure {
         let failure = || Failure::client(Report::new(SqlState::SYNTAX_ERROR, "syntax error"));
         self.grammar_failure(sql).await.unwrap_or_else(failure)
     }

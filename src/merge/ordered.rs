@@ -90,6 +90,11 @@ impl OrderedMerge {
         !self.spec.keys.is_empty()
     }
 
+    /// Whether it has rows of streams in hand.
+    pub fn has_rows(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Says what to do next. Asks for the same stream again until it is supplied or ended.
     pub fn step(&mut self) -> Step {
         while self.n_to_emit != Some(0) {

@@ -1,9 +1,10 @@
 //! The types between the planner and the executor.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::copy::CopySplit;
-use crate::sql::{Command, Literal, ParamFormat};
+use super::copy::{CopyFormat, CopySplit};
+use crate::sql::{Command, DeclareParts, Literal, ParamFormat};
 use crate::topology::{Schema, ShardId, ShardSet, TableName, Topology, TypeOid};
 
 /// What planning reads besides the statement.
@@ -78,6 +79,10 @@ pub enum Plan {
     Everywhere { shards: ShardSet },
     /// COPY … FROM STDIN, split per row or sent to all of a reference table's shards.
     CopyIn(Arc<CopyPlan>),
+    /// COPY … TO STDOUT of rows of several shards.
+    CopyOut(Arc<CopyOutPlan>),
+    /// DECLARE … CURSOR FOR rows of several shards.
+    Cursor(Arc<CursorPlan>),
     /// The session acts on it.
     Command(Command),
 }
@@ -222,4 +227,27 @@ pub struct CopyPlan {
     pub shards: ShardSet,
     /// How rows find their shard; `None`: each row goes to all `shards`.
     pub split: Option<CopySplit>,
+}
+
+/// A COPY … TO STDOUT with rows of several shards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyOutPlan {
+    pub rows: CopyRows,
+    pub format: CopyFormat,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopyRows {
+    /// Each of these shards runs this COPY; their data is concatenated.
+    Each { shards: ShardSet, text: String },
+    /// The answer of a query, which stands in this part of the statement.
+    Answer { query: Range<usize>, plan: Box<Plan> },
+}
+
+/// A DECLARE CURSOR whose rows are on several shards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CursorPlan {
+    pub declared: DeclareParts,
+    /// A plan that gives rows; [`Plan::Gather`] for a cursor that goes back or outlives its transaction.
+    pub rows: Plan,
 }

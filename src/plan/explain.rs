@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::contract::{
-    Access, CombinePlan, Context, CopyPlan, GatherInput, GatherPlan, GatherSource, MergePlan, Params, Plan, PlanSettings, Values,
+    Access, CombinePlan, Context, CopyPlan, CopyRows, GatherInput, GatherPlan, GatherSource, MergePlan, Params, Plan,
+    PlanSettings, Values,
 };
 use super::refusal::Refusal;
 use super::template::analyze;
@@ -70,6 +71,11 @@ fn described(plan: &Plan, context: &Context<'_>) -> String {
         }
         Plan::Everywhere { shards } => format!("everywhere: {} (write)", shard_names(*shards, topology)),
         Plan::CopyIn(copy) => copy_lines(copy, topology),
+        Plan::CopyOut(copy) => match &copy.rows {
+            CopyRows::Each { shards, text } => format!("copy out: {}\n  each: {text}", shard_names(*shards, topology)),
+            CopyRows::Answer { plan, .. } => format!("copy out of {}", described(plan, context)),
+        },
+        Plan::Cursor(cursor) => format!("cursor over {}", described(&cursor.rows, context)),
         Plan::Command(command) => format!("command: {command:?}"),
     }
 }

@@ -92,9 +92,15 @@ pub fn hinted(shard: ShardId, access: Access, sql: &str, outcome: Result<Plan, R
         Ok(Plan::Route { shard: own, .. }) if own != shard => misplaced("the rows of the statement are not"),
         Ok(Plan::Insert(_) | Plan::CopyIn(_)) => misplaced("not all rows of the statement belong"),
         Ok(Plan::Everywhere { .. }) => misplaced("only one copy of the table is"),
-        Ok(Plan::Route { .. } | Plan::AnyOne { .. } | Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => {
-            Ok(Plan::Route { shard, access })
-        }
+        Ok(
+            Plan::Route { .. }
+            | Plan::AnyOne { .. }
+            | Plan::Merge(_)
+            | Plan::Combine(_)
+            | Plan::Gather(_)
+            | Plan::CopyOut(_)
+            | Plan::Cursor(_),
+        ) => Ok(Plan::Route { shard, access }),
         Err(refusal) if refusal.code == RefusalCode::WriteOnManyShards => Ok(Plan::Route { shard, access }),
         Err(refusal) if is_for_a_hint(refusal.code) && !places_rows(sql) => Ok(Plan::Route { shard, access }),
         Err(refusal) => Err(refusal),

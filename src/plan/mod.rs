@@ -48,10 +48,10 @@ mod views;
 mod tests;
 
 pub use contract::{
-    Access, CombinePlan, Context, CopyPlan, FinalPiece, GatherColumn, GatherInput, GatherPiece, GatherPlan, GatherSource,
-    InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement, SortKey, Values,
+    Access, CombinePlan, Context, CopyOutPlan, CopyPlan, CopyRows, CursorPlan, FinalPiece, GatherColumn, GatherInput,
+    GatherPiece, GatherPlan, GatherSource, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement, SortKey, Values,
 };
-pub use copy::{CopySplit, CopySplitter, MAX_COPY_ROW_BYTES};
+pub use copy::{CopyFormat, CopySplit, CopySplitter, Layout as CopyLayout, MAX_COPY_ROW_BYTES};
 pub use explain::{explain, explain_offline};
 pub use hint::hinted;
 pub use home::{at_home, is_met_at_home, off_home};

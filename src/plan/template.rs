@@ -1,14 +1,15 @@
 //! A statement analysed once: what its words alone decide, and what binding needs.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::bind::{self, Body};
-use super::contract::{Access, Context, Plan, Values};
+use super::contract::{Access, Context, CursorPlan, Plan, Values};
 use super::hint::{self, Hint};
 use super::refusal::{Refusal, RefusalCode};
 use super::text::tokens_of;
 use super::{copy, ddl};
-use crate::sql::{Classified, Command, Literal, Token, classify};
+use crate::sql::{Classified, Command, Literal, Scroll, Token, classify, declare_parts};
 use crate::topology::ShardId;
 
 /// One statement analysed under a context: what binding needs. Cached by fingerprint, epoch, schema version and settings.
@@ -66,20 +67,30 @@ fn unhinted(sql: &str, literals: &[Literal], class: &Classified, context: &Conte
     }
 }
 
-/// A cursor needs one shard; every other command is the session's.
+/// A cursor is where its rows are; every other command is the session's.
 fn declared(sql: &str, literals: &[Literal], command: &Command, context: &Context<'_>) -> Result<Body, Refusal> {
-    let fixed = Body::Fixed(Plan::Command(command.clone()));
-    if !matches!(command, Command::Declare { .. }) || context.topology.only_shard().is_some() {
-        return Ok(fixed);
+    let parts = match command {
+        Command::Declare { .. } => declare_parts(sql.as_bytes(), context.settings.has_standard_strings),
+        _ => None,
+    };
+    // What is no query is the grammar's to refuse.
+    let Some(parts) = parts.filter(|parts| !is_write(sql, parts.query_start, context)) else {
+        return Ok(Body::Fixed(Plan::Command(command.clone())));
+    };
+    let hinted = || match hint::find(sql, context) {
+        Ok(Some(Hint::Shard(shard))) => Ok(Some(shard)),
+        outcome => outcome.map(|_| None),
+    };
+    match context.topology.only_shard().map_or_else(hinted, |shard| Ok(Some(shard)))? {
+        Some(shard) => Ok(Body::Fixed(Plan::Route { shard, access: Access::Write })),
+        None => inner(sql, literals, parts.query_start..sql.len(), RefusalCode::Cursor, context),
     }
-    if let Some(Hint::Shard(shard)) = hint::find(sql, context)? {
-        return Ok(Body::Fixed(Plan::Route { shard, access: Access::Write }));
-    }
+}
+
+fn is_write(sql: &str, start: usize, context: &Context<'_>) -> bool {
     let tokens = tokens_of(sql, context.settings.has_standard_strings);
-    match tokens.iter().position(|token| token.is_word(sql.as_bytes(), "for")).and_then(|idx| tokens.get(idx + 1)) {
-        Some(first) => inner(sql, literals, first.start..sql.len(), RefusalCode::Cursor, context),
-        None => Ok(fixed),
-    }
+    let first = tokens.iter().find(|token| token.start >= start);
+    first.is_some_and(|first| ["insert", "update", "delete", "merge"].iter().any(|word| first.is_word(sql.as_bytes(), word)))
 }
 
 /// The body of a statement that goes where the statement inside it goes, which must be one shard.
@@ -93,6 +104,16 @@ pub(super) fn inner(
     let text = sql.get(part.clone()).unwrap_or_default();
     let template = analyze(text, &shifted(literals, &part), context)?;
     Ok(Body::Inner { template: Box::new(template), part, code })
+}
+
+/// A cursor over rows of several shards. One that goes back, or that outlives its transaction, has its rows on the engine.
+fn cursor(sql: &str, plan: Plan, gathered: impl Fn() -> Result<Plan, Refusal>, context: &Context<'_>) -> Result<Plan, Refusal> {
+    let Some(declared) = declare_parts(sql.as_bytes(), context.settings.has_standard_strings) else {
+        return Err(Refusal::new(RefusalCode::Cursor, "this form of DECLARE is not supported"));
+    };
+    let is_kept = declared.is_with_hold || declared.scroll == Scroll::Yes;
+    let rows = if is_kept && !matches!(plan, Plan::Gather(_)) { gathered()? } else { plan };
+    Ok(Plan::Cursor(Arc::new(CursorPlan { declared, rows })))
 }
 
 /// The literals in a part of the text, counted from its start.
@@ -138,9 +159,18 @@ impl Template {
             Body::Inner { template, part, code } => {
                 let literals = shifted(values.literals, part);
                 let sql = values.sql.get(part.clone()).unwrap_or_default();
-                match template.bind(&Values { sql, literals: &literals, ..*values }, context)? {
-                    plan @ (Plan::Route { .. } | Plan::AnyOne { .. }) => Ok(self.outer(plan)),
-                    _ => Err(Refusal::new(*code, format!("{} of rows on several shards is not supported", self.verb()))),
+                let values_of_part = Values { sql, literals: &literals, ..*values };
+                let refused = || Refusal::new(*code, format!("{} of rows on several shards is not supported", self.verb()));
+                match (template.bind(&values_of_part, context)?, code) {
+                    (plan @ (Plan::Route { .. } | Plan::AnyOne { .. }), _) => Ok(self.outer(plan)),
+                    (plan @ (Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)), RefusalCode::CopyOut) => {
+                        copy::answer(values.sql, part.clone(), plan, context)
+                    }
+                    (plan @ (Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)), RefusalCode::Cursor) => {
+                        let gathered = || template.bind_gathered(&values_of_part, context).unwrap_or_else(|| Err(refused()));
+                        cursor(values.sql, plan, gathered, context)
+                    }
+                    _ => Err(refused()),
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! RowDescription, as far as merging needs it: types, formats, and cutting off hidden columns.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::wire::{self, BodyReader};
 
@@ -33,6 +33,18 @@ pub fn columns(body: &[u8]) -> Option<Vec<ColumnDescription>> {
         columns.push(ColumnDescription { type_oid, end: body.len() - reader.0.len() });
     }
     Some(columns)
+}
+
+/// The columns' names of a RowDescription body; `None` when it is malformed.
+pub fn column_names(body: &[u8]) -> Option<Vec<Bytes>> {
+    let mut reader = BodyReader(body);
+    let n_columns = usize::try_from(reader.i16()?).ok()?;
+    let mut names = Vec::with_capacity(n_columns);
+    for _ in 0..n_columns {
+        names.push(Bytes::copy_from_slice(reader.c_string()?));
+        reader.bytes(18)?;
+    }
+    Some(names)
 }
 
 /// Writes a RowDescription of the first `n_columns` of `body`, with the client's result formats.
@@ -98,6 +110,7 @@ mod tests {
         let cut = &message[wire::HEADER_LEN..];
         assert_eq!(columns(cut).unwrap().len(), 2);
         assert_eq!(cut[cut.len() - 2..], [0, 1]);
+        assert_eq!(column_names(&body).unwrap(), ["id", "name", "hidden"]);
         assert!(columns(&body[..10]).is_none());
     }
 }

@@ -164,6 +164,13 @@ pub fn text_row(buffer: &mut BytesMut, field: &str) {
     });
 }
 
+/// Parse, Bind and Execute of a text by the unnamed statement and portal. `tail` is Bind's, behind the names.
+pub fn run_text(buffer: &mut BytesMut, sql: &str, tail: &[u8]) {
+    parse(buffer, b"", sql.as_bytes(), &[]);
+    bind(buffer, b"", b"", tail);
+    execute(buffer, b"", 0);
+}
+
 /// `CopyData` from its payload.
 pub fn copy_data(buffer: &mut BytesMut, payload: &[u8]) {
     message(buffer, b'd', |b| b.put_slice(payload));

@@ -41,13 +41,14 @@ use heard::listen;
 use script::{Demand, Script, parse_scripts};
 use stage::{Proxied, Side, Stage};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     include_str!("../conversations/startup.txt"),
     include_str!("../conversations/simple.txt"),
     include_str!("../conversations/extended.txt"),
     include_str!("../conversations/portals.txt"),
     include_str!("../conversations/prepared.txt"),
     include_str!("../conversations/copy.txt"),
+    include_str!("../conversations/cursors.txt"),
     include_str!("../conversations/faults.txt"),
     include_str!("../conversations/pinned.txt"),
     include_str!("../conversations/found.txt"),

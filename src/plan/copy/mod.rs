@@ -5,13 +5,15 @@ mod options;
 mod scan;
 mod splitter;
 
+use std::ops::Range;
 use std::sync::Arc;
 
+pub use options::{CopyFormat, Layout};
 use options::{CopyStatement, Relation as CopyRelation};
 pub use splitter::{CopySplitter, MAX_COPY_ROW_BYTES};
 
 use super::bind::{Body, refuse_unplaced};
-use super::contract::{Access, Context, CopyPlan, Plan};
+use super::contract::{Access, Context, CopyOutPlan, CopyPlan, CopyRows, Plan};
 use super::insert::default_slot;
 use super::names::{Target, relation_of, resolve, table_name};
 use super::refusal::{Refusal, RefusalCode};
@@ -19,7 +21,7 @@ use super::slot::Operand;
 use super::template::inner;
 use super::views;
 use crate::sql::{CopyDirection, KeyType, Literal};
-use crate::topology::{Column, Key, Placement, TableName};
+use crate::topology::{Column, Key, Placement, ShardSet, TableName};
 
 /// How to read rows of COPY data and where they go.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,7 +71,10 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
                 return view(&name, direction, context).map(Body::Fixed);
             }
             refuse_unplaced(&target, parts, context)?;
-            table(&statement, &name, &target, direction, context).map(Body::Fixed)
+            match (&target, direction) {
+                (Target::Sharded(table), CopyDirection::Out) => Ok(Body::Fixed(table_out(sql, &statement, &table.placement))),
+                _ => table(&statement, &name, &target, direction, context).map(Body::Fixed),
+            }
         }
     }
 }
@@ -104,13 +109,7 @@ fn table(
             refuse_diverging(statement, name, context)?;
             Ok(Plan::CopyIn(Arc::new(CopyPlan { shards: context.topology.all_shards(), split: None })))
         }
-        (Target::Sharded(table), CopyDirection::Out) => match &table.placement {
-            Placement::Sharded(key) if key.all_shards().len() == 1 => {
-                Ok(key.all_shards().single().map_or(Plan::AnyOne { access }, |shard| Plan::Route { shard, access }))
-            }
-            _ => Err(Refusal::new(RefusalCode::CopyOut, "COPY TO of a sharded table is not supported").at(name, None)),
-        },
-        (Target::Sharded(table), CopyDirection::In) => match &table.placement {
+        (Target::Sharded(table), _) => match &table.placement {
             Placement::Sharded(key) => split(statement, name, key, context),
             Placement::Reference | Placement::Pinned(_) => {
                 Err(Refusal::new(RefusalCode::CopyOption, "COPY of this table is not supported"))
@@ -120,6 +119,45 @@ fn table(
             Err(Refusal::new(RefusalCode::UnconfiguredTable, "table is not in the configuration"))
         }
     }
+}
+
+/// The data of a whole table: that of each shard.
+fn table_out(sql: &str, statement: &CopyStatement, placement: &Placement) -> Plan {
+    let shards = match placement {
+        Placement::Sharded(key) => key.all_shards(),
+        Placement::Pinned(shard) => ShardSet::only(*shard),
+        Placement::Reference => ShardSet::EMPTY,
+    };
+    match shards.single() {
+        Some(shard) => Plan::Route { shard, access: Access::Read },
+        None if shards.is_empty() => Plan::AnyOne { access: Access::Read },
+        None => each(shards, sql.to_owned(), statement),
+    }
+}
+
+fn each(shards: ShardSet, text: String, statement: &CopyStatement) -> Plan {
+    let rows = CopyRows::Each { shards, text };
+    Plan::CopyOut(Arc::new(CopyOutPlan { rows, format: statement.out_format() }))
+}
+
+/// The data of a query on several shards, which stands in this part of the text and has this plan. Where shards need only be
+/// read one after the other, each of them writes the data.
+pub(super) fn answer(sql: &str, query: Range<usize>, plan: Plan, context: &Context<'_>) -> Result<Plan, Refusal> {
+    let statement = options::read(sql, context.settings.has_standard_strings)?;
+    if let Plan::Merge(merge) = &plan
+        && merge.n_hidden == 0
+        && (merge.limit, merge.offset) == (None, 0)
+    {
+        let (before, after) = (sql.get(..query.start).unwrap_or_default(), sql.get(query.end..).unwrap_or_default());
+        // A comment may stand at its end.
+        return Ok(each(merge.shards, format!("{before}{}\n{after}", merge.text), &statement));
+    }
+    if let Some(encoding) = statement.foreign_encoding() {
+        let message = format!("COPY TO with ENCODING '{encoding}' of sorted, grouped or gathered rows is not supported");
+        return Err(Refusal::new(RefusalCode::CopyOption, message).with_hint("SET client_encoding instead."));
+    }
+    let rows = CopyRows::Answer { query, plan: Box::new(plan) };
+    Ok(Plan::CopyOut(Arc::new(CopyOutPlan { rows, format: statement.out_format() })))
 }
 
 /// Columns that COPY leaves out are filled on each shard by itself.
@@ -145,11 +183,7 @@ fn split(statement: &CopyStatement, name: &TableName, key: &Key, context: &Conte
             Refusal::new(RefusalCode::CopyOption, "COPY in binary format into a sharded table is not supported").at(name, None)
         );
     };
-    if statement
-        .encoding
-        .as_ref()
-        .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("utf8") && !encoding.eq_ignore_ascii_case("utf-8"))
-    {
+    if statement.foreign_encoding().is_some() {
         return Err(
             Refusal::new(RefusalCode::CopyOption, "COPY with an ENCODING into a sharded table is not supported").at(name, None)
         );

@@ -16,6 +16,61 @@ pub(super) struct CopyStatement {
     /// `None`: binary.
     pub(super) format: Option<Format>,
     pub(super) encoding: Option<String>,
+    /// Names of columns; `*` for all.
+    force_quote: Vec<String>,
+}
+
+/// How the data of a COPY … TO is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyFormat {
+    pub layout: Layout,
+    /// The first line of the data has the columns' names.
+    pub has_header: bool,
+    pub delimiter: u8,
+    pub null: Vec<u8>,
+    pub quote: u8,
+    pub escape: u8,
+    /// Names of columns; `*` for all.
+    pub force_quote: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    Text,
+    Csv,
+    Binary,
+}
+
+impl CopyStatement {
+    /// An ENCODING other than UTF-8.
+    pub(super) fn foreign_encoding(&self) -> Option<&str> {
+        let is_utf8 = |name: &str| name.eq_ignore_ascii_case("utf8") || name.eq_ignore_ascii_case("utf-8");
+        self.encoding.as_deref().filter(|name| !is_utf8(name))
+    }
+
+    pub(super) fn out_format(&self) -> CopyFormat {
+        let force_quote = self.force_quote.clone();
+        match &self.format {
+            Some(format) => CopyFormat {
+                layout: if format.is_csv { Layout::Csv } else { Layout::Text },
+                has_header: format.has_header,
+                delimiter: format.delimiter,
+                null: format.null.clone(),
+                quote: format.quote,
+                escape: format.escape,
+                force_quote,
+            },
+            None => CopyFormat {
+                layout: Layout::Binary,
+                has_header: false,
+                delimiter: 0,
+                null: Vec::new(),
+                quote: 0,
+                escape: 0,
+                force_quote,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +105,8 @@ pub(super) fn read(sql: &str, has_standard_strings: bool) -> Result<CopyStatemen
     } else {
         reader.old_options(&mut raw)?;
     }
-    let encoding = raw.encoding.clone();
-    Ok(CopyStatement { relation, columns, format: raw.format()?, encoding })
+    let (encoding, force_quote) = (raw.encoding.clone(), std::mem::take(&mut raw.force_quote));
+    Ok(CopyStatement { relation, columns, format: raw.format()?, encoding, force_quote })
 }
 
 fn odd(what: &str) -> Refusal {
@@ -78,6 +133,7 @@ struct Raw {
     encoding: Option<String>,
     force_null: Vec<String>,
     force_not_null: Vec<String>,
+    force_quote: Vec<String>,
 }
 
 impl Raw {
@@ -263,7 +319,7 @@ impl Reader<'_> {
                 "encoding" => raw.encoding = Some(self.text()?),
                 "force_null" => raw.force_null = self.names_or_all()?,
                 "force_not_null" => raw.force_not_null = self.names_or_all()?,
-                "force_quote" => drop(self.names_or_all()?),
+                "force_quote" => raw.force_quote = self.names_or_all()?,
                 "freeze" => drop(self.flag()?),
                 "on_error" | "log_verbosity" => drop(self.text()?),
                 _ => return Err(odd(&name.to_uppercase())),
@@ -311,9 +367,8 @@ impl Reader<'_> {
         let list = if self.take("null") {
             if is_not { &mut raw.force_not_null } else { &mut raw.force_null }
         } else {
-            // FORCE QUOTE is of COPY TO.
             self.take("quote");
-            &mut Vec::new()
+            &mut raw.force_quote
         };
         loop {
             let token = self.peek().ok_or_else(|| odd("FORCE"))?;
