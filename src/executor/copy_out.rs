@@ -12,6 +12,7 @@ use super::own::first_shard;
 use crate::backend::OUTPUT_HIGH_WATER;
 use crate::plan::{Access, CopyFormat, CopyLayout, CopyOutPlan, CopyRows, Plan};
 use crate::session::copy_rows::{BINARY_HEADER, BINARY_TRAILER, CsvFormat, RowFormat};
+use crate::session::oids::RowOids;
 use crate::session::row_description::column_names;
 use crate::session::wire::{self, HEADER_LEN, Header};
 use crate::topology::ShardSet;
@@ -32,6 +33,8 @@ const PROBE_END: &str = "\n) AS trunkline_rows LIMIT 0";
 #[derive(Debug)]
 struct Streams<'a> {
     format: &'a CopyFormat,
+    /// Of each, what translates its rows.
+    oids: Vec<Option<RowOids>>,
     /// Of each, whether the first of its data has come.
     has_begun: Vec<bool>,
     /// The signature is with the client.
@@ -94,7 +97,7 @@ impl Conversation {
     /// A shard's own; those of the query's plan.
     pub(super) async fn copy_out(&mut self, sql: &str, plan: &CopyOutPlan) -> Result<(), Failure> {
         match &plan.rows {
-            CopyRows::Each { shards, text } => self.copy_each(*shards, text, &plan.format).await,
+            CopyRows::Each { shards, text, query } => self.copy_each(*shards, (text, query), &plan.format).await,
             CopyRows::Answer { query, plan: rows } => {
                 let around = (sql.get(..query.start).unwrap_or_default(), sql.get(query.end..).unwrap_or_default());
                 let query = sql.get(query.clone()).unwrap_or_default();
@@ -166,7 +169,8 @@ impl Conversation {
     }
 
     /// Runs a COPY on each shard and relays their data one after the other, in whatever order it comes.
-    async fn copy_each(&mut self, shards: ShardSet, text: &str, format: &CopyFormat) -> Result<(), Failure> {
+    async fn copy_each(&mut self, shards: ShardSet, (text, query): (&str, &str), format: &CopyFormat) -> Result<(), Failure> {
+        let oids = self.copied_oids(shards, query, format).await?;
         let mut idxs = Vec::new();
         for shard in shards.iter() {
             idxs.push(self.enlist(shard, Access::Read).await?);
@@ -176,7 +180,7 @@ impl Conversation {
             self.send_of(&idxs, idx).await?;
         }
         let has_begun = vec![false; idxs.len()];
-        let mut streams = Streams { format, has_begun, is_signed: false, n_rows: 0 };
+        let mut streams = Streams { format, oids, has_begun, is_signed: false, n_rows: 0 };
         let Some(&first) = idxs.first() else { return Ok(()) };
         loop {
             let mut open = None;
@@ -209,6 +213,22 @@ impl Conversation {
         Ok(())
     }
 
+    /// What translates the rows of each shard: in binary form they may hold OIDs.
+    async fn copied_oids(&mut self, shards: ShardSet, query: &str, format: &CopyFormat) -> Result<Vec<Option<RowOids>>, Failure> {
+        let has_own_oids = shards.iter().any(|shard| self.view.types.moved(shard).is_some());
+        if format.layout != CopyLayout::Binary || !has_own_oids {
+            return Ok(shards.iter().map(|_| None).collect());
+        }
+        let Some(first) = shards.iter().next() else { return Ok(Vec::new()) };
+        // What is wrong with the statement is said by those who run it.
+        let body = match self.describe(first, query, &[]).await {
+            Ok(described) => described.row_description.unwrap_or_else(no_columns),
+            Err(Failure::Shard(_)) if !self.transaction.is_open() => no_columns(),
+            Err(failure) => return Err(failure),
+        };
+        Ok(shards.iter().map(|shard| self.row_oids(shard, &body, &[1])).collect())
+    }
+
     /// Takes the whole messages in a backend's buffer.
     async fn take_copy_data(
         &mut self,
@@ -224,7 +244,7 @@ impl Conversation {
             };
             if header.tag == b'd' {
                 let input = &mut self.enlisted[idx].lease.socket.input;
-                streams.relay(stream_idx, &input[..header.len], &mut self.client.output);
+                streams.relay(stream_idx, &mut input[..header.len], &mut self.client.output);
                 input.advance(header.len);
                 continue;
             }
@@ -253,7 +273,7 @@ impl Conversation {
 
 impl Streams<'_> {
     /// Relays a CopyData message, but for what only one shard's data has.
-    fn relay(&mut self, stream_idx: usize, message: &[u8], output: &mut BytesMut) {
+    fn relay(&mut self, stream_idx: usize, message: &mut [u8], output: &mut BytesMut) {
         let is_first = !std::mem::replace(&mut self.has_begun[stream_idx], true);
         if self.format.layout != CopyLayout::Binary {
             let is_own_header = is_first && self.format.has_header && stream_idx > 0;
@@ -262,10 +282,13 @@ impl Streams<'_> {
             }
             return;
         }
-        let mut payload = message.get(HEADER_LEN..).unwrap_or_default();
-        payload = payload.strip_prefix(BINARY_HEADER).unwrap_or(payload);
+        let n_signed = if message[HEADER_LEN..].starts_with(BINARY_HEADER) { BINARY_HEADER.len() } else { 0 };
+        let payload = &mut message[HEADER_LEN + n_signed..];
         if payload == BINARY_TRAILER {
             return;
+        }
+        if let Some(oids) = &self.oids[stream_idx] {
+            oids.translate(payload);
         }
         if self.is_signed {
             wire::copy_data(output, payload);

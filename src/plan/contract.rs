@@ -238,8 +238,8 @@ pub struct CopyOutPlan {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum CopyRows {
-    /// Each of these shards runs this COPY; their data is concatenated.
-    Each { shards: ShardSet, text: String },
+    /// Each of these shards runs this COPY; their data is concatenated. `query` has the data's columns.
+    Each { shards: ShardSet, text: String, query: String },
     /// The answer of a query, which stands in this part of the statement.
     Answer { query: Range<usize>, plan: Box<Plan> },
 }

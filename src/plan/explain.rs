@@ -72,7 +72,7 @@ fn described(plan: &Plan, context: &Context<'_>) -> String {
         Plan::Everywhere { shards } => format!("everywhere: {} (write)", shard_names(*shards, topology)),
         Plan::CopyIn(copy) => copy_lines(copy, topology),
         Plan::CopyOut(copy) => match &copy.rows {
-            CopyRows::Each { shards, text } => format!("copy out: {}\n  each: {text}", shard_names(*shards, topology)),
+            CopyRows::Each { shards, text, .. } => format!("copy out: {}\n  each: {text}", shard_names(*shards, topology)),
             CopyRows::Answer { plan, .. } => format!("copy out of {}", described(plan, context)),
         },
         Plan::Cursor(cursor) => format!("cursor over {}", described(&cursor.rows, context)),

@@ -7,6 +7,7 @@ mod calls;
 mod config;
 mod control;
 mod conversations;
+mod copies;
 mod cursors;
 mod demo;
 mod deploy;

@@ -19,6 +19,7 @@ use super::names::{Target, relation_of, resolve, table_name};
 use super::refusal::{Refusal, RefusalCode};
 use super::slot::Operand;
 use super::template::inner;
+use super::text::quoted;
 use super::views;
 use crate::sql::{CopyDirection, KeyType, Literal};
 use crate::topology::{Column, Key, Placement, ShardSet, TableName};
@@ -72,7 +73,9 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
             }
             refuse_unplaced(&target, parts, context)?;
             match (&target, direction) {
-                (Target::Sharded(table), CopyDirection::Out) => Ok(Body::Fixed(table_out(sql, &statement, &table.placement))),
+                (Target::Sharded(table), CopyDirection::Out) => {
+                    Ok(Body::Fixed(table_out((sql, &name), &statement, &table.placement, context)))
+                }
                 _ => table(&statement, &name, &target, direction, context).map(Body::Fixed),
             }
         }
@@ -122,7 +125,7 @@ fn table(
 }
 
 /// The data of a whole table: that of each shard.
-fn table_out(sql: &str, statement: &CopyStatement, placement: &Placement) -> Plan {
+fn table_out((sql, name): (&str, &TableName), statement: &CopyStatement, placement: &Placement, context: &Context<'_>) -> Plan {
     let shards = match placement {
         Placement::Sharded(key) => key.all_shards(),
         Placement::Pinned(shard) => ShardSet::only(*shard),
@@ -131,12 +134,26 @@ fn table_out(sql: &str, statement: &CopyStatement, placement: &Placement) -> Pla
     match shards.single() {
         Some(shard) => Plan::Route { shard, access: Access::Read },
         None if shards.is_empty() => Plan::AnyOne { access: Access::Read },
-        None => each(shards, sql.to_owned(), statement),
+        None => {
+            let columns = copied_columns(statement, name, context).iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+            let query = format!("SELECT {columns} FROM ONLY {}.{}", quoted(&name.schema), quoted(&name.name));
+            each(shards, (sql.to_owned(), query), statement)
+        }
     }
 }
 
-fn each(shards: ShardSet, text: String, statement: &CopyStatement) -> Plan {
-    let rows = CopyRows::Each { shards, text };
+/// The columns in the order of the data. Without a list they are those of the table, but for generated ones.
+fn copied_columns(statement: &CopyStatement, name: &TableName, context: &Context<'_>) -> Vec<String> {
+    if !statement.columns.is_empty() {
+        return statement.columns.clone();
+    }
+    let is_copied = |column: &&Column| column.default != crate::topology::ColumnDefault::Generated;
+    let relation = relation_of(&[name.schema.clone(), name.name.clone()], context);
+    relation.iter().flat_map(|relation| relation.columns.iter()).filter(is_copied).map(|column| column.name.clone()).collect()
+}
+
+fn each(shards: ShardSet, (text, query): (String, String), statement: &CopyStatement) -> Plan {
+    let rows = CopyRows::Each { shards, text, query };
     Plan::CopyOut(Arc::new(CopyOutPlan { rows, format: statement.out_format() }))
 }
 
@@ -150,7 +167,7 @@ pub(super) fn answer(sql: &str, query: Range<usize>, plan: Plan, context: &Conte
     {
         let (before, after) = (sql.get(..query.start).unwrap_or_default(), sql.get(query.end..).unwrap_or_default());
         // A comment may stand at its end.
-        return Ok(each(merge.shards, format!("{before}{}\n{after}", merge.text), &statement));
+        return Ok(each(merge.shards, (format!("{before}{}\n{after}", merge.text), merge.text.clone()), &statement));
     }
     if let Some(encoding) = statement.foreign_encoding() {
         let message = format!("COPY TO with ENCODING '{encoding}' of sorted, grouped or gathered rows is not supported");
@@ -193,13 +210,7 @@ fn split(statement: &CopyStatement, name: &TableName, key: &Key, context: &Conte
             Refusal::new(RefusalCode::UnknownColumns, format!("the columns of table \"{name}\" are not known")).at(name, None)
         );
     };
-    // Without a column list COPY reads the columns in table order; generated ones are not read.
-    let names: Vec<String> = if statement.columns.is_empty() {
-        let is_read = |column: &&Column| column.default != crate::topology::ColumnDefault::Generated;
-        relation.columns.iter().filter(is_read).map(|column| column.name.clone()).collect()
-    } else {
-        statement.columns.clone()
-    };
+    let names = copied_columns(statement, name, context);
     let mut fields = Vec::with_capacity(key.columns.len());
     for column_name in &key.columns {
         let column = relation.column(column_name);
