@@ -9,7 +9,7 @@ use super::control::{ControlClient, ControlError};
 use crate::session::unpooled::{CodeEffects, code_leftover};
 use crate::topology::{
     CalledBy, Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionKind, FunctionVolatility, HiddenCall, OwnType, Relation,
-    RelationKind, Schema, TableName, Transfer, TypeOid, TypeShape, UserFunction, ViewDefinition,
+    RelationKind, Schema, TableName, Temporaries, Transfer, TypeOid, TypeShape, UserFunction, ViewDefinition,
 };
 
 /// Relations outside the system schemas with their columns in order; one row without a column for a table that has none.
@@ -47,9 +47,14 @@ LEFT JOIN pg_catalog.pg_collation AS co ON co.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_namespace AS cn ON cn.oid = co.collnamespace
 LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
 CROSS JOIN LATERAL (SELECT coalesce(d.adbin, t.typdefaultbin)::text AS tree) AS stored
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+WHERE";
+
+const PERMANENT: &str = " c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp\\_%'
 ORDER BY c.oid, a.attnum";
+
+/// Those of the asking session. Of an index only its name is of interest.
+const TEMPORARY: &str = " c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind <> 'c' ORDER BY c.oid, a.attnum";
 
 /// Functions, with the most volatile one of each name: 'i' < 's' < 'v'. Those that a user makes in pg_catalog are few. An aggregate
 /// is as volatile as the functions that it calls.
@@ -153,10 +158,9 @@ pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlErr
 /// # Errors
 /// What the server answered, or that the connection broke.
 pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema, ControlError> {
-    let text = [COLUMNS, FUNCTIONS, SYSTEM_RELATIONS, TYPES, HIDDEN_CALLS, EMPTY_PATH, VIEWS].join(";\n");
+    let text = [&[COLUMNS, PERMANENT].concat(), FUNCTIONS, SYSTEM_RELATIONS, TYPES, HIDDEN_CALLS, EMPTY_PATH, VIEWS].join(";\n");
     let messages = client.connection().simple_query(&text).await.map_err(|fault| client.error(&fault))?;
-    let mut reader =
-        Reader { schema: Schema { version, ..Schema::default() }, relations: BTreeMap::new(), views: BTreeMap::new() };
+    let mut reader = Reader { schema: Schema { version, ..Schema::default() }, ..Reader::default() };
     let mut part = 0;
     for message in &messages {
         match message {
@@ -170,7 +174,27 @@ pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema,
     Ok(reader.finish())
 }
 
+/// What a session is asked for its own temporary relations.
+pub fn temporaries_sql() -> String {
+    [COLUMNS, TEMPORARY].concat()
+}
+
+/// The answer to [`temporaries_sql`].
+pub fn temporaries(rows: &[Vec<Option<String>>]) -> Temporaries {
+    let mut reader = Reader::default();
+    let mut found = Temporaries::default();
+    for row in rows {
+        let get = |idx: usize| row.get(idx).and_then(Option::as_deref);
+        if reader.take_column(&get).is_none() {
+            found.indexes.extend(get(1).map(str::to_owned));
+        }
+    }
+    found.relations = reader.relations.into_iter().map(|(name, relation)| (name.name, Arc::new(relation))).collect();
+    found
+}
+
 /// Puts rows together; `None` when one lacks a value that it must have.
+#[derive(Default)]
 struct Reader {
     schema: Schema,
     relations: BTreeMap<TableName, Relation>,
@@ -180,7 +204,7 @@ struct Reader {
 impl Reader {
     fn take(&mut self, part: usize, row: &SimpleQueryRow) -> Option<()> {
         match part {
-            0 => self.take_column(row)?,
+            0 => self.take_column(&|idx| row.get(idx))?,
             1 => self.take_function(row)?,
             2 => {
                 self.schema.system_relations.insert(row.get(0)?.to_owned());
@@ -269,29 +293,30 @@ impl Reader {
         Some(())
     }
 
-    fn take_column(&mut self, row: &SimpleQueryRow) -> Option<()> {
-        let name = TableName::new(row.get(0)?, row.get(1)?);
-        let kind = kind(row.get(2)?)?;
+    /// `get` gives the values of a row of [`COLUMNS`].
+    fn take_column<'a>(&mut self, get: &dyn Fn(usize) -> Option<&'a str>) -> Option<()> {
+        let name = TableName::new(get(0)?, get(1)?);
+        let kind = kind(get(2)?)?;
         let relation = self.relations.entry(name).or_insert_with(|| Relation { kind, columns: Vec::new() });
-        let Some(column_name) = row.get(3) else { return Some(()) };
-        let type_name = row.get(5)?.to_owned();
-        let default = match (row.get(9)?, row.get(8)?) {
-            ("", "") => classify_default(row.get(10), row.get(11) == Some("t"), &type_name),
+        let Some(column_name) = get(3) else { return Some(()) };
+        let type_name = get(5)?.to_owned();
+        let default = match (get(9)?, get(8)?) {
+            ("", "") => classify_default(get(10), get(11) == Some("t"), &type_name),
             ("", _) => ColumnDefault::Volatile("identity".to_owned()),
             _ => ColumnDefault::Generated,
         };
         relation.columns.push(Column {
             name: column_name.to_owned(),
-            type_oid: row.get(4)?.parse().ok()?,
+            type_oid: get(4)?.parse().ok()?,
             type_name,
-            declaration: row.get(12)?.to_owned(),
-            transfer: if row.get(13)? == "t" { Transfer::Binary } else { Transfer::Text },
-            collation: match row.get(6)? {
+            declaration: get(12)?.to_owned(),
+            transfer: if get(13)? == "t" { Transfer::Binary } else { Transfer::Text },
+            collation: match get(6)? {
                 "none" => Collation::None,
                 "c" => Collation::C,
                 _ => Collation::Other,
             },
-            is_not_null: row.get(7)? == "t",
+            is_not_null: get(7)? == "t",
             default,
         });
         Some(())

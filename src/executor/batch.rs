@@ -40,7 +40,16 @@ pub(super) struct SessionStatement {
     pub cached: Arc<CachedTemplate>,
     /// Those of its text: the template is shared with texts that have others.
     pub literals: Arc<[Literal]>,
-    pub generation: u64,
+    pub planned: Planned,
+}
+
+/// Under what a statement was planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Planned {
+    /// The generation of the view.
+    generation: u64,
+    /// The client's temporary relations.
+    temporary: u64,
 }
 
 /// Where a portal's statement runs.
@@ -124,7 +133,7 @@ pub(super) struct BindParts<'a> {
     encoded_values: &'a [u8],
     pub formats: SmallVec<[ParamFormat; N_INLINE]>,
     pub values: SmallVec<[Option<&'a [u8]>; N_INLINE]>,
-    result_formats: SmallVec<[i16; N_INLINE]>,
+    pub result_formats: SmallVec<[i16; N_INLINE]>,
 }
 
 /// As many parameters and columns of a statement cost no allocation.
@@ -139,7 +148,7 @@ impl Conversation {
             let unnamed = if *tag == b'P' { self.statements.get(b"").cloned() } else { None };
             match self.plan_message(*tag, &batch.bytes, range.clone()).await {
                 Ok(action) => {
-                    let is_barrier = action.changes_session();
+                    let is_barrier = action.changes_session() || self.changes_names(&action);
                     actions.push(action);
                     if is_barrier {
                         return (actions, message_idx + 1);
@@ -257,7 +266,7 @@ impl Conversation {
         self.statements.check_room(name, name.len() + sql.len(), &self.database.query)?;
         self.check_leftover(cached.leftover)?;
         let prepared = self.intern(Bytes::copy_from_slice(sql), param_types);
-        let statement = SessionStatement { prepared, cached, literals, generation: self.view.generation };
+        let statement = SessionStatement { prepared, cached, literals, planned: self.planned_now() };
         let name = Bytes::copy_from_slice(name);
         self.statements.insert(name.clone(), statement.clone());
         Ok(Action::Parse { name, statement, previous })
@@ -306,12 +315,20 @@ impl Conversation {
         Ok(Action::Bind { portal, is_named: !parts.statement.is_empty(), bound, tail })
     }
 
-    /// Plans a statement anew if tables or placement have changed since.
+    pub(super) fn planned_now(&self) -> Planned {
+        Planned { generation: self.view.generation, temporary: self.temporary_version() }
+    }
+
+    /// Plans a statement anew if tables or placement have changed since. With other temporary tables its names may mean others.
     pub(super) async fn renew_statement(&mut self, name: &[u8], statement: &mut SessionStatement) -> Result<(), Failure> {
-        if statement.generation != self.view.generation {
+        let now = self.planned_now();
+        if statement.planned != now {
+            if statement.planned.temporary != now.temporary {
+                statement.prepared = self.intern(statement.prepared.sql.clone(), statement.prepared.param_types.clone());
+            }
             statement.cached = self.cached_template(&statement.prepared.sql).await?;
             statement.literals = Arc::from(self.fingerprint.literals.as_slice());
-            statement.generation = self.view.generation;
+            statement.planned = self.planned_now();
             self.statements.insert(Bytes::copy_from_slice(name), statement.clone());
         }
         Ok(())
@@ -331,7 +348,7 @@ impl Conversation {
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind_with(cached, text, &statement.literals, params)?;
         let plan = self.placed_cursor(plan, cached)?;
-        self.block.schema_change = self.block.schema_change.max(self.schema_change_of(cached.template.class(), text));
+        self.note_schema_change(cached.template.class(), text);
         if is_utility(cached.template.class()) {
             self.timer.exempt();
         }
@@ -404,7 +421,19 @@ pub(super) fn check_count(statement: &SessionStatement, parts: &BindParts<'_>) -
 impl Conversation {
     /// The statement with this text and these types, under the schema of now.
     pub(super) fn intern(&self, sql: Bytes, param_types: Vec<u32>) -> Arc<Prepared> {
-        self.database.interner.intern(sql, param_types, self.database.schema_version())
+        self.database.interner.intern(sql, param_types, self.database.schema_version().wrapping_add(self.temporary_version()))
+    }
+}
+
+impl Conversation {
+    /// Whether the names in what follows may mean other tables once this has run.
+    fn changes_names(&self, action: &Action) -> bool {
+        match action {
+            Action::Execute { portal: Portal { statement, target: Target::One { leftover, .. }, .. }, .. } => {
+                self.changes_temporaries(statement.cached.template.class(), *leftover)
+            }
+            _ => false,
+        }
     }
 }
 

@@ -98,6 +98,7 @@ impl Conversation {
             }
         }
         loop {
+            self.settle_temporaries().await?;
             let n_output = self.client.output.len();
             let (actions, end) = self.plan_batch(batch, start).await;
             let is_last = end == batch.messages.len();

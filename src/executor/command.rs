@@ -1,6 +1,7 @@
 //! Statements about the session and the transaction.
 
 use super::Conversation;
+use super::commit::all_taken;
 use super::conversation::unpooled;
 use super::failure::Failure;
 use super::merge::Description;
@@ -108,11 +109,9 @@ impl Conversation {
     /// Sends a statement to every backend that the client holds.
     async fn tell_held(&mut self, sql: &str, leftover: Leftover) -> Result<(), Failure> {
         for idx in (0..self.enlisted.len()).rev() {
+            self.note_temporaries(self.enlisted[idx].lease.shard, leftover)?;
             self.reserve_pin(idx, leftover)?;
-            match self.tell(idx, sql).await {
-                super::commit::Answer::Tag(_) => {}
-                super::commit::Answer::Error(failure) | super::commit::Answer::Lost(failure) => return Err(failure),
-            }
+            all_taken(vec![self.tell(idx, sql).await])?;
         }
         if !self.transaction.is_open() {
             self.settle_pins(true).await;
@@ -244,6 +243,7 @@ impl Conversation {
                 self.portals.roll_back_to(n_savepoints);
                 self.roll_cursors_back_to(n_savepoints).await;
                 self.block.failed_on = None;
+                self.note_temporaries_undone();
                 self.derive_plan_settings();
                 self.tell_parameters();
                 self.complete("ROLLBACK");
@@ -470,6 +470,7 @@ impl Conversation {
 
     /// DISCARD ALL on the backends that are the client's own.
     async fn discard_held(&mut self, sql: &str) -> Result<(), Failure> {
+        self.note_temporaries_undone();
         for idx in (0..self.enlisted.len()).rev() {
             match self.tell(idx, sql).await {
                 super::commit::Answer::Tag(_) => self.enlisted[idx].lease.forget_session(),

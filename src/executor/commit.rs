@@ -103,6 +103,7 @@ impl Conversation {
         self.close_all_on_engine().await;
         self.portals.clear();
         self.end_cursors(is_committed).await;
+        self.note_temporaries_undone();
         self.settle_pins(is_committed).await;
         self.release();
         let block = std::mem::take(&mut self.block);

@@ -19,13 +19,14 @@ use super::relay::Retry;
 use super::sequences::LastValues;
 use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
+use super::temporary::Temporary;
 use super::timer::Timer;
 use super::{CancelTarget, Database, Failure, View};
 use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind, Route};
 use crate::plan::{
-    Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, at_home, hinted, off_home,
+    Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, at_home, check_hint, hinted, off_home,
 };
 use crate::session::bonds::Bonds;
 use crate::session::search_path;
@@ -61,6 +62,8 @@ pub(super) enum SchemaChange {
 pub(super) struct Block {
     /// A backend was lost in the middle: it can only be rolled back.
     pub is_lost: bool,
+    /// Temporary relations may have been made or dropped in it.
+    pub has_temporaries: bool,
     pub schema_change: SchemaChange,
     /// The shard whose server has said that the transaction failed, and would say so again.
     pub failed_on: Option<ShardId>,
@@ -119,10 +122,11 @@ pub struct Conversation {
     pub(super) began: Instant,
     /// When backends were last given back, if that was during the statement that runs.
     pub(super) released_at: Option<Instant>,
-    next_any: u64,
+    pub(super) next_any: u64,
     /// What the client was told in BackendKeyData; 0 before.
     pub process_id: i32,
     pub(super) tie: Tie,
+    pub(super) temporary: Temporary,
     pub(super) last_values: LastValues,
 }
 
@@ -135,7 +139,7 @@ impl Conversation {
         startup_settings: Settings,
     ) -> Self {
         let view = database.view();
-        let plan_settings = PlanSettings { search_path: Vec::new(), has_standard_strings: true, time_zone: "UTC".to_owned() };
+        let plan_settings = PlanSettings { search_path: Vec::new(), ..PlanSettings::default() };
         // Any shard will do for a statement that any shard can answer: clients begin at different ones.
         let next_any = entry.id;
         let mut conversation = Self {
@@ -173,6 +177,7 @@ impl Conversation {
             next_any,
             process_id: 0,
             tie: Tie::Whole,
+            temporary: Temporary::default(),
             last_values: LastValues::None,
             view,
             database,
@@ -300,7 +305,7 @@ impl Conversation {
         self.announce(&greeting.parameters);
     }
 
-    fn hash_context(&mut self) {
+    pub(super) fn hash_context(&mut self) {
         let mut hasher = XxHash3_64::new();
         self.view.generation.hash(&mut hasher);
         self.plan_settings.hash(&mut hasher);
@@ -419,6 +424,7 @@ impl Conversation {
         let values = Values { sql, literals, params, now_micros: self.now_micros };
         let outcome = cached.template.bind(&values, &self.context());
         if let Some(shard) = self.hinted_shard {
+            check_hint(shard, sql, &self.context())?;
             let access = match &outcome {
                 Ok(Plan::Route { access, .. } | Plan::AnyOne { access }) => *access,
                 Ok(Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::CopyOut(_)) => Access::Read,
@@ -463,38 +469,6 @@ impl Conversation {
             }
             _ => Ok(plan),
         }
-    }
-
-    /// A shard that can run what needs a primary, each in turn.
-    pub(super) fn any_writable_shard(&mut self) -> ShardId {
-        let n_shards = self.view.topology.shards.len().max(1) as u64;
-        for _ in 0..n_shards {
-            self.next_any = self.next_any.wrapping_add(1);
-            let shard = ShardId((self.next_any % n_shards) as u8);
-            if self.database.board.primary_of(shard).is_some() {
-                return shard;
-            }
-        }
-        ShardId(0)
-    }
-
-    /// The shard for a statement that any shard can answer: one that is held already, else each in turn.
-    pub(super) fn any_shard(&mut self) -> ShardId {
-        if let Some(shard) = self.hinted_shard {
-            return shard;
-        }
-        if let Some(enlisted) = self.enlisted.first() {
-            return enlisted.lease.shard;
-        }
-        let n_shards = self.view.topology.shards.len().max(1) as u64;
-        for _ in 0..n_shards {
-            self.next_any = self.next_any.wrapping_add(1);
-            let shard = ShardId((self.next_any % n_shards) as u8);
-            if self.database.board.reader_of(shard).is_some() {
-                return shard;
-            }
-        }
-        ShardId(0)
     }
 
     /// Tells the client of a failure and puts the transaction where Postgres would have it.

@@ -57,7 +57,9 @@ impl Conversation {
     pub(super) async fn describe(&mut self, shard: ShardId, text: &str, param_types: &[u32]) -> Result<Described, Failure> {
         let key = (text.to_owned(), param_types.to_vec());
         let generation = self.view.generation;
-        if let Some(described) = self.database.descriptions.get(generation, &key) {
+        // A temporary table is the client's alone.
+        let is_shared = self.temporary_version() == 0;
+        if is_shared && let Some(described) = self.database.descriptions.get(generation, &key) {
             return Ok(described);
         }
         self.check_parameter_types(shard, param_types).await?;
@@ -73,7 +75,7 @@ impl Conversation {
             return Err(self.abandon(idx, error).await);
         }
         let described = self.read_description(idx).await?;
-        if text.len() <= MAX_TEXT_LEN {
+        if is_shared && text.len() <= MAX_TEXT_LEN {
             self.database.descriptions.insert(generation, key, described.clone());
         }
         Ok(described)

@@ -220,6 +220,7 @@ impl Conversation {
     /// Also 53300 when no more connections may be pinned.
     pub(super) async fn enlist_to_leave(&mut self, shard: ShardId, access: Access, leftover: Leftover) -> Result<usize, Failure> {
         let access = if leftover.makes.is_empty() { access } else { Access::Write };
+        self.note_temporaries(shard, leftover)?;
         if leftover.bonds.is_empty() {
             let idx = self.enlist(shard, access).await?;
             self.reserve_pin(idx, leftover)?;
@@ -240,6 +241,38 @@ impl Conversation {
         self.tie_sequences(idx, leftover.bonds)?;
         self.enlisted[idx].bonds = self.enlisted[idx].bonds.union(leftover.bonds);
         Ok(idx)
+    }
+
+    /// A shard that can run what needs a primary, each in turn.
+    pub(super) fn any_writable_shard(&mut self) -> ShardId {
+        let n_shards = self.view.topology.shards.len().max(1) as u64;
+        for _ in 0..n_shards {
+            self.next_any = self.next_any.wrapping_add(1);
+            let shard = ShardId((self.next_any % n_shards) as u8);
+            if self.database.board.primary_of(shard).is_some() {
+                return shard;
+            }
+        }
+        ShardId(0)
+    }
+
+    /// The shard for a statement that any shard can answer: one that is held already, else each in turn.
+    pub(super) fn any_shard(&mut self) -> ShardId {
+        if let Some(shard) = self.hinted_shard {
+            return shard;
+        }
+        if let Some(enlisted) = self.enlisted.first() {
+            return enlisted.lease.shard;
+        }
+        let n_shards = self.view.topology.shards.len().max(1) as u64;
+        for _ in 0..n_shards {
+            self.next_any = self.next_any.wrapping_add(1);
+            let shard = ShardId((self.next_any % n_shards) as u8);
+            if self.database.board.reader_of(shard).is_some() {
+                return shard;
+            }
+        }
+        ShardId(0)
     }
 
     /// Enlists some shard for a statement that any can answer; one that cannot be reached is passed over for the next.

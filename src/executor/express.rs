@@ -43,7 +43,7 @@ impl Conversation {
     pub(super) fn express_way(&mut self, batch: &Batch) -> Option<Way> {
         let phase = self.transaction.phase;
         let may_keep = matches!(phase, Phase::Idle | Phase::Explicit) && !self.portals.has_progress();
-        if !batch.has_sync || !may_keep || self.view.types.has_moved() {
+        if !batch.has_sync || !may_keep || self.may_have_temporaries() {
             return None;
         }
         let bytes = &batch.bytes;
@@ -73,6 +73,9 @@ impl Conversation {
             Plan::AnyOne { access } => (None, access),
             _ => return None,
         };
+        if parts.result_formats.iter().any(|format| *format != 0) && self.may_hold_oids(shard, &statement.prepared) {
+            return None;
+        }
         let way = Way {
             prepared: Arc::clone(&statement.prepared),
             is_named: !name.is_empty(),
@@ -94,7 +97,7 @@ impl Conversation {
 
     fn is_usual(&self, statement: &SessionStatement) -> bool {
         let cached = &statement.cached;
-        statement.generation == self.view.generation
+        statement.planned == self.planned_now()
             && cached.is_plain()
             && (self.is_utf8 || !cached.template.depends_on_params())
             && statement.prepared.param_types.iter().all(|oid| *oid < FIRST_OWN_OID)

@@ -40,6 +40,7 @@ mod simple;
 mod statements;
 mod stored;
 mod templates;
+mod temporary;
 mod timer;
 mod two_phase;
 mod types;

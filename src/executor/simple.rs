@@ -75,6 +75,7 @@ impl Conversation {
     }
 
     async fn run_string(&mut self, sql: &[u8]) -> Result<bool, Failure> {
+        self.settle_temporaries().await?;
         let text = match std::str::from_utf8(sql) {
             Ok(text) => self.readable(text)?,
             Err(_) if self.is_utf8 || self.view.topology.only_shard().is_some() => return self.run_foreign_text(sql).await,
@@ -151,6 +152,7 @@ impl Conversation {
             if self.transaction.phase == Phase::Idle {
                 self.transaction.begin(Phase::Implicit, "", &self.settings);
             }
+            self.settle_temporaries().await?;
             let statement = &text[range.clone()];
             let verbatim = in_place(text, range);
             self.take_fingerprint(statement);
@@ -172,6 +174,9 @@ impl Conversation {
         let mut leftover = Leftover::NOTHING;
         for range in statements {
             let Ok(cached) = self.template(&text[range.clone()]) else { return Ok(None) };
+            if self.changes_temporaries(cached.template.class(), cached.leftover) {
+                return Ok(None);
+            }
             self.check_leftover(cached.leftover)?;
             leftover = leftover.and(cached.leftover);
             let plan = match self.bind(&cached, &text[range.clone()], Params::default()) {
@@ -217,7 +222,7 @@ impl Conversation {
         if cached.is_plain() {
             return self.run_plan(told, plan, Leftover::NOTHING, ready).await;
         }
-        self.block.schema_change = self.block.schema_change.max(self.schema_change_of(cached.template.class(), sql));
+        self.note_schema_change(cached.template.class(), sql);
         if is_utility(cached.template.class()) {
             self.timer.exempt();
         }

@@ -79,7 +79,7 @@ impl Conversation {
         self.statements.check_room(name.as_bytes(), name.len() + body.len(), &self.database.query)?;
         self.check_leftover(cached.leftover)?;
         let prepared = self.intern(Bytes::copy_from_slice(body.as_bytes()), types);
-        let statement = SessionStatement { prepared, cached, literals, generation: self.view.generation };
+        let statement = SessionStatement { prepared, cached, literals, planned: self.planned_now() };
         self.statements.insert(Bytes::copy_from_slice(name.as_bytes()), statement);
         wire::command_complete(&mut self.client.output, b"PREPARE");
         self.release_if_idle().await;

@@ -75,13 +75,20 @@ impl Conversation {
 
     /// The coordinator, and the others in the order in which they end.
     ///
-    /// A shard that has notified cannot prepare, so it coordinates. One that holds advisory locks ends last, for they are to be
+    /// A shard that has notified, or that has temporary tables, cannot prepare, so it coordinates: either is the home. One that holds advisory locks ends last, for they are to be
     /// held until all is committed. Otherwise the first written shard coordinates.
     fn parts_of_two_phases(&self) -> Option<(ShardId, Vec<ShardId>)> {
         let writers = || self.enlisted.iter().filter(|held| held.part == Part::Writer);
         let is_fit = |held: &&&Enlisted| !held.bonds.contains(Bonds::LOCKS);
         let notifies = writers().find(|held| held.bonds.contains(Bonds::NOTIFIES));
-        let coordinator = notifies.or_else(|| writers().find(|held| is_fit(&held))).or_else(|| writers().next())?.lease.shard;
+        let home = self.view.topology.home_shard();
+        let has_temporaries = writers().find(|held| held.lease.shard == home && self.may_have_temporaries());
+        let coordinator = notifies
+            .or(has_temporaries)
+            .or_else(|| writers().find(|held| is_fit(&held)))
+            .or_else(|| writers().next())?
+            .lease
+            .shard;
         let others = || writers().filter(|held| held.lease.shard != coordinator);
         let (last, mut ordered): (Vec<&Enlisted>, Vec<&Enlisted>) = others().partition(|held| !is_fit(&held));
         ordered.extend(last);

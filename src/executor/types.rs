@@ -7,8 +7,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::Conversation;
-use super::batch::{Action, Portal};
-use super::conversation::SchemaChange;
+use super::batch::{Action, Portal, Target};
 use super::failure::Failure;
 use crate::plan::Access;
 use crate::session::oids::{NewType, OidColumns, RowOids, Unknown, translate_columns, translate_parameters};
@@ -261,9 +260,19 @@ impl Conversation {
             | Action::Bind { bound: Portal { statement, .. }, .. } => {
                 self.check_parameter_types(shard, &statement.prepared.param_types).await?;
             }
+            Action::Execute { portal: Portal { target: Target::One { leftover, .. }, .. }, .. } => {
+                self.note_temporaries(shard, *leftover)?;
+            }
             _ => {}
         }
         self.enlist_to_leave(shard, access, leftover).await
+    }
+
+    /// Whether binary rows of a statement may hold OIDs that are not the client's, as far as is known.
+    pub(super) fn may_hold_oids(&self, shard: Option<ShardId>, prepared: &Prepared) -> bool {
+        let types = &self.view.types;
+        let is_moved = types.has_moved() && shard.is_none_or(|shard| types.moved(shard).is_some());
+        is_moved && !prepared.oid_columns.get().is_some_and(OidColumns::is_empty)
     }
 
     /// A Bind's result formats, where rows may have to be looked into.
@@ -339,7 +348,7 @@ impl Conversation {
         }
         self.read_types_again().await;
         let Some(oid) = lacks(self) else { return Ok(()) };
-        if !self.view.types.knows(oid) && self.block.schema_change != SchemaChange::Catalog {
+        if !self.view.types.knows(oid) && !self.has_changed_catalog() {
             // src/backend/utils/cache/lsyscache.c, `getTypeOutputInfo` and its kin.
             let message = format!("cache lookup failed for type {oid}");
             return Err(Failure::client(Report::new(SqlState::INTERNAL_ERROR, message)));
@@ -366,7 +375,7 @@ impl Conversation {
 
     /// Reads the catalogs again for a type that is not known. One that the client's own transaction makes is in none yet.
     pub(super) async fn read_types_again(&mut self) {
-        if self.block.schema_change == SchemaChange::Catalog {
+        if self.has_changed_catalog() {
             return;
         }
         if let Err(error) = self.database.refresh_types().await {

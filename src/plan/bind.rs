@@ -186,6 +186,9 @@ fn homeless(kind: &Kind, access: Access, collected: &Collected, context: &Contex
     if let Some(shard) = context.topology.default_shard {
         return Ok(Some(Plan::Route { shard, access }));
     }
+    if collected.facts.into_temporary.is_yes() {
+        return Ok(Some(Plan::Route { shard: context.topology.home_shard(), access }));
+    }
     if collected.facts.select_into.is_yes() {
         return Err(Refusal::new(RefusalCode::CreateAs, "SELECT INTO is not supported across shards"));
     }
@@ -313,9 +316,10 @@ impl StatementTemplate {
         self.on_many(shards, values, context, select::gathered)
     }
 
-    /// The new table is not in the configuration: only a default shard can be its home.
+    /// The new table is not in the configuration: only a default shard can be its home, unless it is temporary.
     fn select_into(&self, shards: ShardSet, context: &Context<'_>) -> Result<Plan, Refusal> {
-        match context.topology.default_shard {
+        let is_temporary = self.collected.facts.into_temporary.is_yes();
+        match context.topology.default_shard.or(is_temporary.then(|| context.topology.home_shard())) {
             Some(home) if shards.is_empty() || shards.single() == Some(home) => {
                 Ok(Plan::Route { shard: home, access: Access::Write })
             }

@@ -89,6 +89,7 @@ pub(super) struct Facts {
     /// A literal was not where the lexer sees one: routing cannot rely on positions.
     pub(super) misplaced: Seen,
     pub(super) select_into: Seen,
+    pub(super) into_temporary: Seen,
     /// A subquery holds an aggregate that may be one of the query around it.
     pub(super) outer_aggregate: Seen,
 }
@@ -270,8 +271,13 @@ impl Collector<'_> {
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
                 self.found.facts.nested_write = Seen::Yes;
             }
-            SetExpr::Select(select) if select.into.is_some() => self.found.facts.select_into = Seen::Yes,
-            SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => {}
+            SetExpr::Select(select) => {
+                if let Some(into) = &select.into {
+                    self.found.facts.select_into = Seen::Yes;
+                    self.found.facts.into_temporary = if into.temporary { Seen::Yes } else { Seen::No };
+                }
+            }
+            SetExpr::Query(_) | SetExpr::Values(_) => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::copy::{CopyFormat, CopySplit};
 use crate::sql::{Command, DeclareParts, Literal, ParamFormat};
-use crate::topology::{Schema, ShardId, ShardSet, TableName, Topology, TypeOid};
+use crate::topology::{Relation, Schema, ShardId, ShardSet, TEMPORARY_SCHEMA, TableName, Temporaries, Topology, TypeOid};
 
 /// What planning reads besides the statement.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +22,29 @@ pub struct PlanSettings {
     pub search_path: Vec<String>,
     pub has_standard_strings: bool,
     pub time_zone: String,
+    /// The session's own relations, found before those of any schema.
+    pub temporaries: Arc<Temporaries>,
+}
+
+impl<'a> Context<'a> {
+    /// The relation of this name in the snapshot, or among the session's own.
+    pub fn relation(&self, name: &TableName) -> Option<&'a Arc<Relation>> {
+        if name.schema == TEMPORARY_SCHEMA {
+            return self.settings.temporaries.relations.get(&name.name);
+        }
+        self.schema.relation(name)
+    }
 }
 
 /// Those of a session that has set nothing.
 impl Default for PlanSettings {
     fn default() -> Self {
-        Self { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() }
+        Self {
+            search_path: vec!["public".to_owned()],
+            has_standard_strings: true,
+            time_zone: "UTC".to_owned(),
+            temporaries: Arc::default(),
+        }
     }
 }
 

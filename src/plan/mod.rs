@@ -52,6 +52,7 @@ pub use contract::{
     GatherPiece, GatherPlan, GatherSource, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement, SortKey, Values,
 };
 pub use copy::{CopyFormat, CopySplit, CopySplitter, Layout as CopyLayout, MAX_COPY_ROW_BYTES};
+pub use ddl::{check_hint, is_about_temporaries};
 pub use explain::{explain, explain_offline};
 pub use hint::hinted;
 pub use home::{at_home, is_met_at_home, off_home};

@@ -7,7 +7,7 @@ use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use super::Context;
 use super::views;
 use crate::sql::fold_identifier;
-use crate::topology::{Placement, Relation, RelationKind, ShardId, Table, TableName};
+use crate::topology::{Placement, Relation, RelationKind, ShardId, TEMPORARY_SCHEMA, Table, TableName, is_temporary_schema};
 
 /// What a table reference means for routing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(super) fn resolve(parts: &[String], context: &Context<'_>) -> Target {
 /// The snapshot's relation of the table `parts`.
 pub(super) fn relation_of(parts: &[String], context: &Context<'_>) -> Option<Arc<Relation>> {
     match qualify(parts, context) {
-        Qualified::Known(name) => context.schema.relation(&name).cloned(),
+        Qualified::Known(name) => context.relation(&name).cloned(),
         Qualified::System | Qualified::Nowhere(_) => None,
     }
 }
@@ -156,10 +156,15 @@ fn qualify(parts: &[String], context: &Context<'_>) -> Qualified {
         if schema == "pg_catalog" || schema == "information_schema" || schema.starts_with("pg_toast") {
             return Qualified::System;
         }
+        let schema = if is_temporary_schema(schema) { TEMPORARY_SCHEMA } else { schema };
         let name = TableName::new(schema, name);
         return if is_known(&name, context) { Qualified::Known(name) } else { Qualified::Nowhere(name) };
     }
     let path = &context.settings.search_path;
+    // Before all others, even the system's, unless the path gives it another place: src/backend/catalog/namespace.c.
+    if !path.iter().any(|schema| schema == TEMPORARY_SCHEMA) && context.settings.temporaries.relations.contains_key(name) {
+        return Qualified::Known(TableName::new(TEMPORARY_SCHEMA, name));
+    }
     if !path.iter().any(|schema| schema == "pg_catalog") && is_system_relation(name, context) {
         return Qualified::System;
     }
@@ -183,7 +188,7 @@ fn creation_schema<'a>(context: &Context<'a>) -> &'a str {
 }
 
 fn is_known(name: &TableName, context: &Context<'_>) -> bool {
-    context.schema.relations.contains_key(name) || context.topology.tables.contains_key(name)
+    context.relation(name).is_some() || context.topology.tables.contains_key(name)
 }
 
 fn is_system_relation(name: &str, context: &Context<'_>) -> bool {
@@ -199,7 +204,14 @@ fn placed(name: TableName, context: &Context<'_>) -> Target {
             Placement::Pinned(shard) => Target::Fixed(*shard),
         };
     }
-    let relation = context.schema.relation(&name);
+    let relation = context.relation(&name);
+    if name.schema == TEMPORARY_SCHEMA {
+        let is_table = |kind| matches!(kind, RelationKind::Table | RelationKind::PartitionedTable | RelationKind::Sequence);
+        return match relation {
+            Some(relation) if !is_table(relation.kind) => Target::Unconfigured(name),
+            _ => Target::Fixed(context.topology.home_shard()),
+        };
+    }
     match (relation, context.topology.default_shard) {
         (Some(relation), _) if matches!(relation.kind, RelationKind::View | RelationKind::MaterializedView) => {
             views::target(&name, relation, context)

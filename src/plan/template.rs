@@ -9,7 +9,7 @@ use super::hint::{self, Hint};
 use super::refusal::{Refusal, RefusalCode};
 use super::text::tokens_of;
 use super::{copy, ddl};
-use crate::sql::{Classified, Command, Literal, Scroll, Token, classify, declare_parts};
+use crate::sql::{Classified, Command, Literal, Scroll, Token, UtilityKind, classify, declare_parts};
 use crate::topology::ShardId;
 
 /// One statement analysed under a context: what binding needs. Cached by fingerprint, epoch, schema version and settings.
@@ -44,6 +44,7 @@ fn body(sql: &str, literals: &[Literal], class: &Classified, context: &Context<'
         Some(Hint::Key(values)) => hint::shard_of(&values, sql, literals, context)?,
         None => return unhinted(sql, literals, class, context),
     };
+    ddl::check_hint(shard, sql, context)?;
     let is_ddl = matches!(class, Classified::Utility { .. });
     if access == Access::Read || is_ddl {
         return Ok(Body::Fixed(Plan::Route { shard, access }));
@@ -60,6 +61,12 @@ fn unhinted(sql: &str, literals: &[Literal], class: &Classified, context: &Conte
             inner(sql, literals, *statement_start..sql.len(), RefusalCode::Explain, context)
         }
         Classified::Copy(direction) => copy::analyze(sql, literals, *direction, context),
+        Classified::Utility { kind: UtilityKind::CreateTableAs { is_temporary: true }, .. } => {
+            let Some(part) = ddl::query_of_create_as(sql, context) else {
+                return Err(Refusal::new(RefusalCode::Unparsed, "the planner does not know this form of CREATE TABLE AS"));
+            };
+            inner(sql, literals, part, RefusalCode::CreateAs, context)
+        }
         Classified::Utility { kind, objects } => ddl::analyze(sql, *kind, objects, context).map(Body::Fixed),
         Classified::Command(_) | Classified::Empty | Classified::Unknown => {
             Ok(Body::Fixed(Plan::AnyOne { access: Access::Write }))
@@ -162,7 +169,7 @@ impl Template {
                 let values_of_part = Values { sql, literals: &literals, ..*values };
                 let refused = || Refusal::new(*code, format!("{} of rows on several shards is not supported", self.verb()));
                 match (template.bind(&values_of_part, context)?, code) {
-                    (plan @ (Plan::Route { .. } | Plan::AnyOne { .. }), _) => Ok(self.outer(plan)),
+                    (plan @ (Plan::Route { .. } | Plan::AnyOne { .. }), _) => self.outer(plan, context),
                     (plan @ (Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)), RefusalCode::CopyOut) => {
                         copy::answer(values.sql, part.clone(), plan, context)
                     }
@@ -189,11 +196,16 @@ impl Template {
         }
     }
 
-    /// A cursor lives in its backend: it is not for a replica.
-    fn outer(&self, plan: Plan) -> Plan {
+    /// A cursor lives in its backend: it is not for a replica. A temporary table lives in the backend on the home shard.
+    fn outer(&self, plan: Plan, context: &Context<'_>) -> Result<Plan, Refusal> {
+        let home = context.topology.home_shard();
         match (plan, &self.class) {
-            (Plan::Route { shard, .. }, Classified::Command(_)) => Plan::Route { shard, access: Access::Write },
-            (plan, _) => plan,
+            (Plan::Route { shard, .. }, Classified::Command(_)) => Ok(Plan::Route { shard, access: Access::Write }),
+            (Plan::Route { shard, .. }, Classified::Utility { .. }) if shard != home => {
+                Err(Refusal::new(RefusalCode::CreateAs, "CREATE TEMPORARY TABLE AS of another shard's rows is not supported"))
+            }
+            (_, Classified::Utility { .. }) => Ok(Plan::Route { shard: home, access: Access::Write }),
+            (plan, _) => Ok(plan),
         }
     }
 
@@ -202,6 +214,7 @@ impl Template {
             Classified::Explain { .. } => "EXPLAIN",
             Classified::Copy(_) => "COPY TO",
             Classified::Command(_) => "a cursor",
+            Classified::Utility { .. } => "CREATE TEMPORARY TABLE AS",
             _ => "TABLE",
         }
     }

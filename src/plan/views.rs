@@ -79,7 +79,7 @@ pub(super) fn target(name: &TableName, relation: &Relation, context: &Context<'_
 
 /// Whether `name` is a view that the configuration does not name.
 pub(super) fn is_view(name: &TableName, context: &Context<'_>) -> bool {
-    let kind = context.schema.relation(name).map(|relation| relation.kind);
+    let kind = context.relation(name).map(|relation| relation.kind);
     let is_one = matches!(kind, Some(RelationKind::View | RelationKind::MaterializedView));
     is_one && !context.topology.tables.contains_key(name)
 }
@@ -317,7 +317,7 @@ fn replaced(
 /// The query that stands for a view, with those of the views that it reads in it.
 fn definition(name: &TableName, context: &Context<'_>, views: &mut Vec<TableName>, depth: usize) -> Result<String, Refusal> {
     let refuse = |why: &str| Err(Refusal::new(RefusalCode::UnconfiguredView, format!("view \"{name}\" {why}")).at(name, None));
-    if context.schema.relation(name).is_some_and(|relation| relation.kind == RelationKind::MaterializedView) {
+    if context.relation(name).is_some_and(|relation| relation.kind == RelationKind::MaterializedView) {
         let message = format!("materialized view \"{name}\" holds on each shard what was computed of that shard's rows");
         return Err(Refusal::new(RefusalCode::UnconfiguredView, message)
             .at(name, None)

@@ -19,7 +19,7 @@ pub use key::{Bound, KeyPredicate, KeyValue};
 pub use placement::{AgeMap, HashMapLevel, Key, KeyMap, ListMap, PlacementError};
 pub use schema::{
     CalledBy, Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionKind, FunctionVolatility, HiddenCall, Relation,
-    RelationKind, Schema, Transfer, TypeOid, UserFunction, ViewDefinition,
+    RelationKind, Schema, TEMPORARY_SCHEMA, Temporaries, Transfer, TypeOid, UserFunction, ViewDefinition, is_temporary_schema,
 };
 pub use shard_set::{MAX_SHARDS, ShardSet};
 pub use types::{OwnType, OwnTypes, TypeMap, TypeMaps, TypeShape};

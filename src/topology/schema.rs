@@ -13,7 +13,7 @@ pub type TypeOid = u32;
 pub const FIRST_OWN_OID: TypeOid = 16_384;
 
 /// Whether text of a column compares by bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Collation {
     /// The type has no collation.
     None,
@@ -23,7 +23,7 @@ pub enum Collation {
 }
 
 /// How values of a column are brought to another server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transfer {
     /// In binary, which means the same on every server: built-in types, enums, and domains over them.
     Binary,
@@ -32,7 +32,7 @@ pub enum Transfer {
 }
 
 /// What fills a column that an INSERT leaves out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ColumnDefault {
     /// NULL.
     None,
@@ -46,7 +46,7 @@ pub enum ColumnDefault {
     Generated,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Column {
     pub name: String,
     pub type_oid: TypeOid,
@@ -60,7 +60,7 @@ pub struct Column {
     pub default: ColumnDefault,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RelationKind {
     Table,
     PartitionedTable,
@@ -71,7 +71,7 @@ pub enum RelationKind {
 }
 
 /// A table, view or sequence of a shard's catalog.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Relation {
     pub kind: RelationKind,
     /// In table order, without dropped columns.
@@ -98,6 +98,31 @@ pub struct ViewDefinition {
     pub is_invoker: bool,
     /// Triggers or rules of its own say what a write does.
     pub has_write_rules: bool,
+}
+
+/// The schema of a session's own temporary relations, under the name that stands for it in every session.
+pub const TEMPORARY_SCHEMA: &str = "pg_temp";
+
+/// Whether a schema is that of temporary relations.
+pub fn is_temporary_schema(schema: &str) -> bool {
+    schema == TEMPORARY_SCHEMA || schema.starts_with("pg_temp_")
+}
+
+/// What a session's own temporary schema holds, by name. All of it is on the home shard.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Temporaries {
+    pub relations: BTreeMap<String, Arc<Relation>>,
+    pub indexes: BTreeSet<String>,
+}
+
+impl Temporaries {
+    pub fn is_empty(&self) -> bool {
+        self.relations.is_empty() && self.indexes.is_empty()
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.relations.contains_key(name) || self.indexes.contains(name)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -31,6 +31,7 @@ mod protocol;
 mod routing;
 mod schemas;
 mod soak;
+mod temporary;
 mod tidy;
 mod timeouts;
 mod tls;

@@ -180,7 +180,7 @@ pub(super) fn answer(sql: &str, query: Range<usize>, plan: Plan, context: &Conte
 /// Columns that COPY leaves out are filled on each shard by itself.
 fn refuse_diverging(statement: &CopyStatement, name: &TableName, context: &Context<'_>) -> Result<(), Refusal> {
     use crate::topology::ColumnDefault::{Now, Volatile};
-    let Some(relation) = context.schema.relation(name) else { return Ok(()) };
+    let Some(relation) = context.relation(name) else { return Ok(()) };
     let left_out = |column: &&Column| !statement.columns.is_empty() && !statement.columns.contains(&column.name);
     match relation.columns.iter().filter(left_out).find(|column| matches!(column.default, Volatile(_) | Now)) {
         Some(column) => {

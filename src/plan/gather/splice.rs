@@ -223,6 +223,7 @@ fn check_strays(many: &Many<'_>, known: &HashSet<usize>) -> Result<(), Refusal> 
     let is_table = |name: &str| {
         let context = many.context;
         context.topology.tables.keys().chain(context.schema.relations.keys()).any(|table| table.name == name)
+            || context.settings.temporaries.contains(name)
     };
     let is_at =
         |idx: Option<usize>, test: &dyn Fn(Token) -> bool| idx.and_then(|idx| tokens.get(idx)).is_some_and(|token| test(*token));

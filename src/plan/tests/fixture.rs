@@ -30,8 +30,7 @@ pub(super) fn fixture() -> Fixture {
     let names = ["americas", "europe", "asia"];
     let shards =
         names.iter().map(|name| Shard { name: (*name).to_owned(), dbname: "shop".to_owned(), nodes: Vec::new() }).collect();
-    let settings =
-        PlanSettings { search_path: vec!["public".to_owned()], has_standard_strings: true, time_zone: "UTC".to_owned() };
+    let settings = PlanSettings::default();
     let topology = Topology {
         database: "shop".to_owned(),
         shards,
