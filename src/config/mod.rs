@@ -147,6 +147,13 @@ pub struct QueryConfig {
     pub idle_session_timeout: Duration,
     /// Most bytes of partial rows that one statement may hold in the proxy.
     pub max_gather_bytes: u64,
+    /// Most rows that one statement may have the engine hold.
+    pub max_gather_rows: u64,
+    /// Most bytes and rows that the engines may hold for all statements of a database together.
+    pub max_all_gather_bytes: u64,
+    pub max_all_gather_rows: u64,
+    /// The share of merged and combined answers that are run again over gathered rows, from 0 to 1.
+    pub self_check_ratio: f64,
     /// Most bytes of one message from an authenticated client that must be read whole (query text, Parse, Bind).
     pub max_message_bytes: usize,
     /// Most prepared statements that one client may name, and most portals.

@@ -111,6 +111,21 @@ impl<'d> Section<'d> {
         self.take(key).and_then(|value| value.integer(range)).unwrap_or(default)
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn ratio(&mut self, key: &'static str, default: f64) -> f64 {
+        let Some(value) = self.take(key) else { return default };
+        let number = match value.node.get_ref() {
+            DeValue::Float(float) => float.as_str().parse().ok(),
+            DeValue::Integer(integer) => integer.as_str().parse().ok(),
+            _ => None,
+        };
+        let ratio = number.filter(|ratio: &f64| (0.0..=1.0).contains(ratio));
+        if ratio.is_none() {
+            value.fault("must be a number from 0 to 1");
+        }
+        ratio.unwrap_or(default)
+    }
+
     pub(super) fn boolean(&mut self, key: &'static str) -> bool {
         self.boolean_or(key, false)
     }

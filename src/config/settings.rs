@@ -81,6 +81,10 @@ impl Default for QueryConfig {
             idle_in_transaction_timeout: Duration::ZERO,
             idle_session_timeout: Duration::ZERO,
             max_gather_bytes: 256 << 20,
+            max_gather_rows: 10_000_000,
+            max_all_gather_bytes: 1 << 30,
+            max_all_gather_rows: 40_000_000,
+            self_check_ratio: 0.0,
             max_message_bytes: 64 << 20,
             max_client_statements: 10_000,
             max_client_statement_bytes: 64 << 20,
@@ -307,6 +311,19 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
     if max_gather_bytes == 0 {
         fault("max_gather_bytes", "must be more than zero");
     }
+    let mut rows = |key, default: u64| u64::from(section.integer(key, 1..=u32::MAX, u32::try_from(default).unwrap_or(u32::MAX)));
+    let max_gather_rows = rows("max_gather_rows", default.max_gather_rows);
+    let max_all_gather_rows = rows("max_all_gather_rows", default.max_all_gather_rows.max(max_gather_rows));
+    let max_all_gather_bytes = section.size("max_all_gather_bytes", default.max_all_gather_bytes.max(max_gather_bytes));
+    for (key, is_less) in [
+        ("max_all_gather_bytes", max_all_gather_bytes < max_gather_bytes),
+        ("max_all_gather_rows", max_all_gather_rows < max_gather_rows),
+    ] {
+        if is_less {
+            fault(key, "must not be less than what one statement may gather");
+        }
+    }
+    let self_check_ratio = section.ratio("self_check_ratio", default.self_check_ratio);
     let max_message_bytes = section.size("max_message_bytes", default.max_message_bytes as u64);
     // src/include/libpq/libpq.h: PQ_LARGE_MESSAGE_LIMIT is just under 1 GB; below 64 kB ordinary statements would not fit.
     if !(64 << 10..1 << 30).contains(&max_message_bytes) {
@@ -328,6 +345,10 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
         idle_in_transaction_timeout,
         idle_session_timeout,
         max_gather_bytes,
+        max_gather_rows,
+        max_all_gather_bytes,
+        max_all_gather_rows,
+        self_check_ratio,
         max_message_bytes: usize::try_from(max_message_bytes).unwrap_or(default.max_message_bytes),
         max_client_statements,
         max_client_statement_bytes,

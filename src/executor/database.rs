@@ -15,6 +15,8 @@ use crate::config::{DatabaseConfig, QueryConfig};
 use crate::executor::describe::DescriptionCache;
 use crate::executor::function_call::FunctionTexts;
 use crate::executor::greeting::GreetingCache;
+use crate::executor::holding::GatheredSum;
+use crate::executor::self_check::SelfCheck;
 use crate::executor::templates::TemplateCache;
 use crate::health::Board;
 use crate::observe::{DatabaseCounters, Registry};
@@ -72,6 +74,8 @@ pub struct Database {
     /// Statements that gather hold two connections of a node at most: half of a pool's may run at once, so that none waits for
     /// another's.
     pub(super) gather_slots: Arc<Semaphore>,
+    pub(super) gathered: GatheredSum,
+    pub self_check: SelfCheck,
     /// One per worker.
     pub templates: Box<[TemplateCache]>,
     /// Control-plane connections, by shard and node.
@@ -110,6 +114,8 @@ impl Database {
             greetings: GreetingCache::default(),
             functions: FunctionTexts::default(),
             gather_slots: Arc::new(Semaphore::new((config.pool.max_per_node / 2).max(1))),
+            gathered: GatheredSum::default(),
+            self_check: SelfCheck::default(),
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
             view: RwLock::new(Arc::new(View {

@@ -10,6 +10,7 @@ use super::enlist::Enlisted;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::gather::{Gathered, check_columns, unlike_original};
+use super::holding::Holding;
 use super::portal::Sink;
 use crate::backend::PinPermit;
 use crate::plan::GatherPlan;
@@ -34,6 +35,8 @@ pub(super) struct EngineRows {
     pub body: Bytes,
     /// Translates its rows.
     oids: Option<RowOids>,
+    /// What its tables count for.
+    _holding: Holding,
 }
 
 impl Conversation {
@@ -231,7 +234,8 @@ impl Conversation {
 
 impl EngineRows {
     fn new(gathered: Gathered) -> Self {
-        Self { engine: gathered.engine, slot: Some(gathered.slot), pin: None, body: gathered.body, oids: None }
+        let Gathered { engine, slot, body, holding, .. } = gathered;
+        Self { engine, slot: Some(slot), pin: None, body, oids: None, _holding: holding }
     }
 
     /// Whether its connection counts as one that is the client's own.

@@ -50,9 +50,14 @@ impl Failure {
 
     /// 54000: what the proxy would have to hold is more than `query.max_gather_bytes`.
     pub fn too_many_bytes(what: &str, max_bytes: u64, way_out: &str) -> Self {
-        let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("{what} need more than {max_bytes} bytes"))
+        Self::over_limit(&format!("{what} need more than {max_bytes} bytes"), way_out, "max_gather_bytes")
+    }
+
+    /// 54000: a limit of `[query]` is reached.
+    pub fn over_limit(message: &str, way_out: &str, setting: &str) -> Self {
+        let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
             .with_detail("Reason code TL093.")
-            .with_hint(format!("{way_out}, or raise query.max_gather_bytes."));
+            .with_hint(format!("{way_out}, or raise query.{setting}."));
         Self::client(report)
     }
 

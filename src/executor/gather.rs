@@ -15,6 +15,7 @@ use super::describe::no_columns;
 use super::enlist::{Enlisted, timeout_failure};
 use super::failure::{Failure, client_left};
 use super::fan_out::BoundValues;
+use super::holding::Holding;
 use super::merge::{Description, malformed};
 use super::rights::owner_only;
 use super::timer::WaitError;
@@ -24,7 +25,7 @@ use crate::plan::{Access, GatherInput, GatherPlan, GatherSource, Params, Plan, V
 use crate::session::prepared::Described;
 use crate::session::row_description::{columns, write_prefix};
 use crate::session::transaction::Phase;
-use crate::session::wire::{self, HEADER_LEN};
+use crate::session::wire::{self, HEADER_LEN, Severity};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::{Engine, FIRST_OWN_OID, ShardId, ShardSet};
 
@@ -46,6 +47,8 @@ pub(super) struct Gathered {
     pub final_sql: String,
     /// The body of the RowDescription that a shard gives of the original.
     pub body: Bytes,
+    /// What counts as gathered while the engine has it.
+    pub holding: Holding,
 }
 
 /// A statement over gathered rows.
@@ -55,7 +58,7 @@ struct Gathering<'a> {
     values: &'a BoundValues,
     /// The shards are read in a transaction of the statement's own.
     is_own: bool,
-    n_bytes: u64,
+    holding: Holding,
 }
 
 impl Conversation {
@@ -73,7 +76,10 @@ impl Conversation {
         description: Description,
     ) -> Result<(), Failure> {
         let mut gathered = self.gather_rows(sql, plan, values).await?;
-        let outcome = self.answer(&mut gathered, values, description).await;
+        if let Some(report) = gathered.holding.half_told().filter(|_| description != Description::Keep) {
+            wire::report(&mut self.client.output, Severity::Notice, &report);
+        }
+        let outcome = self.answer(&mut gathered, values, description).await.map_err(|failure| owner_only(failure, plan));
         self.end_engine(gathered.engine).await;
         outcome
     }
@@ -99,9 +105,10 @@ impl Conversation {
                 self.transaction.local_sets.push(TRANSFER_ENCODING.to_owned());
             }
         }
-        let mut gathering = Gathering { sql, plan, values, is_own, n_bytes: 0 };
+        let holding = Holding::new(Arc::clone(&self.database));
+        let mut gathering = Gathering { sql, plan, values, is_own, holding };
         match self.gather(&mut engine, &mut gathering).await {
-            Ok((final_sql, body)) => Ok(Gathered { engine, slot, final_sql, body }),
+            Ok((final_sql, body)) => Ok(Gathered { engine, slot, final_sql, body, holding: gathering.holding }),
             Err(failure) => {
                 self.end_engine(engine).await;
                 Err(failure)
@@ -271,15 +278,13 @@ impl Conversation {
         self.send_to_engine(engine).await?;
         while self.next_of_engine(engine).await?.0 != b'G' {}
         wire::copy_data(&mut engine.lease.socket.output, COPY_HEADER);
-        let (max_bytes, mut n_rows) = (self.database.query.max_gather_bytes, 0);
+        let mut n_rows = 0;
         loop {
             let mut open = None;
             for &idx in idxs {
-                n_rows += self.move_rows(engine, (idxs, idx), gathering).await?;
-                if gathering.n_bytes > max_bytes {
-                    let what = "the rows that the statement gathers from the shards";
-                    return Err(Failure::too_many_bytes(what, max_bytes, "Restrict the statement to fewer rows or columns"));
-                }
+                let (n_more, n_bytes) = self.move_rows(engine, (idxs, idx)).await?;
+                n_rows += n_more;
+                gathering.holding.add(n_more, n_bytes)?;
                 if !self.enlisted[idx].is_ready {
                     open = Some(idx);
                 }
@@ -294,20 +299,15 @@ impl Conversation {
         Ok(n_rows)
     }
 
-    /// Moves the whole rows in a backend's buffer to the engine's output; sends that on when it has grown large. A DataRow's body
+    /// Moves the whole rows in a backend's buffer, and gives their number and bytes, to the engine's output; sends that on when it has grown large. A DataRow's body
     /// in binary is a tuple of COPY's binary format, byte for byte, and its frame that of CopyData.
-    async fn move_rows(
-        &mut self,
-        engine: &mut Enlisted,
-        (idxs, idx): (&[usize], usize),
-        gathering: &mut Gathering<'_>,
-    ) -> Result<u64, Failure> {
-        let mut n_rows = 0;
+    async fn move_rows(&mut self, engine: &mut Enlisted, (idxs, idx): (&[usize], usize)) -> Result<(u64, u64), Failure> {
+        let (mut n_rows, mut n_bytes) = (0, 0);
         while !self.enlisted[idx].is_ready {
             let header = match self.enlisted[idx].lease.buffered_header() {
                 Ok(Some(header)) => header,
                 Ok(None) => break,
-                Err(_) => return self.next_of(idxs, idx).await.map(|_| n_rows),
+                Err(_) => return self.next_of(idxs, idx).await.map(|_| (n_rows, n_bytes)),
             };
             if header.tag != b'D' {
                 if let Some(message) = self.enlisted[idx].take_answer(header).filter(|_| header.tag == b'E') {
@@ -321,7 +321,7 @@ impl Conversation {
             output.extend_from_slice(&input[1..header.len]);
             input.advance(header.len);
             n_rows += 1;
-            gathering.n_bytes += header.len as u64;
+            n_bytes += header.len as u64;
             if engine.lease.socket.output.len() >= OUTPUT_HIGH_WATER {
                 self.send_to_engine(engine).await?;
                 if engine.has_answered() {
@@ -330,7 +330,7 @@ impl Conversation {
                 }
             }
         }
-        Ok(n_rows)
+        Ok((n_rows, n_bytes))
     }
 
     /// Runs the statement on the engine and relays its rows.

@@ -319,19 +319,6 @@ impl Conversation {
         Ok(())
     }
 
-    /// Runs a merge or combine plan, and where its types make it inexact, the statement over gathered rows.
-    async fn run_read(&mut self, sql: &str, plan: &Plan, values: &BoundValues, description: Description) -> Result<(), Failure> {
-        let outcome = match plan {
-            Plan::Merge(plan) => self.run_merge(plan, values, description).await,
-            Plan::Combine(plan) => self.run_combine(sql, plan, values, description).await,
-            _ => Ok(()),
-        };
-        match outcome {
-            Err(failure) if failure.is_inexact() => self.gather_instead(sql, values, description, failure).await,
-            outcome => outcome,
-        }
-    }
-
     /// Commits while the statement's CommandComplete is still held back: after a failure the client must not see it.
     async fn commit_before_tag(&mut self) -> Result<(), Failure> {
         let held_back = self.client.output.split();

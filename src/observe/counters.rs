@@ -99,12 +99,34 @@ impl ErrorKind {
     }
 }
 
+/// What a check of an answer over gathered rows has found: the label `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckOutcome {
+    Equal,
+    Differs,
+    /// Too large, or it could not be run again.
+    Skipped,
+}
+
+impl CheckOutcome {
+    pub const ALL: [Self; 3] = [Self::Equal, Self::Differs, Self::Skipped];
+
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Differs => "differs",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// What is counted for one database, since the start of the process.
 #[derive(Debug, Default)]
 pub struct DatabaseCounters {
     statements: [Histogram; Route::ALL.len()],
     errors: [Counter; ErrorKind::ALL.len()],
     pins: [Counter; PinReason::ALL.len()],
+    self_checks: [Counter; CheckOutcome::ALL.len()],
     /// Ended transactions that reached a server, implicit ones too.
     pub n_transactions: Counter,
     pub n_two_phase_commits: Counter,
@@ -127,6 +149,15 @@ impl DatabaseCounters {
     /// Counts one ErrorResponse to a client.
     pub fn count_error(&self, kind: ErrorKind) {
         self.errors[kind as usize].increment();
+    }
+
+    /// Counts one answer that was run again over gathered rows.
+    pub fn count_self_check(&self, outcome: CheckOutcome) {
+        self.self_checks[outcome as usize].increment();
+    }
+
+    pub fn n_self_checks(&self, outcome: CheckOutcome) -> u64 {
+        self.self_checks[outcome as usize].value()
     }
 
     /// Counts one more reason for which a client keeps a server connection.

@@ -5,7 +5,7 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::{DatabaseCounters, ErrorKind, Histogram, ProcessCounters, Route};
+use super::{CheckOutcome, DatabaseCounters, ErrorKind, Histogram, ProcessCounters, Route};
 use crate::session::pins::PinReason;
 
 const BUILD_INFO: &str = "trunkline_build_info";
@@ -26,6 +26,7 @@ const STATEMENTS: &str = "trunkline_statements_total";
 const STATEMENT_DURATION: &str = "trunkline_statement_duration_seconds";
 const CHECKOUT_WAIT: &str = "trunkline_checkout_wait_seconds";
 const TRANSACTIONS: &str = "trunkline_transactions_total";
+const SELF_CHECKS: &str = "trunkline_self_checks_total";
 const TWO_PHASE_COMMITS: &str = "trunkline_two_phase_commits_total";
 const FROM_CLIENTS: &str = "trunkline_received_from_clients_bytes_total";
 const TO_CLIENTS: &str = "trunkline_sent_to_clients_bytes_total";
@@ -159,6 +160,15 @@ fn write_databases(page: &mut Page, databases: &[DatabaseSample<'_>]) {
     page.family(ERRORS, "counter", "Error responses to clients by whose fault they were.");
     for (sample, kind) in databases.iter().flat_map(|sample| ErrorKind::ALL.map(|kind| (sample, kind))) {
         page.line(ERRORS, &[("database", sample.database), ("kind", kind.as_label())], sample.counters.n_errors(kind));
+    }
+    page.family(
+        SELF_CHECKS,
+        "counter",
+        "Answers of several shards that were run again over gathered rows, by what that has shown.",
+    );
+    for (sample, outcome) in databases.iter().flat_map(|sample| CheckOutcome::ALL.map(|outcome| (sample, outcome))) {
+        let labels = [("database", sample.database), ("outcome", outcome.as_label())];
+        page.line(SELF_CHECKS, &labels, sample.counters.n_self_checks(outcome));
     }
     page.family(TEMPLATE_LOOKUPS, "counter", "Lookups of a plan template by fingerprint.");
     for sample in databases {

@@ -10,7 +10,7 @@ mod metrics;
 mod registry;
 mod trace;
 
-pub use counters::{Counter, DatabaseCounters, ErrorKind, ProcessCounters, Route, StatementTimer};
+pub use counters::{CheckOutcome, Counter, DatabaseCounters, ErrorKind, ProcessCounters, Route, StatementTimer};
 pub use histogram::Histogram;
 pub use metrics::{DatabaseSample, NodeSample, PoolStatus, ProcessSample, Scrape, render};
 pub use registry::{ClientDescription, ClientEntry, ClientState, Registry, ServerDescription, ServerEntry, ServerState};

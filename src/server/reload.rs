@@ -71,7 +71,10 @@ impl Reloader {
         for (name, database) in &config.databases {
             let kept = served.databases.get(name).filter(|kept| is_shared_equal && kept.config == *database);
             let database = match kept {
-                Some(kept) => Arc::clone(kept),
+                Some(kept) => {
+                    kept.self_check.enable_all();
+                    Arc::clone(kept)
+                }
                 None => {
                     let predecessor = served.databases.get(name).map(|predecessor| &**predecessor);
                     Arc::new(self.builder.build(config, database, predecessor).map_err(|error| (name.clone(), error))?)

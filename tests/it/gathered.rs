@@ -81,6 +81,42 @@ async fn too_many_bytes_end_the_statement_with_the_setting_that_lifts_the_limit(
 }
 
 #[tokio::test]
+async fn rows_are_limited_for_one_statement_and_for_all_and_half_is_told() {
+    let cluster = Cluster::start(2).await;
+    let limits = "[query]\nmax_gather_rows = 100\nmax_all_gather_rows = 150\n";
+    let sections = format!("{limits}{QUICK_HEALTH}");
+    let proxy = cluster.proxy_with(ProxyOptions { sections: &sections, ..ProxyOptions::default() }).await;
+    let client = proxy.connect().await;
+    fill(&client).await;
+    let (sqlstate, words) = failure(&client, APART).await;
+    assert!(sqlstate == "54000" && words.contains("100 rows"), "{words}");
+    // 60 rows of 100: the client is told, and has its answer.
+    let mut raw = Raw::log_in(proxy.port).await;
+    raw.send(&message(b'Q', &text("SELECT count(DISTINCT name) FROM users"))).await;
+    let answer = raw.until(b'Z').await;
+    let tags: Vec<u8> = answer.iter().map(|message| message.tag).collect();
+    assert_eq!(tags, *b"NTDCZ");
+    let notice = String::from_utf8_lossy(&answer[0].body).into_owned();
+    assert!(notice.contains("half of the 100 rows") && notice.contains("query.max_gather_rows"), "{notice}");
+    assert_eq!(value(&client, "SELECT count(DISTINCT name) FROM users WHERE user_id < 20").await, "7");
+    // While others hold theirs: each alone stays below its own limit.
+    let slow = "SELECT count(*) FROM (SELECT DISTINCT name FROM users) u, orders o, generate_series(1, 100000000) g WHERE o.order_id < 5";
+    let (other, cancel) = (proxy.connect().await, client.cancel_token());
+    let direct = [cluster.direct(0).await, cluster.direct(1).await];
+    let (outcome, ()) = tokio::join!(client.simple_query(slow), async {
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%generate_series%' AND pid <> pg_backend_pid()";
+        poll("the engine runs", async || value(&direct[0], running).await != "0" || value(&direct[1], running).await != "0")
+            .await;
+        let (sqlstate, message) = failure(&other, "SELECT count(DISTINCT status) FROM orders").await;
+        assert!(sqlstate == "54000" && message.contains("all statements") && message.contains("150 rows"), "{message}");
+        cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    });
+    assert_eq!(outcome.unwrap_err().code().unwrap().code(), "57014");
+    assert_eq!(value(&other, "SELECT count(DISTINCT status) FROM orders").await, "1");
+    wait_until_clean(&cluster).await;
+}
+
+#[tokio::test]
 async fn errors_of_the_engine_and_of_shards_are_the_clients_and_the_session_goes_on() {
     let mut cluster = Cluster::start(3).await;
     let times = "[pool]\ncheckout_timeout = \"2s\"\n[query]\ntimeout = \"3s\"\nshard_timeout = \"3s\"\n";

@@ -30,6 +30,7 @@ mod prepared;
 mod protocol;
 mod routing;
 mod schemas;
+mod self_check;
 mod soak;
 mod temporary;
 mod tidy;

@@ -93,7 +93,7 @@ async fn views_are_read_as_on_one_server() {
         assert_eq!(columns(&client).await, columns(&direct).await, "{sql}");
     }
     // The type of the view's rows is not that of its query's.
-    assert_eq!(failure(&client, "SELECT spending FROM spending WHERE who = 8").await.0, "0A000");
+    assert_eq!(failure(&client, "SELECT spending FROM spending").await.0, "0A000");
     // Parameters, the writes of the transaction, and another search path.
     let sql = "SELECT count(*) FROM spending WHERE who > $1 AND spent > $2::bigint";
     let count = async |client: &Client| client.query_one(sql, &[&20_i64, &10_i64]).await.unwrap().get::<_, i64>(0);
