@@ -301,7 +301,8 @@ impl Conversation {
         let parts = bind_parts(body, portal, name, reader)?;
         check_count(&statement, &parts)?;
         self.check_exit(&statement)?;
-        if !parts.portal.is_empty() && self.portals.get(parts.portal).is_some() {
+        let is_taken = self.portals.get(parts.portal).is_some() || self.is_cursor_only(parts.portal);
+        if !parts.portal.is_empty() && is_taken {
             let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(parts.portal));
             return Err(Failure::client(Report::new(SqlState::DUPLICATE_CURSOR, message)));
         }

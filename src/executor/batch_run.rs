@@ -400,6 +400,7 @@ impl Conversation {
             }
             Action::OfCursor { tag, name, .. } => {
                 if tag == b'C' {
+                    self.cursors.forget(&String::from_utf8_lossy(&name));
                     run.push(Mark::Relay);
                 }
                 run.has_unmarked |= tag == b'D';

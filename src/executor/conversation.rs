@@ -24,7 +24,7 @@ use super::timer::Timer;
 use super::{CancelTarget, Database, Failure, View};
 use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
-use crate::observe::{ClientEntry, ErrorKind, Route};
+use crate::observe::{ClientEntry, ErrorKind};
 use crate::plan::{
     Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, at_home, check_hint, hinted, off_home,
 };
@@ -556,20 +556,4 @@ impl Conversation {
 /// A refusal of session state under transaction pooling.
 pub(super) fn unpooled(what: &str, hint: &str) -> Failure {
     Failure::refused("TL090", format!("{what}, which transaction pooling cannot keep"), hint)
-}
-
-/// The metric label of a plan.
-pub(super) fn route_label(plan: &Plan) -> Route {
-    match plan {
-        Plan::Route { .. } => Route::Single,
-        Plan::AnyOne { .. } => Route::AnyOne,
-        Plan::Merge(_) => Route::Merge,
-        Plan::Combine(_) => Route::Combine,
-        Plan::Gather(_) => Route::Gather,
-        Plan::Insert(_) => Route::Insert,
-        Plan::Everywhere { .. } => Route::Everywhere,
-        Plan::CopyIn(_) | Plan::CopyOut(_) => Route::Copy,
-        Plan::Cursor(plan) => route_label(&plan.rows),
-        Plan::Command(_) => Route::Command,
-    }
 }

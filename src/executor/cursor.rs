@@ -95,6 +95,11 @@ impl Cursors {
         self.by_name.insert(name.to_owned(), cursor);
     }
 
+    /// Forgets a cursor that its shard is told to close.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.by_name.remove(name);
+    }
+
     /// Forgets cursors of shards that the client holds no more.
     pub(super) fn retain_shards(&mut self, is_held: impl Fn(ShardId) -> bool) {
         if !self.by_name.is_empty() {

@@ -32,6 +32,9 @@ impl Conversation {
                 Some(shard) => shard,
                 None => self.any_live_shard(Access::Read).await?,
             };
+            if matches!(command, Command::Close { .. }) {
+                self.cursors.forget(name);
+            }
             return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::of_command(command), ready).await;
         }
         if matches!(command, Command::Fetch { .. }) {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Conversation;
 use super::batch::{Action, Portal, SessionStatement, Target};
-use super::conversation::{SchemaChange, route_label};
+use super::conversation::SchemaChange;
 use super::cursor::Spoken;
 use super::engine::EngineRows;
 use super::failure::Failure;
@@ -14,7 +14,7 @@ use super::fan_out::BoundValues;
 use super::merge::Description;
 use super::portal::{Form, OpenPortal, Sink};
 use super::relay::Ready;
-use super::simple::is_ddl;
+use super::simple::{is_ddl, route_label};
 use super::stored::Wanted;
 use crate::observe::StatementTimer;
 use crate::plan::{CopyRows, Plan};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::Conversation;
-use super::conversation::{SchemaChange, route_label};
+use super::conversation::SchemaChange;
 use super::cursor::Spoken;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
@@ -387,4 +387,20 @@ pub(super) fn ends_transaction(class: &Classified) -> bool {
         class,
         Classified::Command(Command::Commit { .. } | Command::Rollback { .. } | Command::RollbackTo { .. }) | Classified::Empty
     )
+}
+
+/// The metric label of a plan.
+pub(super) fn route_label(plan: &Plan) -> Route {
+    match plan {
+        Plan::Route { .. } => Route::Single,
+        Plan::AnyOne { .. } => Route::AnyOne,
+        Plan::Merge(_) => Route::Merge,
+        Plan::Combine(_) => Route::Combine,
+        Plan::Gather(_) => Route::Gather,
+        Plan::Insert(_) => Route::Insert,
+        Plan::Everywhere { .. } => Route::Everywhere,
+        Plan::CopyIn(_) | Plan::CopyOut(_) => Route::Copy,
+        Plan::Cursor(plan) => route_label(&plan.rows),
+        Plan::Command(_) => Route::Command,
+    }
 }

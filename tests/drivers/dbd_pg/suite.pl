@@ -216,6 +216,25 @@ sub servers_restart {
     $db->disconnect;
 }
 
+sub cursors {
+    my $db = connect_to(AutoCommit => 0);
+    my $insert = $db->prepare('INSERT INTO items (id, n) VALUES (?, ?)');
+    $insert->execute($_, $_ % 7) for 5000 .. 5029;
+    $db->do('DECLARE steps CURSOR FOR SELECT id FROM items WHERE id >= 5000 ORDER BY id');
+    $db->do('DECLARE spread SCROLL CURSOR FOR SELECT n, count(*) FROM items WHERE id >= 5000 GROUP BY n ORDER BY n');
+    my $fetch = $db->prepare('FETCH 7 FROM steps');
+    my @found;
+    while ($fetch->execute > 0) {
+        push @found, map { $_->[0] } @{$fetch->fetchall_arrayref};
+        equal(value($db, 'FETCH ABSOLUTE 7 FROM spread'), 6);
+        equal(value($db, 'FETCH PRIOR FROM spread'), 5);
+    }
+    equal("@found", join(' ', 5000 .. 5029));
+    $db->do('CLOSE ALL');
+    $db->rollback;
+    $db->disconnect;
+}
+
 sub large_objects {
     my $db = connect_to(AutoCommit => 0);
     my $bytes = join('', map { chr } 0 .. 255) x 100;
@@ -240,7 +259,7 @@ sub large_objects {
 my $has_failed = 0;
 for my $name (qw(
     connects_with_its_defaults schema_is_made types_go_both_ways statements_are_prepared transactions_and_savepoints
-    errors_have_their_sqlstate copies metadata large_objects a_statement_is_cancelled clients_in_turn servers_restart
+    errors_have_their_sqlstate copies cursors metadata large_objects a_statement_is_cancelled clients_in_turn servers_restart
 )) {
     no strict 'refs';
     if (eval { &$name(); 1 }) {

@@ -106,6 +106,22 @@ def objects_are_kept():
     assert [len(author.books.all()) for author in Author.objects.filter(pk=2).prefetch_related("books")] == [3]
 
 
+def rows_come_in_steps():
+    # By cursors at the server: WITH HOLD outside of a transaction.
+    Item.objects.bulk_create([Item(id=number, n=number % 7) for number in range(5000, 5130)])
+    stored = Item.objects.filter(pk__gte=5000)
+    for _ in range(2):
+        ids = [item.pk for item in stored.order_by("pk").iterator(chunk_size=50)]
+        assert ids == list(range(5000, 5130))
+    with transaction.atomic():
+        ids = [item.pk for item in stored.order_by("-pk").iterator(chunk_size=50)]
+        assert ids == list(range(5129, 4999, -1))
+        groups = stored.values("n").annotate(found=models.Count("pk")).order_by("n")
+        assert [group["found"] for group in groups.iterator(chunk_size=2)] == [18, 18, 19, 19, 19, 19, 18]
+    for number in range(5000, 5130):
+        Item.objects.filter(pk=number).delete()
+
+
 def transactions_and_savepoints():
     with transaction.atomic():
         Author.objects.filter(pk=1).update(name="outer")
@@ -179,6 +195,7 @@ run(
     types_go_both_ways,
     many_rows_are_inserted,
     objects_are_kept,
+    rows_come_in_steps,
     transactions_and_savepoints,
     errors_have_their_sqlstate,
     clients_at_once,

@@ -370,11 +370,9 @@ public class Suite {
             equal(value(connection, "SELECT count(*) FROM items WHERE id >= 2000"), 1000L);
             fails("22P02", () -> copies.copyIn("COPY items (id, n) FROM STDIN", new StringReader("3000\tno number\n")));
             equal(value(connection, "SELECT count(*) FROM items WHERE id >= 3000"), 0L);
-            if (N_SHARDS == 1) {
-                StringWriter out = new StringWriter();
-                copies.copyOut("COPY (SELECT id, label FROM items WHERE id >= 2000 ORDER BY id) TO STDOUT", out);
-                equal(out.toString(), lines.toString());
-            }
+            StringWriter out = new StringWriter();
+            copies.copyOut("COPY (SELECT id, label FROM items WHERE id >= 2000 ORDER BY id) TO STDOUT", out);
+            equal(out.toString(), lines.toString());
         }
     }
 
@@ -393,6 +391,31 @@ public class Suite {
                         }
                     }
                     equal(n, 1030);
+                }
+            }
+            // Rows of all shards: as they come, sorted, and computed over all of them.
+            for (String query : Arrays.asList(
+                    "SELECT id FROM items WHERE id >= ? AND id < 3000 ORDER BY id",
+                    "SELECT DISTINCT id FROM items WHERE id >= ? AND id < 3000 ORDER BY id",
+                    "SELECT max(id) FROM items WHERE id >= ? AND id < 3000 GROUP BY id ORDER BY 1")) {
+                try (PreparedStatement statement = connection.prepareStatement(query)) {
+                    statement.setFetchSize(7);
+                    statement.setLong(1, 2000);
+                    for (int round = 0; round < 7; round++) {
+                        long id = 0;
+                        int n = 0;
+                        try (ResultSet rows = statement.executeQuery()) {
+                            while (rows.next()) {
+                                require(rows.getLong(1) > id, query);
+                                id = rows.getLong(1);
+                                n++;
+                                if (n == 10) {
+                                    equal(value(connection, "SELECT count(*) FROM items WHERE id = 2000"), 1L);
+                                }
+                            }
+                        }
+                        equal((long) n, value(connection, "SELECT count(*) FROM items WHERE id >= 2000 AND id < 3000"));
+                    }
                 }
             }
             connection.commit();

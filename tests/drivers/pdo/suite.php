@@ -203,6 +203,39 @@ function clients_in_turn(): void
     equal(value(connect(), 'SELECT count(*) FROM items WHERE id BETWEEN 1000 AND 1007 AND n = 9'), 8);
 }
 
+function cursors(): void
+{
+    $db = connect();
+    $insert = $db->prepare('INSERT INTO items (id, n) VALUES (?, ?)');
+    for ($id = 5000; $id < 5030; $id++) {
+        $insert->execute([$id, $id % 7]);
+    }
+    // Without a transaction: PDO declares them SCROLL and WITH HOLD.
+    foreach (['id, n', 'DISTINCT id, n', 'id, max(n) OVER () AS n'] as $columns) {
+        $sql = "SELECT $columns FROM items WHERE id >= 5000 ORDER BY id";
+        $statement = $db->prepare($sql, [PDO::ATTR_CURSOR => PDO::CURSOR_SCROLL]);
+        $statement->execute();
+        $id = fn (int $orientation, int $offset = 0) => (int) $statement->fetch(PDO::FETCH_ASSOC, $orientation, $offset)['id'];
+        equal($id(PDO::FETCH_ORI_NEXT), 5000);
+        equal($id(PDO::FETCH_ORI_LAST), 5029);
+        equal($id(PDO::FETCH_ORI_PRIOR), 5028);
+        equal($id(PDO::FETCH_ORI_ABS, 3), 5002);
+        equal($id(PDO::FETCH_ORI_REL, 4), 5006);
+        equal($id(PDO::FETCH_ORI_FIRST), 5000);
+        $statement = null;
+    }
+    $db->beginTransaction();
+    $db->exec('DECLARE steps CURSOR FOR SELECT id FROM items WHERE id >= 5000 ORDER BY id');
+    $found = [];
+    while ($rows = $db->query('FETCH 7 FROM steps')->fetchAll(PDO::FETCH_COLUMN)) {
+        array_push($found, ...array_map('intval', $rows));
+        equal(value($db, 'SELECT count(*) FROM items WHERE id >= 5000'), 30);
+    }
+    equal($found, range(5000, 5029));
+    $db->commit();
+    $db->exec('DELETE FROM items WHERE id = 5000');
+}
+
 function servers_restart(): void
 {
     $db = connect();
@@ -248,6 +281,7 @@ check('keys_that_the_server_makes');
 check('transactions_and_savepoints');
 check('errors_have_their_sqlstate');
 check('copies');
+check('cursors');
 check('large_objects');
 check('clients_in_turn');
 check('servers_restart');

@@ -263,10 +263,10 @@ def copies():
         except KeyError:
             conn.rollback()
         assert conn.execute("SELECT count(*) FROM items WHERE id >= 2000").fetchone() == (0,)
+        with conn.cursor().copy("COPY (SELECT id, label FROM items WHERE id >= 1000 ORDER BY id) TO STDOUT") as copy:
+            rows = list(copy.rows())
+        assert len(rows) == 1000 and rows[1] == ("1001", "tab\there 1001") and rows[0] == ("1000", None)
         if N_SHARDS == 1:
-            with conn.cursor().copy("COPY (SELECT id, label FROM items WHERE id >= 1000 ORDER BY id) TO STDOUT") as copy:
-                rows = list(copy.rows())
-            assert len(rows) == 1000 and rows[1] == ("1001", "tab\there 1001") and rows[0] == ("1000", None)
             with conn.cursor().copy("COPY items (id, n) FROM STDIN (FORMAT BINARY)") as copy:
                 copy.set_types(["int8", "int4"])
                 copy.write_row((2000, 5))
@@ -285,6 +285,51 @@ def notifications_come():
         # While it listens it goes on as before.
         assert listener.execute("SELECT 1").fetchone() == (1,)
         listener.execute("UNLISTEN *")
+
+
+def cursors_read_in_steps():
+    with psycopg.connect(URL) as conn:
+        conn.cursor().executemany("INSERT INTO items (id, n) VALUES (%s, %s)", [(n, n % 7) for n in range(5000, 5130)])
+        conn.commit()
+        with conn.cursor(name="steps") as cursor:
+            cursor.itersize = 50
+            cursor.execute("SELECT n FROM generate_series(1, %s) AS n", [130])
+            assert [row[0] for row in cursor] == list(range(1, 131))
+        for binary in (False, True):
+            with conn.cursor(name="steps", binary=binary) as cursor:
+                cursor.itersize = 50
+                cursor.execute("SELECT id, n FROM items WHERE id >= %s ORDER BY id", [5000])
+                assert [column.name for column in cursor.description] == ["id", "n"]
+                assert conn.execute("SELECT count(*) FROM items WHERE id >= 5000").fetchone() == (130,)
+                assert [row[0] for row in cursor] == list(range(5000, 5130))
+        with conn.cursor(name="scrolled", scrollable=True) as cursor:
+            cursor.execute("SELECT id, sum(n) OVER (ORDER BY id) FROM items WHERE id >= 5000 ORDER BY id")
+            assert cursor.fetchmany(3) == [(5000, 2), (5001, 5), (5002, 9)]
+            cursor.scroll(-2)
+            assert cursor.fetchone() == (5001, 5)
+            cursor.scroll(129, mode="absolute")
+            assert cursor.fetchall()[0][0] == 5129
+            cursor.scroll(0, mode="absolute")
+            assert cursor.fetchone() == (5000, 2)
+        with conn.cursor(name="forward", scrollable=False) as cursor:
+            cursor.execute("SELECT n, count(*) FROM items WHERE id >= 5000 GROUP BY n ORDER BY n")
+            assert cursor.fetchmany(2) == [(0, 18), (1, 18)]
+            try:
+                cursor.scroll(-1)
+                raise AssertionError("went back")
+            except psycopg.errors.ObjectNotInPrerequisiteState:
+                conn.rollback()
+        # Without a transaction: WITH HOLD.
+        conn.commit()
+        with conn.cursor(name="held", withhold=True) as cursor:
+            cursor.execute("SELECT id FROM items WHERE id >= 5000 ORDER BY id")
+            conn.commit()
+            assert len(cursor.fetchmany(4)) == 4
+            conn.execute("DELETE FROM items WHERE id = 5005")
+            conn.commit()
+            assert [row[0] for row in cursor.fetchmany(3)] == [5004, 5005, 5006]
+            assert len(cursor.fetchall()) == 123
+        conn.cursor().executemany("DELETE FROM items WHERE id = %s", [(n,) for n in range(5000, 5130)])
 
 
 def cancel_and_timeout():
@@ -367,6 +412,7 @@ run(
     errors_have_their_sqlstate,
     pipelines,
     copies,
+    cursors_read_in_steps,
     *listening,
     cancel_and_timeout,
     two_clients_at_once,

@@ -282,6 +282,32 @@ def large_objects
   end
 end
 
+def cursors
+  with_connection do |connection|
+    (5000...5030).each { |id| connection.exec_params('INSERT INTO items (id, n) VALUES ($1, $2)', [id, id % 7]) }
+    connection.transaction do |block|
+      block.exec_params('DECLARE steps CURSOR FOR SELECT id FROM items WHERE id >= $1 ORDER BY id', [5000])
+      block.exec_params('DECLARE spread SCROLL CURSOR FOR SELECT DISTINCT n FROM items WHERE id >= $1 ORDER BY n', [5000])
+      found = []
+      until (rows = block.exec('FETCH 7 FROM steps')).ntuples.zero?
+        found.concat(rows.column_values(0).map(&:to_i))
+        equal(value(block, 'FETCH LAST FROM spread'), '6')
+        equal(value(block, 'FETCH FIRST FROM spread'), '0')
+      end
+      equal(found, (5000...5030).to_a)
+    end
+    fails('34000') { connection.exec('FETCH 1 FROM steps') }
+    data = []
+    connection.copy_data('COPY (SELECT id, n FROM items WHERE id >= 5000 ORDER BY id) TO STDOUT (FORMAT csv)') do
+      while (line = connection.get_copy_data)
+        data << line
+      end
+    end
+    equal(data, (5000...5030).map { |id| "#{id},#{id % 7}\n" })
+    (5000...5030).each { |id| connection.exec_params('DELETE FROM items WHERE id = $1', [id]) }
+  end
+end
+
 def servers_restart
   with_connection do |connection|
     connection.prepare('label', 'SELECT label FROM items WHERE id = $1')
@@ -300,7 +326,7 @@ end
 
 $stdout.sync = true
 checks = %i[connects_with_its_defaults schema_is_made types_go_both_ways statements_are_prepared rows_come_one_by_one pipelines
-            transactions_and_savepoints errors_have_their_sqlstate copies notifications_come large_objects a_statement_is_cancelled clients_at_once servers_restart]
+            transactions_and_savepoints errors_have_their_sqlstate copies cursors notifications_come large_objects a_statement_is_cancelled clients_at_once servers_restart]
 failed = checks.reject do |check|
   send(check)
   puts "ok #{check}"
