@@ -4,7 +4,8 @@
 # make lint    format check and clippy alone
 # make fuzz    random messages to Postgres and to the proxy, seed after seed, for FUZZ_MINUTES=10
 # make soak    clients that vanish and cancel, and 100,000 startups, for SOAK_MINUTES=10
-# make bench   pgbench through the proxy against PgBouncer (BENCH=quick for a short run)
+# make bench   pgbench through the proxy, beside PgBouncer and beside one server (BENCH=quick for a short run)
+# make count   instructions of planning, lexing and merging, by valgrind, beside the baseline that is kept
 # make clean   removes the demo's servers and everything built
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,13 +19,13 @@ SOAK_MINUTES ?= 10
 # Debian's package manager, as root or by sudo.
 APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
-.PHONY: help deps deps-postgres deps-bench demo test lint fuzz soak bench clean
+.PHONY: help deps deps-postgres deps-bench deps-count demo test lint fuzz soak bench count clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -8
+	@sed -n 's/^# //p' Makefile | head -9
 
 # What the tests need: Postgres, and the drivers that are tested against the proxy.
-deps: deps-postgres
+deps: deps-postgres deps-count
 	@tests/drivers/deps.sh
 
 deps-postgres:
@@ -36,6 +37,11 @@ deps-postgres:
 deps-bench: deps-postgres
 	@if ! command -v pgbouncer >/dev/null; then \
 		$(APT) update -q && DEBIAN_FRONTEND=noninteractive $(APT) install -qy --no-install-recommends pgbouncer; \
+	fi
+
+deps-count:
+	@if ! command -v valgrind >/dev/null; then \
+		$(APT) update -q && DEBIAN_FRONTEND=noninteractive $(APT) install -qy --no-install-recommends valgrind; \
 	fi
 
 demo: deps-postgres
@@ -52,6 +58,7 @@ test: deps lint
 	else \
 		timeout --kill-after=20 $(TEST_LIMIT) cargo test --locked --no-fail-fast; \
 	fi
+	cargo bench --locked --bench instructions -- --check
 
 fuzz: deps-postgres
 	@end=$$((SECONDS + 60 * $(FUZZ_MINUTES))); seed=$${TRUNKLINE_SEED:-$$(date +%s)}; \
@@ -66,7 +73,10 @@ soak: deps-postgres
 
 bench: deps-bench
 	cargo build --release --locked
-	benches/pgbench.sh $(BENCH)
+	benches/bench.sh $(BENCH)
+
+count: deps-count
+	cargo bench --locked --bench instructions
 
 clean:
 	rm -rf .demo

@@ -53,4 +53,4 @@ pub use cancel::{CancelRegistry, CancelTarget};
 pub use conversation::{Conversation, SessionUser};
 pub use database::{Database, DatabaseParts, View, now_micros};
 pub use failure::Failure;
-pub use templates::TemplateCache;
+pub use templates::{CachedTemplate, TemplateCache};

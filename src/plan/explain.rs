@@ -143,7 +143,7 @@ fn refused(refusal: &Refusal) -> String {
 }
 
 /// Key columns of the configured tables with the types that such keys have most often.
-fn assumed_schema(topology: &Topology) -> Schema {
+pub fn assumed_schema(topology: &Topology) -> Schema {
     let relation = |name: &TableName| {
         let Placement::Sharded(key) = &topology.tables.get(name)?.placement else { return None };
         let columns = key.columns.iter().enumerate().map(|(idx, column)| assumed_column(column, &key.map, idx)).collect();

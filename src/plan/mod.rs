@@ -53,7 +53,7 @@ pub use contract::{
 };
 pub use copy::{CopyFormat, CopySplit, CopySplitter, Layout as CopyLayout, MAX_COPY_ROW_BYTES};
 pub use ddl::{check_hint, is_about_temporaries};
-pub use explain::{explain, explain_offline};
+pub use explain::{assumed_schema, explain, explain_offline};
 pub use hint::hinted;
 pub use home::{at_home, is_met_at_home, off_home};
 pub use refusal::{Refusal, RefusalCode};

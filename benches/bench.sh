@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Trunkline beside PgBouncer, beside itself without shards, and beside one server with all rows.
+#
+# usage: benches/bench.sh [quick|full]
+# Prints a table and writes it, with every single run, to benches/results/MODE.{txt,json}; `full` also draws docs/performance.svg.
+# CPU is user plus system time of the pooler's process (/proc/PID/stat) per transaction: on a busy machine it says more than
+# transactions per second. A figure is the median of the rounds' ratios; runs of A and B alternate, so that drift meets both.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+mode=${1:-full}
+case $mode in
+    quick) seconds=${SECONDS_PER_RUN:-4} rounds=${ROUNDS:-3} memory_seconds=8 n_idle=1000 ;;
+    full) seconds=${SECONDS_PER_RUN:-6} rounds=${ROUNDS:-5} memory_seconds=25 n_idle=5000 ;;
+    *) echo "usage: $0 [quick|full]" >&2; exit 64 ;;
+esac
+root=$PWD
+trunkline=$root/target/release/trunkline
+[ -x "$trunkline" ] || { echo "$trunkline is missing: cargo build --release" >&2; exit 1; }
+# shellcheck source=benches/lib/servers.sh
+. "$root/benches/lib/servers.sh"
+# shellcheck source=benches/lib/measure.sh
+. "$root/benches/lib/measure.sh"
+cd "$work"
+start_all
+
+# Unsharded, beside PgBouncer.
+for clients in 16 64 500; do
+    [ "$mode" = full ] || [ "$clients" = 16 ] || continue
+    alternate "simple-$clients" -- -M simple -S -c "$clients" -j 2 -- \
+        trunkline "$plain" 17440 bench pgbouncer "$bouncer_transaction" 17460 bench
+    [ "$clients" != 500 ] || continue
+    alternate "prepared-$clients" -- -M prepared -S -c "$clients" -j 2 -- \
+        trunkline "$plain" 17440 bench pgbouncer "$bouncer_session" 17461 bench
+done
+alternate tpcb-prepared-16 -- -M prepared -c 16 -j 16 -- trunkline "$plain" 17440 bench pgbouncer "$bouncer_session" 17461 bench
+
+# Over three shards, beside the same rows in one database.
+for protocol in simple prepared; do
+    for what in read:select_user write:update_user; do
+        alternate "sharded-${what%%:*}-$protocol" -- -M "$protocol" -c 16 -j 2 -f "$root/sql/pgbench/${what##*:}.sql" -- \
+            sharded "$sharded" 17450 bench unsharded "$plain" 17440 whole
+    done
+done
+
+# Fan-out, beside one server with all rows, without a pooler.
+query() { # name statement: a script file
+    printf '%s\n' "$2" >"$work/$1.sql"
+    echo "$work/$1.sql"
+}
+beside_server=(sharded "$sharded" 17450 bench server - 17430 whole)
+latency=(--log --log-prefix "$work/latency")
+alternate top-20 -- -M simple -c 4 -j 2 "${latency[@]}" -f "$(query top 'SELECT * FROM facts ORDER BY amount, fact_id LIMIT 20;')" -- "${beside_server[@]}"
+alternate count-sum -- -M simple -c 4 -j 2 "${latency[@]}" -f "$(query sums 'SELECT count(*), sum(amount) FROM facts;')" -- "${beside_server[@]}"
+alternate group-10000 -- -M simple -c 1 "${latency[@]}" -f "$(query groups 'SELECT kind, count(*), avg(amount) FROM facts GROUP BY kind;')" -- "${beside_server[@]}"
+reset_peak "$sharded"
+idle_kib=$(resident_kib "$sharded")
+alternate ordered-300000 -- -M simple -c 1 "${latency[@]}" -f "$(query all 'SELECT * FROM facts ORDER BY fact_id;')" -- "${beside_server[@]}"
+awk -v kib="$(($(peak_kib "$sharded") - idle_kib))" 'BEGIN { printf "ordered-300000 sharded %.1f MiB above idle\n", kib / 1024 }' | tee -a "$work/notes" >&2
+alternate rows-10000 -- -M simple -c 4 -j 2 -f "$(query rows 'SELECT * FROM facts WHERE fact_id <= 10000;')" -- \
+    trunkline "$plain" 17440 whole server - 17430 whole
+
+# One client, all on one core: what the pooler adds to a round trip.
+if command -v taskset >/dev/null; then
+    for pid in "${pids[@]}"; do taskset -a -p -c 0 "$pid" >/dev/null; done
+    pinned=(taskset -c 0)
+    alternate latency-simple -- -M simple -S -c 1 "${latency[@]}" -- \
+        trunkline "$plain" 17440 bench pgbouncer "$bouncer_transaction" 17460 bench server - 17430 bench
+    alternate latency-prepared -- -M prepared -S -c 1 "${latency[@]}" -- \
+        trunkline "$plain" 17440 bench pgbouncer "$bouncer_session" 17461 bench server - 17430 bench
+    pinned=()
+    for pid in "${pids[@]}"; do taskset -a -p -c "0-$(($(nproc) - 1))" "$pid" >/dev/null; done
+fi
+
+# Idle clients, and the start.
+sed 's/:17440"/:17442"/; s/:17441"/:17443"/' "$work/plain.toml" >"$work/fresh.toml"
+began=$(date +%s%N)
+"$trunkline" run -c "$work/fresh.toml" >"$work/fresh.log" 2>&1 &
+fresh=$!
+pids+=("$fresh")
+until psql_at 17442 bench -c 'SELECT 1' >/dev/null 2>&1; do sleep 0.005; done
+echo "start trunkline $((($(date +%s%N) - began) / 1000000)) ms to the first query served, psql's own start included" | tee -a "$work/notes" >&2
+memory_run "idle-$n_idle" trunkline "$fresh" 17442 "$n_idle"
+memory_run "idle-$n_idle" pgbouncer "$bouncer_transaction" 17460 "$n_idle"
+
+mkdir -p "$root/benches/results"
+cd "$root"
+benches/lib/report.sh "$mode" "$seconds" "$rows" "$work/notes"
