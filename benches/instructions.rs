@@ -4,7 +4,13 @@
 //! `cargo bench --bench instructions` prints the counts beside those of `benches/instructions.txt`; with `-- --check` it fails
 //! where one is more than a tenth above it, with `-- --accept` it writes them there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a benchmark stops at its first mistake")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark stops at its first mistake"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,5 +1,6 @@
 //! A TCP or unix socket, encrypted or not, with its buffers: the same for clients and for servers.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,11 +19,18 @@ use super::encrypted::Encrypted;
 use crate::config::TcpConfig;
 use crate::topology::NodeAddress;
 
-/// Room that a read is given at least, and the size an idle buffer may keep.
+/// Most that one read brings.
 const READ_CHUNK: usize = 16 * 1024;
 
 /// Output beyond this is written out before more is added.
 pub const OUTPUT_HIGH_WATER: usize = 64 * 1024;
+
+/// Most that an idle socket keeps of each buffer, in bytes: most statements fit.
+const KEPT_LEN: usize = 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_CHUNK].into_boxed_slice());
+}
 
 /// A stream socket.
 #[derive(Debug)]
@@ -184,16 +192,27 @@ impl Socket {
     ///
     /// Cancel safe: bytes are either in `input` or still in the socket.
     pub async fn fill(&mut self) -> io::Result<usize> {
-        if self.input.capacity() - self.input.len() < READ_CHUNK / 2 {
-            self.input.reserve(READ_CHUNK);
-        }
-        self.stream.read_buf(&mut self.input).await
+        poll_fn(|cx| self.poll_fill(cx)).await
     }
 
     /// The same as a poll, for reading from several sockets at once.
+    ///
+    /// Little is read by way of a buffer that all sockets of the thread share, so that an idle one has none of its own; where
+    /// much comes, it is read to where it stays.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let fill = std::pin::pin!(self.fill());
-        fill.poll(cx)
+        if self.input.capacity() - self.input.len() >= READ_CHUNK / 2 {
+            return std::pin::pin!(self.stream.read_buf(&mut self.input)).poll(cx);
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let n_read = buffer.filled().len();
+            self.input.extend_from_slice(buffer.filled());
+            if n_read == READ_CHUNK {
+                self.input.reserve(READ_CHUNK);
+            }
+            Poll::Ready(Ok(n_read))
+        })
     }
 
     /// Writes all of `output`.
@@ -233,11 +252,10 @@ impl Socket {
 
     /// Gives large buffers back.
     pub fn shrink(&mut self) {
-        if self.input.is_empty() && self.input.capacity() > READ_CHUNK {
-            self.input = BytesMut::new();
-        }
-        if self.output.is_empty() && self.output.capacity() > READ_CHUNK {
-            self.output = BytesMut::new();
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() && buffer.capacity() > KEPT_LEN {
+                *buffer = BytesMut::new();
+            }
         }
     }
 
