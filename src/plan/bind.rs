@@ -2,23 +2,24 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
 use sqlparser::ast::{SetExpr, Statement};
 
 use super::collect::{Collected, TableRef, collect};
-use super::condition::{Alternatives, Condition, intersect, shards_of, summary};
+use super::condition::{Alternatives, Condition, Test, intersect, shards_of, summary};
 use super::contract::{Access, Context, Plan, Values};
 use super::functions::{CallForm, FunctionCall, Nature};
 use super::home::{self, Needs};
 use super::insert::InsertTemplate;
 use super::names::Target;
 use super::refusal::{Refusal, RefusalCode};
-use super::slot::Binding;
+use super::slot::{Binding, SlotValue};
 use super::template::Template;
 use super::text::{Parsed, parse, tokens_of};
 use super::views::{self, Expanded};
 use super::{dml, insert, select};
 use crate::sql::{KeyType, Literal, TokenKind};
-use crate::topology::{FunctionVolatility, KeyPredicate, ShardId, ShardSet};
+use crate::topology::{FunctionVolatility, KeyMap, KeyPredicate, ShardId, ShardSet};
 
 /// What a template does when it is bound.
 #[derive(Debug)]
@@ -203,8 +204,13 @@ fn homeless(kind: &Kind, access: Access, collected: &Collected, context: &Contex
 }
 
 /// For each table reference the shards on which rows that matter may be; empty for those that are everywhere.
-pub(super) fn shard_sets(collected: &Collected, values: &Values<'_>, context: &Context<'_>) -> Vec<ShardSet> {
+pub(super) fn shard_sets(collected: &Collected, values: &Values<'_>, context: &Context<'_>) -> SmallVec<[ShardSet; 2]> {
     let binding = Binding { values, time_zone: &context.settings.time_zone };
+    if let [table_ref] = collected.refs.as_slice()
+        && let Some(shard) = point(table_ref, binding)
+    {
+        return SmallVec::from_slice(&[ShardSet::only(shard)]);
+    }
     let mut all: Vec<Alternatives> = collected.refs.iter().map(|table_ref| own_alternatives(table_ref, binding)).collect();
     spread(collected, &mut all);
     collected
@@ -218,6 +224,20 @@ pub(super) fn shard_sets(collected: &Collected, values: &Values<'_>, context: &C
             _ => ShardSet::EMPTY,
         })
         .collect()
+}
+
+/// The shard of the one key that a table's rows must have: what the rest of this file comes to for `key = value` on a table by
+/// itself, without an allocation.
+fn point(table_ref: &TableRef, binding: Binding<'_>) -> Option<ShardId> {
+    let (key, &[Some(key_type)]) = (table_ref.key()?, table_ref.key_types.as_slice()) else { return None };
+    let (KeyMap::Hash(_) | KeyMap::List(_)) = key.map else { return None };
+    let mut known = table_ref.conditions.iter().filter(|condition| **condition != Condition::Unknown);
+    let (Some(Condition::Column { test: Test::In(slots), .. }), None) = (known.next(), known.next()) else { return None };
+    let [slot] = slots.as_slice() else { return None };
+    match slot.value(key_type, binding) {
+        SlotValue::Exact(value) => key.shard_of(&[value]).ok(),
+        _ => None,
+    }
 }
 
 fn own_alternatives(table_ref: &TableRef, binding: Binding<'_>) -> Alternatives {

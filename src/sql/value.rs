@@ -134,8 +134,17 @@ fn number_literal(text: &str, is_negated: bool, kind: LiteralKind, key_type: Key
     }
 }
 
+/// As many digits are below the largest bigint, whatever they are.
+const MAX_PLAIN_DIGITS: usize = 18;
+
 /// The value of an unsigned number that is a whole one, of at most 19 digits.
 fn integral_number(text: &str) -> Result<i128, ValueError> {
+    if text.len() <= MAX_PLAIN_DIGITS
+        && let Some(value) =
+            text.bytes().try_fold(0_i64, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))
+    {
+        return Ok(i128::from(value));
+    }
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i16>().map_err(|_| ValueError::NotUnderstood)?),
         None => (text, 0),
