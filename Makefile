@@ -2,7 +2,7 @@
 # make test    all that CI runs
 # make deps    installs what the tests need and is not there: Postgres, drivers and their languages
 # make lint    format check and clippy alone
-# make fuzz    random messages to Postgres and to the proxy, seed after seed, for FUZZ_MINUTES=10
+# make fuzz    random messages and SELECTs to Postgres and to the proxy, seed after seed, for FUZZ_MINUTES=10
 # make soak    clients that vanish and cancel, and 100,000 startups, for SOAK_MINUTES=10
 # make bench   pgbench through the proxy, beside PgBouncer and beside one server (BENCH=quick for a short run)
 # make count   instructions of planning, lexing and merging, by valgrind, beside the baseline that is kept
@@ -65,6 +65,8 @@ fuzz: deps-postgres
 	while ((SECONDS < end)); do \
 		TRUNKLINE_SEED=$$seed TRUNKLINE_FUZZ_CASES=$${TRUNKLINE_FUZZ_CASES:-500} \
 			cargo test --locked --quiet --test it -- --nocapture random_messages_are_answered_as_by_postgres; \
+		TRUNKLINE_SEED=$$seed TRUNKLINE_STATEMENTS=$${TRUNKLINE_STATEMENTS:-1500} \
+			cargo test --locked --quiet --test it -- --nocapture random_selects_are_answered_right_or_refused; \
 		seed=$$((seed + 1)); \
 	done
 

@@ -68,6 +68,13 @@ LEFT JOIN LATERAL (SELECT max(f.provolatile::text COLLATE \"C\") AS volatility
   WHERE a.aggfnoid = p.oid) AS parts ON n.nspname <> 'pg_catalog' AND p.prokind = 'a'
 WHERE n.nspname <> 'information_schema' AND p.prorettype <> 'trigger'::regtype GROUP BY 1, 2";
 
+/// Partitions and tables that inherit, with one of their parents.
+const PARENTS: &str = "\
+SELECT n.nspname, c.relname, pn.nspname, p.relname FROM pg_catalog.pg_inherits AS i
+JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class AS p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname NOT LIKE 'pg\\_temp\\_%'";
+
 /// Operators and casts outside the system schemas whose functions are not immutable.
 const HIDDEN_CALLS: &str = "\
 SELECT n.nspname, p.proname, o.oprname, NULL, NULL, NULL, NULL FROM pg_catalog.pg_operator AS o
@@ -158,7 +165,8 @@ pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlErr
 /// # Errors
 /// What the server answered, or that the connection broke.
 pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema, ControlError> {
-    let text = [&[COLUMNS, PERMANENT].concat(), FUNCTIONS, SYSTEM_RELATIONS, TYPES, HIDDEN_CALLS, EMPTY_PATH, VIEWS].join(";\n");
+    let text = [&[COLUMNS, PERMANENT].concat(), FUNCTIONS, SYSTEM_RELATIONS, TYPES, PARENTS, HIDDEN_CALLS, EMPTY_PATH, VIEWS]
+        .join(";\n");
     let messages = client.connection().simple_query(&text).await.map_err(|fault| client.error(&fault))?;
     let mut reader = Reader { schema: Schema { version, ..Schema::default() }, ..Reader::default() };
     let mut part = 0;
@@ -210,8 +218,12 @@ impl Reader {
                 self.schema.system_relations.insert(row.get(0)?.to_owned());
             }
             3 => self.take_type(row)?,
-            4 => self.take_hidden_call(row)?,
-            5 => {}
+            4 => {
+                let (child, parent) = (TableName::new(row.get(0)?, row.get(1)?), TableName::new(row.get(2)?, row.get(3)?));
+                self.schema.parents.insert(child, parent);
+            }
+            5 => self.take_hidden_call(row)?,
+            6 => {}
             _ => self.take_view(row)?,
         }
         Some(())

@@ -269,6 +269,7 @@ impl Database {
             Some(_) => {
                 schema.relations = known.relations.clone().into_iter().chain(schema.relations).collect();
                 schema.views = known.views.clone().into_iter().chain(schema.views).collect();
+                schema.parents = known.parents.clone().into_iter().chain(schema.parents).collect();
                 schema.guarded.extend(known.guarded.iter().cloned());
             }
             None => {}
@@ -376,6 +377,7 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
         schema.views.entry(name).or_insert(view);
     }
     schema.guarded.extend(read.guarded);
+    schema.parents.extend(read.parents);
     for (name, functions) in read.user_functions {
         let known = schema.user_functions.entry(name).or_default();
         known.extend(functions);

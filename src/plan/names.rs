@@ -196,8 +196,21 @@ fn is_system_relation(name: &str, context: &Context<'_>) -> bool {
     if known.is_empty() { name.starts_with("pg_") } else { known.contains(name) }
 }
 
+/// The placement that the configuration gives a table. A partition's rows are where those of the table are that it is a part of.
+fn configured<'a>(name: &TableName, context: &Context<'a>) -> Option<&'a Arc<Table>> {
+    let mut name = name;
+    // Longer than any chain; catalogs have no circles.
+    for _ in 0..32 {
+        if let Some(table) = context.topology.tables.get(name) {
+            return Some(table);
+        }
+        name = context.schema.parents.get(name)?;
+    }
+    None
+}
+
 fn placed(name: TableName, context: &Context<'_>) -> Target {
-    if let Some(table) = context.topology.tables.get(&name) {
+    if let Some(table) = configured(&name, context) {
         return match &table.placement {
             Placement::Sharded(_) => Target::Sharded(Arc::clone(table)),
             Placement::Reference => Target::Reference(Arc::clone(table)),

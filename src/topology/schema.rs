@@ -177,6 +177,8 @@ pub struct Schema {
     pub version: u64,
     /// Relations outside the system schemas.
     pub relations: HashMap<TableName, Arc<Relation>>,
+    /// The table that a partition, or a table that inherits, is a part of.
+    pub parents: HashMap<TableName, TableName>,
     /// Views and materialized views, with what they read.
     pub views: HashMap<TableName, Arc<ViewDefinition>>,
     /// Tables with row-level security: what is seen of them depends on who reads them.

@@ -198,3 +198,21 @@ async fn rights_on_a_view_are_its_own() {
     let (sqlstate, message) = failure(&other, "SELECT * FROM last").await;
     assert!(sqlstate == "0A000" && message.contains("row-level security"), "{message}");
 }
+
+#[tokio::test]
+async fn a_part_of_a_table_is_where_the_table_is() {
+    let cluster = Cluster::start(3).await;
+    for shard_idx in 0..3 {
+        let made = format!(
+            "CREATE TABLE users_old () INHERITS (users); \
+             INSERT INTO users_old (user_id, name, email, country) VALUES ({shard_idx}, 'n', 'e', 'us')"
+        );
+        cluster.direct(shard_idx).await.batch_execute(&made).await.unwrap();
+    }
+    // Other tables are on one shard: this one is not.
+    let options = crate::harness::ProxyOptions { database: "default_shard = \"shard1\"", ..Default::default() };
+    let proxy = cluster.proxy_with(options).await;
+    let client = proxy.connect().await;
+    assert_eq!(value(&client, "SELECT count(*) FROM users_old").await, "3");
+    assert_eq!(value(&client, "SELECT count(*) FROM ONLY users").await, "0");
+}

@@ -104,6 +104,7 @@ table regional_metrics: region text, name text, value double, recorded_at time n
 table metrics: recorded_at time now, name text, value double, ratio real
 table events: event_id bigint, region text, user_id bigint, kind text C, payload jsonb
 table guarded: user_id bigint
+table orders_old: order_id bigint, user_id bigint, total numeric
 table countries: code text C, name text, population bigint, seen_at time
 table audit: audit_id bigint seq, actor text, at time now
 view recent_orders: order_id bigint, user_id bigint
@@ -244,6 +245,7 @@ fn schema() -> Schema {
         version: 1,
         relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
         views: VIEWS.lines().filter(|line| !line.is_empty()).map(view).collect(),
+        parents: [(TableName::new("public", "orders_old"), TableName::new("public", "orders"))].into(),
         guarded: [TableName::new("public", "guarded")].into(),
         user_functions,
         hidden_calls: [
