@@ -298,8 +298,8 @@ impl Conversation {
         let portal = reader.c_string().ok_or_else(unterminated)?;
         let name = reader.c_string().ok_or_else(unterminated)?;
         let mut statement = self.statement(name)?.clone();
+        check_count(&statement, name, reader)?;
         let parts = bind_parts(body, portal, name, reader)?;
-        check_count(&statement, &parts)?;
         self.check_exit(&statement)?;
         let is_taken = self.portals.get(parts.portal).is_some() || self.is_cursor_only(parts.portal);
         if !parts.portal.is_empty() && is_taken {
@@ -409,14 +409,24 @@ pub(super) fn bind_parts<'a>(
 }
 
 /// The number of a Bind's values where the text shows that it has no parameters: only its Parse may have named some. Elsewhere
-/// the servers count.
-pub(super) fn check_count(statement: &SessionStatement, parts: &BindParts<'_>) -> Result<(), Failure> {
-    let (n_given, n_wanted) = (parts.values.len(), statement.prepared.param_types.len());
+/// the servers count. It is looked at before the values are: src/backend/tcop/postgres.c, `exec_bind_message`.
+pub(super) fn check_count(statement: &SessionStatement, name: &[u8], reader: BodyReader<'_>) -> Result<(), Failure> {
+    let n_wanted = statement.prepared.param_types.len();
+    // One that cannot be read, or that does not go with its formats, is refused as such.
+    let n_given = n_values(reader).unwrap_or(n_wanted);
     if n_given == n_wanted || statement.prepared.sql.contains(&b'$') {
         return Ok(());
     }
-    let name = String::from_utf8_lossy(parts.statement);
+    let name = String::from_utf8_lossy(name);
     Err(malformed(&format!("bind message supplies {n_given} parameters, but prepared statement \"{name}\" requires {n_wanted}")))
+}
+
+/// The number of values in a Bind whose names have been read; `None` if the formats before it are of another number.
+fn n_values(mut reader: BodyReader<'_>) -> Option<usize> {
+    let n_formats = usize::from(reader.u16()?);
+    reader.bytes(2 * n_formats)?;
+    let n_values = usize::from(reader.u16()?);
+    (n_formats <= 1 || n_formats == n_values).then_some(n_values)
 }
 
 impl Conversation {

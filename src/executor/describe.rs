@@ -103,7 +103,7 @@ impl Conversation {
 
 fn parameter_types(body: &[u8]) -> Vec<u32> {
     let mut reader = BodyReader(body);
-    let n_types = reader.i16().unwrap_or(0);
+    let n_types = reader.u16().unwrap_or(0);
     (0..n_types).map_while(|_| reader.u32()).collect()
 }
 

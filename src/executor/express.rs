@@ -65,10 +65,7 @@ impl Conversation {
             return None;
         }
         let parts = bind_parts(body, portal, name, reader).ok()?;
-        check_count(statement, &parts).ok()?;
-        if !matches!(self.kept_formats(&parts.result_formats), ResultFormats::Text) {
-            return None;
-        }
+        check_count(statement, name, reader).ok()?;
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind_with(&statement.cached, &statement.prepared.text, &statement.literals, params).ok()?;
         let (shard, access) = match plan {

@@ -49,9 +49,9 @@ impl BoundValues {
     /// The parameters; `None` when the bytes are malformed.
     pub(super) fn params(&self) -> Option<BoundParams<'_>> {
         let mut reader = wire::BodyReader(&self.encoded);
-        let n_formats = reader.i16()?;
+        let n_formats = reader.u16()?;
         let formats = (0..n_formats).map(|_| reader.i16()).collect::<Option<Vec<_>>>()?;
-        let n_values = reader.i16()?;
+        let n_values = reader.u16()?;
         let mut values = Vec::new();
         for _ in 0..n_values {
             // A negative length is NULL.

@@ -57,6 +57,11 @@ impl<'a> BodyReader<'a> {
         self.bytes(2).map(|b| i16::from_be_bytes([b[0], b[1]]))
     }
 
+    /// A number of parameters, which may be up to 65,535.
+    pub fn u16(&mut self) -> Option<u16> {
+        self.i16().map(i16::cast_unsigned)
+    }
+
     pub fn i32(&mut self) -> Option<i32> {
         self.bytes(4).map(|b| i32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     }

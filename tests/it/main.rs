@@ -18,6 +18,7 @@ mod functions;
 mod gathered;
 mod harness;
 mod hostile;
+mod large;
 mod leaks;
 mod lifecycle;
 mod meetings;

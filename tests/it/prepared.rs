@@ -121,3 +121,19 @@ async fn a_client_may_name_so_many_statements() {
     assert_eq!(ask(&mut raw, &[parse("", &long), bind(""), execute()]).await, ok("12DCZ"));
     assert_eq!(query(&mut raw, "EXECUTE c").await, ok("TDCZ"));
 }
+
+#[tokio::test]
+async fn a_bind_with_too_many_values_is_told_so_before_the_rest_is_read() {
+    let cluster = Cluster::start(1).await;
+    let proxy = cluster.proxy().await;
+    let mut answers = Vec::new();
+    for port in [cluster.shards[0].port(), proxy.port] {
+        let mut raw = Raw::log_in(port).await;
+        let too_many = message(b'B', &[text(""), text(""), vec![0, 0, 0, 1, 0, 0, 0, 1], b"2 and more".to_vec()].concat());
+        raw.send(&[parse("", "RESET TimeZone"), too_many, message(b'S', &[])].concat()).await;
+        let answer = raw.until(b'Z').await;
+        answers.push(answer.iter().map(|message| (message.tag, message.field(b'M'))).collect::<Vec<_>>());
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert!(answers[1][1].1.starts_with("bind message supplies 1 parameters"), "{answers:?}");
+}

@@ -118,6 +118,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     let filler = connect_to(proxy.port, crate::harness::DATABASE).await;
     let rows: Vec<String> = (1..=20_000).map(|n| format!("({n}, 'n', 'e', 'us')")).collect();
     filler.batch_execute(&format!("INSERT INTO users VALUES {}", rows.join(", "))).await.unwrap();
+    let before = proxy.peak_memory_kb();
     for sql in [one.as_str(), both] {
         let mut raw = Raw::log_in(proxy.port).await;
         raw.send(&query(sql)).await;
@@ -132,6 +133,9 @@ async fn a_client_that_does_not_read_is_cut_off() {
         poll("the server is free", async || value(&direct, active).await == "0").await;
         drop(raw);
     }
+    // The answers have a gigabyte, and 20 megabytes.
+    let grown = proxy.peak_memory_kb() - before;
+    assert!(grown < 8 << 10, "what was not read has taken {grown} kB");
 }
 
 #[tokio::test]
