@@ -152,7 +152,7 @@ impl Planning {
     fn new() -> Self {
         let config = config::load(Path::new(CONFIG)).unwrap();
         let topology = config.databases["shop"].topology.clone();
-        let settings = PlanSettings { search_path: vec!["public".to_owned()], ..PlanSettings::default() };
+        let settings = PlanSettings::default();
         Self { schema: assumed_schema(&topology), topology, settings }
     }
 
