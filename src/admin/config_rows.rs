@@ -90,6 +90,7 @@ fn query_rows(config: &Config) -> Vec<Row> {
     vec![
         row("query.timeout", duration(query.timeout)),
         row("query.shard_timeout", duration(query.shard_timeout)),
+        row("query.copy_data_timeout", duration(query.copy_data_timeout)),
         row("query.transaction_timeout", duration(query.transaction_timeout)),
         row("query.idle_in_transaction_timeout", duration(query.idle_in_transaction_timeout)),
         row("query.idle_session_timeout", duration(query.idle_session_timeout)),

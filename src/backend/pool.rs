@@ -44,9 +44,8 @@ impl CheckoutError {
         match self {
             Self::Timeout { .. } => Report::new(SqlState::TOO_MANY_CONNECTIONS, self.to_string())
                 .with_hint("Raise pool.max_per_node, or have clients hold transactions for less time."),
-            Self::Connect { error: ConnectError::Server(report), shard, .. } => {
-                Report { detail: Some(format!("Shard \"{shard}\" refused the connection.")), ..report.clone() }
-            }
+            // As from one server: which one it was stands in the log.
+            Self::Connect { error: ConnectError::Server(report), .. } => report.clone(),
             Self::Connect { .. } => Report::new(SqlState::CONNECTION_FAILURE, self.to_string()),
             Self::NoNode { .. } => Report::new(SqlState::CANNOT_CONNECT_NOW, self.to_string()),
             Self::Closed => Report::new(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"),

@@ -140,6 +140,8 @@ pub struct QueryConfig {
     pub timeout: Duration,
     /// Per shard of a statement on many.
     pub shard_timeout: Duration,
+    /// Longest wait for the next data of a COPY FROM STDIN; zero: any.
+    pub copy_data_timeout: Duration,
     /// Per transaction, from its first statement on; zero: none.
     pub transaction_timeout: Duration,
     /// Longest silence of a client inside and outside of a transaction; zero: any.

@@ -77,6 +77,7 @@ impl Default for QueryConfig {
         Self {
             timeout: Duration::from_secs(30),
             shard_timeout: Duration::from_secs(30),
+            copy_data_timeout: Duration::from_secs(30),
             transaction_timeout: Duration::ZERO,
             idle_in_transaction_timeout: Duration::ZERO,
             idle_session_timeout: Duration::ZERO,
@@ -301,6 +302,7 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
     let timeout = section.duration("timeout", default.timeout);
     let has_own = source.has_key(&format!("{path}.timeout"));
     let shard_timeout = section.duration("shard_timeout", if has_own { timeout } else { default.shard_timeout });
+    let copy_data_timeout = section.duration("copy_data_timeout", if has_own { timeout } else { default.copy_data_timeout });
     if !timeout.is_zero() && (shard_timeout > timeout || shard_timeout.is_zero()) {
         fault("shard_timeout", "must not exceed query.timeout, which ends the whole statement");
     }
@@ -341,6 +343,7 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
     QueryConfig {
         timeout,
         shard_timeout,
+        copy_data_timeout,
         transaction_timeout,
         idle_in_transaction_timeout,
         idle_session_timeout,

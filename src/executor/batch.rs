@@ -19,8 +19,8 @@ use crate::plan::{Access, Params, Plan};
 use crate::session::prepared::{Prepared, statement_of};
 use crate::session::set_config::{BoundParams, SettingChange};
 use crate::session::unpooled::Leftover;
-use crate::session::wire::BodyReader;
-use crate::sql::{Classified, Command, Literal, ParamFormat};
+use crate::session::wire::{BodyReader, HEADER_LEN};
+use crate::sql::{Classified, Command, CopyDirection, Literal, ParamFormat};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -430,6 +430,17 @@ fn n_values(mut reader: BodyReader<'_>) -> Option<usize> {
 }
 
 impl Conversation {
+    /// Gives the messages from index `end` on back to the client's input: they come while the server copies in, and are then to
+    /// be read as such.
+    pub(super) fn give_back(&mut self, batch: &mut Batch, end: usize) {
+        let Some((_, body)) = batch.messages.get(end) else { return };
+        let mut rest = batch.bytes.split_off(body.start - HEADER_LEN);
+        rest.extend_from_slice(&self.client.input);
+        self.client.input = rest;
+        batch.messages.truncate(end);
+        batch.has_sync = false;
+    }
+
     /// The statement with this text and these types, under the schema of now.
     pub(super) fn intern(&self, sql: Bytes, param_types: Vec<u32>) -> Arc<Prepared> {
         self.database.interner.intern(sql, param_types, self.database.schema_version().wrapping_add(self.temporary_version()))
@@ -448,6 +459,13 @@ impl Conversation {
     }
 }
 
+impl Portal {
+    /// Whether it is BEGIN's.
+    pub(super) fn begins_block(&self) -> bool {
+        matches!(self.statement.cached.template.class(), Classified::Command(Command::Begin { .. }))
+    }
+}
+
 impl Action {
     fn of_cursor(tag: u8, name: &[u8], max_rows: i32) -> Self {
         Self::OfCursor { tag, name: Bytes::copy_from_slice(name), max_rows }
@@ -462,12 +480,20 @@ impl Action {
     /// Whether what follows is to be looked at only after it has run: it may change the transaction, settings or statements.
     fn changes_session(&self) -> bool {
         match self {
-            Self::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, .. } => {
-                matches!(**plan, Plan::Command(_) | Plan::Cursor(_))
+            Self::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, .. }
+                if matches!(**plan, Plan::Command(_) | Plan::Cursor(_)) =>
+            {
+                true
             }
             Self::OfCursor { tag: b'C', .. } => true,
-            _ => false,
+            action => action.copies_in(),
         }
+    }
+
+    /// Whether it runs COPY … FROM STDIN: what the client sends next is for that.
+    pub(super) fn copies_in(&self) -> bool {
+        let Self::Execute { portal, .. } = self else { return false };
+        *portal.statement.cached.template.class() == Classified::Copy(CopyDirection::In)
     }
 }
 
@@ -485,4 +511,16 @@ fn check_end(reader: BodyReader<'_>) -> Result<(), Failure> {
 
 fn malformed(message: &str) -> Failure {
     Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, message))
+}
+
+/// Whether rows of several shards are asked for in portions: their portals need a transaction to live in.
+pub(super) fn is_portion(action: &Action) -> bool {
+    match action {
+        Action::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, max_rows, .. } => {
+            let gives_rows =
+                matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::Command(Command::Execute { .. }));
+            *max_rows > 0 && gives_rows
+        }
+        _ => false,
+    }
 }

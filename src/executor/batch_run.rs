@@ -9,8 +9,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Conversation;
-use super::batch::{Action, Batch, Portal, SessionStatement, Target};
+use super::batch::{Action, Batch, Portal, SessionStatement, Target, is_portion};
 use super::commit::Answer;
+use super::conversation::Origin;
 use super::enlist::{Part, Watched};
 use super::failure::Failure;
 use super::relay::{Mark, Ready, Retry, ServerError};
@@ -23,7 +24,6 @@ use crate::session::set_config::SettingChange;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
-use crate::sql::Command;
 use crate::topology::ShardId;
 
 /// A statement name that no backend ever has: its Close is answered by CloseComplete.
@@ -84,7 +84,7 @@ impl Conversation {
     }
 
     /// Plans and runs a batch, piece by piece where commands stand in it. True if ReadyForQuery is already with the client.
-    async fn run_batch(&mut self, batch: &Batch) -> Result<bool, Failure> {
+    async fn run_batch(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
         let (mut start, mut is_retry) = (0, false);
         if let Some(way) = self.express_way(batch) {
             let n_output = self.client.output.len();
@@ -101,9 +101,13 @@ impl Conversation {
             self.settle_temporaries().await?;
             let n_output = self.client.output.len();
             let (actions, end) = self.plan_batch(batch, start).await;
+            if actions.last().is_some_and(Action::copies_in) {
+                self.give_back(batch, end);
+            }
             let is_last = end == batch.messages.len();
             if self.needs_block(&actions, batch.has_sync && is_last) {
                 self.transaction.begin(Phase::Implicit, "", &self.settings);
+                self.block.origin = Origin::Pipeline;
             }
             let may_retry = !is_retry && actions.iter().any(Action::tells_columns);
             self.retry = if may_retry { Retry::Possible } else { Retry::No };
@@ -248,6 +252,10 @@ impl Conversation {
                     self.end_run(run.take(), Ready::Swallow).await?;
                     self.retry = Retry::No;
                     self.execute_own(&name, &portal, max_rows).await?;
+                    if portal.begins_block() {
+                        // It lives in the block that it has begun.
+                        self.portals.insert(name, portal, &self.database.query)?;
+                    }
                     self.unbound = None;
                     continue;
                 }
@@ -548,18 +556,6 @@ impl Conversation {
             let has_ended = named.name.is_empty() && named.is_next && named.mark_idx == n_answered;
             self.skipped.push((named.name, named.previous.filter(|_| !has_ended)));
         }
-    }
-}
-
-/// Whether rows of several shards are asked for in portions: their portals need a transaction to live in.
-fn is_portion(action: &Action) -> bool {
-    match action {
-        Action::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, max_rows, .. } => {
-            let gives_rows =
-                matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::Command(Command::Execute { .. }));
-            *max_rows > 0 && gives_rows
-        }
-        _ => false,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::Conversation;
 use super::commit::all_taken;
-use super::conversation::unpooled;
+use super::conversation::{Origin, unpooled};
 use super::failure::Failure;
 use super::merge::Description;
+use super::own_settings::{IDLE_SESSION_TIMEOUT, unknown_setting};
 use super::relay::Ready;
 use super::stored::Wanted;
 use crate::config::PoolMode;
 use crate::plan::Access;
-use crate::session::row_description;
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
@@ -46,6 +46,7 @@ impl Conversation {
             Command::Deallocate(target) => self.deallocate(target)?,
             Command::Show { name } if name == "trunkline.shard" => self.show_own_shard(),
             Command::Show { name } if name.starts_with("trunkline.") => return Err(unknown_setting(name)),
+            Command::Show { name } if name == IDLE_SESSION_TIMEOUT && self.show_idle_limit() => {}
             Command::Show { .. } => {
                 let shard = self.any_shard();
                 return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::NOTHING, ready).await;
@@ -85,11 +86,11 @@ impl Conversation {
         Ok(false)
     }
 
-    fn complete(&mut self, tag: &str) {
+    pub(super) fn complete(&mut self, tag: &str) {
         wire::command_complete(&mut self.client.output, tag.as_bytes());
     }
 
-    fn warn(&mut self, sqlstate: SqlState, message: &str) {
+    pub(super) fn warn(&mut self, sqlstate: SqlState, message: &str) {
         wire::report(&mut self.client.output, Severity::Warning, &Report::new(sqlstate, message));
     }
 
@@ -317,52 +318,18 @@ impl Conversation {
         Ok(())
     }
 
-    /// `SET trunkline.…`: the proxy's own settings.
-    fn set_own(&mut self, name: &str, value: Option<&String>, scope: SetScope) -> Result<(), Failure> {
-        if name != "trunkline.shard" {
-            return Err(unknown_setting(name));
-        }
-        let before = self.hinted_shard;
-        let value = value.map(|value| value.trim().trim_matches(['\'', '"']));
-        self.hinted_shard = match value.filter(|value| !value.is_empty() && !value.eq_ignore_ascii_case("default")) {
-            None => None,
-            Some(shard) => match self.view.topology.shard_named(shard) {
-                Some(shard) => Some(shard),
-                None => {
-                    let message = format!("invalid value for parameter \"trunkline.shard\": \"{shard}\"");
-                    let names = self.view.topology.shards.iter().map(|shard| shard.name.as_str()).collect::<Vec<_>>().join(", ");
-                    let report = Report::new(SqlState::INVALID_PARAMETER_VALUE, message).with_hint(format!("Shards: {names}."));
-                    return Err(Failure::client(report));
-                }
-            },
-        };
-        if self.transaction.is_open() {
-            // The first value is the one to return to; a later SET for the session outlasts a SET LOCAL.
-            let (first, _) = self.block.hint_before.unwrap_or((before, scope));
-            self.block.hint_before = Some((first, scope));
-        } else if scope == SetScope::Transaction {
-            self.hinted_shard = before;
-            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "SET LOCAL can only be used in transaction blocks");
-        }
-        self.complete(if value.is_some() { "SET" } else { "RESET" });
-        Ok(())
-    }
-
-    /// The row of `SHOW trunkline.shard`: the shard's name, or nothing.
-    fn show_own_shard(&mut self) {
-        let shard = self.hinted_shard.map(|shard| self.view.topology.shard_name(shard).to_owned()).unwrap_or_default();
-        row_description::write_text_column(&mut self.client.output, "trunkline.shard");
-        wire::text_row(&mut self.client.output, &shard);
-        self.complete("SHOW");
-    }
-
     async fn set(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
         use crate::sql::SetScope::{Session, Transaction};
         match command {
             // Settings of the transaction, by another name.
             Command::Set { name, .. } if name.starts_with("transaction_") => return self.set_local(sql, None).await,
             Command::Set { scope: Session, name, value } => {
-                self.set_on_backend(sql).await?;
+                if name == IDLE_SESSION_TIMEOUT {
+                    // The server says whether the value is one.
+                    self.set_on_backend(&format!("{sql}; RESET {name}")).await?;
+                } else {
+                    self.set_on_backend(sql).await?;
+                }
                 if name == "session_authorization" {
                     self.settings = self.settings.with_reset("role", &Settings::default());
                 }
@@ -412,6 +379,10 @@ impl Conversation {
     /// `words` are those of the warning outside a block.
     async fn set_local(&mut self, sql: &str, words: Option<&str>) -> Result<(), Failure> {
         if self.transaction.is_open() {
+            if self.block.origin == Origin::Pipeline && self.transaction.phase == Phase::Implicit {
+                // What holds a pipeline together is no block for Postgres.
+                self.warn_outside(words);
+            }
             // A shard that is enlisted later is told as well; at least one looks at it now.
             let shard = self.any_shard();
             if self.enlisted.is_empty() {
@@ -421,14 +392,18 @@ impl Conversation {
             self.transaction.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
             self.tell_parameters();
         } else {
-            if let Some(words) = words {
-                self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, &format!("{words} can only be used in transaction blocks"));
-            }
+            self.warn_outside(words);
             self.set_on_backend(sql).await?;
             self.release();
         }
         self.complete("SET");
         Ok(())
+    }
+
+    fn warn_outside(&mut self, words: Option<&str>) {
+        if let Some(words) = words {
+            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, &format!("{words} can only be used in transaction blocks"));
+        }
     }
 
     /// Runs a SET on every backend held, or on any one: the server's own check of name and value.
@@ -525,11 +500,6 @@ impl Conversation {
         }
         self.ask(idx, &sql).await.map(drop)
     }
-}
-
-fn unknown_setting(name: &str) -> Failure {
-    let message = format!("unrecognized configuration parameter \"{name}\"");
-    Failure::client(Report::new(SqlState::UNDEFINED_OBJECT, message).with_hint("The proxy's own setting is trunkline.shard."))
 }
 
 /// A statement's first word in capitals.

@@ -25,9 +25,7 @@ use super::{CancelTarget, Database, Failure, View};
 use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind};
-use crate::plan::{
-    Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, at_home, check_hint, hinted, off_home,
-};
+use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, check_hint, hinted};
 use crate::session::bonds::Bonds;
 use crate::session::search_path;
 use crate::session::set_config::is_settings_only;
@@ -57,6 +55,16 @@ pub(super) enum SchemaChange {
     Catalog,
 }
 
+/// What an implicit transaction was begun for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Origin {
+    /// A string of several statements, or one statement on several shards.
+    #[default]
+    Statement,
+    /// A pipeline of the extended protocol.
+    Pipeline,
+}
+
 /// What the executor remembers of the transaction in progress.
 #[derive(Debug, Default)]
 pub(super) struct Block {
@@ -65,6 +73,7 @@ pub(super) struct Block {
     /// Temporary relations may have been made or dropped in it.
     pub has_temporaries: bool,
     pub schema_change: SchemaChange,
+    pub origin: Origin,
     /// The shard whose server has said that the transaction failed, and would say so again.
     pub failed_on: Option<ShardId>,
     /// `trunkline.shard` as it was before the transaction changed it, and whether it was changed for the transaction only.
@@ -441,33 +450,6 @@ impl Conversation {
                 Ok(Plan::Route { shard: self.last_values.shard().unwrap_or(self.view.topology.home_shard()), access })
             }
             plan => self.at_meeting_place(cached, plan),
-        }
-    }
-
-    /// The plan of a statement whose code, where it has some, does what all sessions do on one shard.
-    ///
-    /// # Errors
-    /// TL068 where the statement's rows are elsewhere.
-    fn at_meeting_place(&self, cached: &CachedTemplate, plan: Plan) -> Result<Plan, Refusal> {
-        let bonds = cached.leftover.bonds;
-        let topology = &self.view.topology;
-        let has_triggers = bonds.contains(Bonds::MEETS_BY_TRIGGER);
-        if !(has_triggers || bonds.contains(Bonds::MEETS)) || topology.only_shard().is_some() {
-            return Ok(plan);
-        }
-        match (cached.template.class(), &plan) {
-            (Classified::Query | Classified::Copy(_) | Classified::Explain { .. }, _) if bonds.contains(Bonds::MEETS) => {
-                at_home(plan, "what a function of the statement does", topology)
-            }
-            (Classified::Query | Classified::Copy(_), Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_)) => {
-                Err(off_home("what a trigger of the table does", topology))
-            }
-            (Classified::Query | Classified::Copy(_), Plan::Route { shard, access: Access::Write })
-                if *shard != topology.home_shard() =>
-            {
-                Err(off_home("what a trigger of the table does", topology))
-            }
-            _ => Ok(plan),
         }
     }
 

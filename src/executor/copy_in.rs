@@ -100,6 +100,9 @@ impl Conversation {
                     if wait == CopyWait::GoOn {
                         continue;
                     }
+                    if wait == CopyWait::Late && n_passing > 0 {
+                        return Err(late_within());
+                    }
                     // The server has the begin of this message and waits for its end, of which it makes nothing.
                     self.pad_copy_data(idx, n_passing).await;
                     if wait == CopyWait::Late {
@@ -140,8 +143,18 @@ impl Conversation {
             if n_passing == 0 {
                 return Ok(());
             }
-            if self.client.fill().await? == 0 {
-                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY").into());
+            self.begin_copy_wait();
+            let Self { client, timer, .. } = self;
+            let filled = poll_fn(|cx| match client.poll_fill(cx) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending => timer.poll(cx).map(|()| None),
+            });
+            match filled.await {
+                None => return Err(late_within()),
+                Some(Ok(0)) => {
+                    return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client went away during COPY").into());
+                }
+                Some(outcome) => drop(outcome?),
             }
         }
     }
@@ -175,9 +188,14 @@ impl Conversation {
         self.timer.set(Deadline::after(Instant::now(), self.database.query.timeout));
     }
 
+    /// Begins the wait for the next data of the client.
+    fn begin_copy_wait(&mut self) {
+        self.timer.set(Deadline::after(Instant::now(), self.database.query.copy_data_timeout));
+    }
+
     /// Waits for more of the client's data, or for the backend to say something.
     pub(super) async fn wait_for_copy(&mut self, idx: usize) -> Result<CopyWait, Failure> {
-        self.restart_deadline();
+        self.begin_copy_wait();
         let Self { client, enlisted, timer, .. } = self;
         let server = &mut enlisted[idx].lease.socket;
         enum Event {
@@ -222,6 +240,15 @@ impl Conversation {
         }
         lease.socket.input.first().is_none_or(|tag| matches!(tag, b'N' | b'A'))
     }
+}
+
+/// The end of a session whose client has stopped in the middle of a CopyData: nothing that it sends could be understood before
+/// the rest comes.
+pub(super) fn late_within() -> Failure {
+    Failure::fatal(
+        SqlState::QUERY_CANCELED,
+        "terminating connection because the rest of a copy data message did not come in time",
+    )
 }
 
 pub(super) fn message_len(input: &[u8]) -> usize {

@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use bytes::{Buf, BytesMut};
 
 use super::Conversation;
-use super::copy_in::{CopyInput, CopyWait, LATE, copy_input, message_len};
+use super::copy_in::{CopyInput, CopyWait, LATE, copy_input, late_within, message_len};
 use super::enlist::Watched;
 use super::failure::Failure;
 use super::timer::WaitError;
@@ -119,7 +119,7 @@ impl Conversation {
         let mut rows = vec![BytesMut::new(); self.view.topology.shards.len()];
         let mut n_passing = 0;
         let outcome = self.split_messages(plan, idxs, (&mut splitter, &mut rows), &mut n_passing).await;
-        if !matches!(outcome, Ok(Ended::Done)) {
+        if !matches!(outcome, Ok(Ended::Done) | Err(Failure::Fatal(_))) {
             self.discard_copy_data(n_passing).await?;
         }
         outcome
@@ -162,6 +162,7 @@ impl Conversation {
                     match self.wait_for_copy(first).await? {
                         CopyWait::GoOn => {}
                         CopyWait::Refused => return Ok(Ended::ShardRefused),
+                        CopyWait::Late if *n_passing > 0 => return Err(late_within()),
                         CopyWait::Late => {
                             wire::copy_fail(&mut self.enlisted[first].lease.socket.output, LATE);
                             return Ok(Ended::ShardRefused);

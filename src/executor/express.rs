@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::relay::{Ready, Retry};
 use super::types::ResultFormats;
 use crate::plan::{Access, Params, Plan};
+use crate::session::bonds::Bonds;
 use crate::session::prepared::Prepared;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
@@ -36,6 +37,7 @@ pub(super) struct Way {
     tail: Range<usize>,
     rest: Range<usize>,
     has_describe: bool,
+    bonds: Bonds,
 }
 
 impl Conversation {
@@ -61,7 +63,10 @@ impl Conversation {
         let mut reader = BodyReader(body);
         let (portal, name) = (reader.c_string()?, reader.c_string()?);
         let statement = self.statements.get(name).filter(|statement| self.is_usual(statement))?;
-        if !portal.is_empty() {
+        let bonds = statement.cached.leftover.bonds;
+        // In a block, and where last values are asked for, a sequence is moved with more care.
+        let is_careful = !bonds.is_empty() && (phase == Phase::Explicit || self.database.keeps_sequences());
+        if !portal.is_empty() || is_careful {
             return None;
         }
         let parts = bind_parts(body, portal, name, reader).ok()?;
@@ -84,6 +89,7 @@ impl Conversation {
             tail: bind.start + parts.tail_start..bind.end,
             rest: bind.end..execute.end,
             has_describe,
+            bonds,
         };
         if phase == Phase::Explicit {
             // It can be executed again up to the transaction's end.
@@ -98,7 +104,7 @@ impl Conversation {
     fn is_usual(&self, statement: &SessionStatement) -> bool {
         let cached = &statement.cached;
         statement.planned == self.planned_now()
-            && cached.is_plain()
+            && cached.is_plain_or_moves_sequences()
             && (self.is_utf8 || !cached.template.depends_on_params())
             && statement.prepared.param_types.iter().all(|oid| *oid < FIRST_OWN_OID)
     }
@@ -114,6 +120,7 @@ impl Conversation {
             None => self.any_live_shard(way.access).await?,
         };
         let idx = self.enlist(shard, way.access).await?;
+        self.tie_sequences(idx, way.bonds)?;
         if way.shard.is_none() && self.transaction.is_open() {
             self.portals.note_shard(&Bytes::new(), shard);
         }

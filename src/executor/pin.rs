@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Conversation;
 use super::conversation::unpooled;
-use super::enlist::Watched;
+use super::enlist::{Part, Watched};
 use super::failure::Failure;
 use super::sequences::LastValues;
 use crate::backend::{ConnectionLost, Lease, PinPermit, parameter_status};
@@ -274,21 +274,31 @@ impl Conversation {
     /// # Errors
     /// What ends the session: a backend that is the client's own has ended.
     pub fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        for idx in 0..self.enlisted.len() {
+        let n_held = self.enlisted.len();
+        for idx in 0..n_held {
             let held = &mut self.enlisted[idx];
-            if held.pin.is_none() || !held.is_ready || held.n_skipped_cycles > 0 {
+            // Of several the next statement is told, unless their end is what the client has asked for.
+            let is_heard = n_held == 1 || self.settings.value("idle_in_transaction_session_timeout").is_some();
+            let is_held = held.pin.is_some() || (is_heard && held.part != Part::Outside);
+            if !is_held || !held.is_ready || held.n_skipped_cycles > 0 {
                 continue;
             }
             let n_before = self.client.output.len();
             loop {
-                if let Err(failure) = self.take_news(idx) {
-                    return Poll::Ready(Err(failure));
+                match self.take_news(idx) {
+                    Ok(News::Taken) => {}
+                    Ok(News::Kept) => break,
+                    Err(failure) => return Poll::Ready(Err(failure)),
                 }
                 let n_read = match self.enlisted[idx].lease.socket.poll_fill(cx) {
                     Poll::Pending => break,
                     Poll::Ready(outcome) => outcome.map_err(ConnectionLost::from),
                 };
                 if !matches!(n_read, Ok(n) if n > 0) {
+                    if self.enlisted[idx].pin.is_none() {
+                        // The next statement, or the end of the transaction, finds it.
+                        break;
+                    }
                     self.drop_enlisted(idx);
                     return Poll::Ready(Err(lost_state()));
                 }
@@ -301,10 +311,15 @@ impl Conversation {
     }
 
     /// Passes on the whole messages that a backend sent unasked.
-    fn take_news(&mut self, idx: usize) -> Result<(), Failure> {
+    fn take_news(&mut self, idx: usize) -> Result<News, Failure> {
         self.tell_late();
         while let Ok(Some(header)) = self.enlisted[idx].lease.buffered_header() {
+            let n_held = self.enlisted.len();
             let held = &mut self.enlisted[idx];
+            let body = held.lease.socket.input.get(HEADER_LEN..header.len).unwrap_or_default();
+            if held.pin.is_none() && header.tag == b'E' && n_held > 1 && !ends_idle_transaction(body) {
+                return Ok(News::Kept);
+            }
             let mut message = held.lease.socket.input.split_to(header.len);
             match header.tag {
                 b'A' => held.tell_own_pid(&mut message),
@@ -329,8 +344,22 @@ impl Conversation {
             }
             self.client.output.extend_from_slice(&message);
         }
-        Ok(())
+        Ok(News::Taken)
     }
+}
+
+/// What became of messages that a backend sent unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    Taken,
+    /// The error of one backend of several, which the client survives: the next statement is told of it.
+    Kept,
+}
+
+/// Whether a server's last words are about a client that is silent within its transaction, on whatever shard.
+fn ends_idle_transaction(body: &[u8]) -> bool {
+    let code = wire::report_field(body, b'C').unwrap_or_default();
+    code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT.0 || code == SqlState::TRANSACTION_TIMEOUT.0
 }
 
 /// The end of a session whose state is gone with its backend.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Conversation;
 use super::failure::Failure;
+use super::own_settings::IDLE_SESSION_TIMEOUT;
 use crate::deadline::Deadline;
 use crate::observe::ErrorKind;
 use crate::sqlstate::SqlState;
@@ -20,7 +21,11 @@ impl Conversation {
     /// The client's turn begins: it may send its next statement. Reads no clock where no limit is set.
     pub fn begin_rest(&mut self) {
         let query = &self.database.query;
-        let limit = if self.transaction.is_open() { query.idle_in_transaction_timeout } else { query.idle_session_timeout };
+        let limit = match self.transaction.is_open() {
+            true => query.idle_in_transaction_timeout,
+            false if self.settings.value(IDLE_SESSION_TIMEOUT).is_none() => query.idle_session_timeout,
+            false => shorter(query.idle_session_timeout, self.own_idle_limit()),
+        };
         self.rest_until = if limit.is_zero() { Deadline::NEVER } else { Deadline::after(Instant::now(), limit) };
     }
 
@@ -58,6 +63,11 @@ impl Conversation {
         );
         if is_late && self.timer.transaction().has_passed(Instant::now()) { Err(transaction_timeout()) } else { Ok(()) }
     }
+}
+
+/// The shorter of two limits, of which zero is none.
+fn shorter(a: Duration, b: Duration) -> Duration {
+    if a.is_zero() || (!b.is_zero() && b < a) { b } else { a }
 }
 
 fn transaction_timeout() -> Failure {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foldhash::HashMap;
 
 use crate::plan::Template;
+use crate::session::bonds::Bonds;
 use crate::session::unpooled::Leftover;
 use crate::sql::{Classified, Fingerprint, Literal};
 
@@ -28,6 +29,12 @@ impl CachedTemplate {
     /// SELECT, INSERT, UPDATE, DELETE and the like that leave nothing in their session: nothing but their route is to be known.
     pub fn is_plain(&self) -> bool {
         self.leftover == Leftover::NOTHING && matches!(self.template.class(), Classified::Query)
+    }
+
+    /// The same, but that it may move sequences.
+    pub fn is_plain_or_moves_sequences(&self) -> bool {
+        let leftover = Leftover { bonds: self.leftover.bonds.without(Bonds::MOVES_SEQUENCES), ..self.leftover };
+        leftover == Leftover::NOTHING && matches!(self.template.class(), Classified::Query)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod search_path;
 pub mod set_config;
 pub mod settings;
 pub mod startup;
+pub mod time_setting;
 pub mod transaction;
 pub mod unpooled;
 pub mod wire;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
 
+/// Kept for the client by the proxy, and never given to a server's session: it would end one that a pool keeps.
+pub const IDLE_SESSION_TIMEOUT: &str = "idle_session_timeout";
+
 /// How a setting's value was given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SettingValue {
@@ -126,7 +129,8 @@ impl Settings {
         }
         // The role comes last: what was set before it may need more rights than it has, and SET SESSION AUTHORIZATION undoes it.
         let late = ["session_authorization", "role"];
-        for (name, value) in self.values.iter().filter(|(name, _)| !late.contains(&name.as_str())) {
+        let is_early = |name: &str| !late.contains(&name) && name != IDLE_SESSION_TIMEOUT;
+        for (name, value) in self.values.iter().filter(|(name, _)| is_early(name)) {
             push_set(&mut sql, name, value);
         }
         for name in late {

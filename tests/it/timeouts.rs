@@ -240,3 +240,57 @@ async fn a_statement_s_own_timeout_leaves_the_session() {
     client.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(value(&client, "SELECT 1").await, "1");
 }
+
+/// CopyData whose header promises a hundred bytes, with three of them.
+const BEGUN: &[u8] = b"d\0\0\0\x6891\t";
+
+#[tokio::test]
+async fn a_copy_whose_data_does_not_come_is_given_up() {
+    for n_shards in [1, 3] {
+        let cluster = Cluster::start(n_shards).await;
+        let proxy =
+            proxy_with(&cluster, "", "[pool]\nmax_per_node = 1\nreserve = 0\n[query]\ncopy_data_timeout = \"300ms\"").await;
+        for table in ["audit", "users", "countries"] {
+            // Silent between two messages: the COPY fails, and the session goes on.
+            let mut raw = Raw::log_in(proxy.port).await;
+            raw.send(&query(&format!("COPY {table} FROM STDIN"))).await;
+            raw.until(b'G').await;
+            let error = raw.until(b'E').await.pop().unwrap();
+            assert_eq!((error.field(b'S').as_str(), error.field(b'C').as_str()), ("ERROR", "57014"), "{table}");
+            raw.until(b'Z').await;
+            raw.send(&query("SELECT 1")).await;
+            raw.until(b'Z').await;
+            // In the middle of a message: nothing can follow.
+            raw.send(&query(&format!("COPY {table} FROM STDIN"))).await;
+            raw.until(b'G').await;
+            raw.send(BEGUN).await;
+            let error = raw.until(b'E').await.pop().unwrap();
+            assert_eq!((error.field(b'S').as_str(), error.field(b'C').as_str()), ("FATAL", "57014"), "{table}");
+            assert!(raw.next().await.is_none());
+            wait_until_free(&proxy).await;
+            let client = proxy.connect().await;
+            assert_eq!(value(&client, &format!("SELECT count(*) FROM {table}")).await, "0");
+            assert_eq!(value(&cluster.direct(0).await, "SELECT count(*) FROM pg_prepared_xacts").await, "0");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_rest_of_a_copy_that_has_failed_is_not_waited_for_without_end() {
+    for n_shards in [1, 3] {
+        let cluster = Cluster::start(n_shards).await;
+        let proxy = proxy_with(&cluster, "", "[query]\ncopy_data_timeout = \"300ms\"").await;
+        let mut raw = Raw::log_in(proxy.port).await;
+        raw.send(&query("COPY audit FROM STDIN")).await;
+        raw.until(b'G').await;
+        raw.send(&[&message(b'd', b"what\n")[..], BEGUN].concat()).await;
+        let mut codes = Vec::new();
+        while let Some(message) = raw.next().await {
+            if message.tag == b'E' {
+                codes.push(message.field(b'C'));
+            }
+        }
+        assert_eq!(codes.last().map(String::as_str), Some("57014"), "{codes:?}");
+        wait_until_free(&proxy).await;
+    }
+}

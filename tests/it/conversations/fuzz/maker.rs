@@ -54,7 +54,6 @@ const TEXTS: &[&str] = &[
 
 /// What a simple query may hold besides.
 const STRINGS: &[&str] = &[
-    // First in a pipeline of the extended protocol it is not in a block for Postgres, and for the proxy it is.
     "SET LOCAL TimeZone TO 'Asia/Kolkata'",
     "SELECT 1; SELECT 2",
     "SELECT 1; SELECT 1/0; SELECT 2",
