@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 mode=${1:-full}
 case $mode in
     quick) seconds=${SECONDS_PER_RUN:-4} rounds=${ROUNDS:-3} memory_seconds=8 n_idle=1000 ;;
-    full) seconds=${SECONDS_PER_RUN:-6} rounds=${ROUNDS:-5} memory_seconds=25 n_idle=5000 ;;
+    full) seconds=${SECONDS_PER_RUN:-3} rounds=${ROUNDS:-5} memory_seconds=25 n_idle=5000 ;;
     *) echo "usage: $0 [quick|full]" >&2; exit 64 ;;
 esac
 root=$PWD

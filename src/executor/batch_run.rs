@@ -71,21 +71,21 @@ impl Conversation {
         let (is_answered, has_failed) = match outcome {
             Ok(is_answered) => (is_answered, false),
             Err(failure) => {
-                self.fail(failure).await?;
+                Box::pin(self.fail(failure)).await?;
                 (false, true)
             }
         };
         let has_sync = batch.has_sync && !self.is_sync_spent;
         self.check_tie()?;
         if has_sync && !is_answered {
-            self.finish_batch().await?;
+            Box::pin(self.finish_batch()).await?;
         }
         Ok(has_sync || !has_failed)
     }
 
     /// Plans and runs a batch, piece by piece where commands stand in it. True if ReadyForQuery is already with the client.
     async fn run_batch(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
-        let (mut start, mut is_retry) = (0, false);
+        let mut is_retry = false;
         if let Some(way) = self.express_way(batch) {
             let n_output = self.client.output.len();
             match self.run_express(batch, way).await {
@@ -97,6 +97,11 @@ impl Conversation {
                 outcome => return outcome,
             }
         }
+        Box::pin(self.run_in_pieces(batch, is_retry)).await
+    }
+
+    async fn run_in_pieces(&mut self, batch: &mut Batch, mut is_retry: bool) -> Result<bool, Failure> {
+        let mut start = 0;
         loop {
             self.settle_temporaries().await?;
             let n_output = self.client.output.len();
@@ -166,7 +171,7 @@ impl Conversation {
         if self.transaction.phase == Phase::Implicit
             && let Err(failure) = self.commit().await
         {
-            self.fail(failure).await?;
+            Box::pin(self.fail(failure)).await?;
         }
         if self.transaction.phase == Phase::Idle {
             self.portals.clear();
@@ -487,14 +492,14 @@ impl Conversation {
             if relayed.retry == Retry::Needed {
                 // Nothing of the run has happened to the client.
                 self.skipped.extend(run.named.drain(..).map(|named| (named.name, named.previous)));
-                self.clear_stale(idx, true).await?;
+                Box::pin(self.clear_stale(idx, true)).await?;
                 return Err(Failure::StalePlan);
             }
             self.skip_names(&mut run);
         }
         self.retry = Retry::No;
         if relayed.error == Some(ServerError::StalePlan) {
-            self.clear_stale(idx, false).await?;
+            Box::pin(self.clear_stale(idx, false)).await?;
         }
         let has_error = relayed.error.is_some();
         if !has_error {

@@ -40,7 +40,7 @@ impl Conversation {
         let notice_at = Deadline::after(now, self.database.config.pool.wait_notice);
         let wish = Wish { shard, node_idx: 0, rank, now, deadline, waits_out_pause: true };
         self.entry.enter(ClientState::Waiting);
-        let outcome = self.lease_watching(access, wish, notice_at).await;
+        let outcome = Box::pin(self.lease_watching(access, wish, notice_at)).await;
         self.database.counters.checkout_wait.record(now.elapsed());
         self.entry.enter(ClientState::Active);
         outcome

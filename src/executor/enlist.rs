@@ -184,7 +184,7 @@ impl Conversation {
         let client = (watched == Watched::Client).then_some(&self.client);
         match self.enlisted[idx].next_answer(&mut self.timer, client).await {
             Ok((tag, mut message)) => {
-                self.translate(idx, tag, &mut message).await;
+                Box::pin(self.translate(idx, tag, &mut message)).await;
                 Ok((tag, message))
             }
             Err(error) => Err(self.abandon(idx, error).await),
@@ -305,7 +305,7 @@ impl Conversation {
         let mut lease = self.take_lease(shard, access).await?;
         lease.entry().lease(self.entry.id);
         if lease.settings.as_ref() != Some(&self.settings) {
-            self.sync_settings(&mut lease).await?;
+            Box::pin(self.sync_settings(&mut lease)).await?;
         }
         // From here on `release` takes it back: a cancel must not reach a connection that another client has by then.
         self.cancel.add(lease.cancel.clone());
@@ -437,7 +437,7 @@ impl Conversation {
             // What runs is cancelled when the session ends.
             WaitError::ClientLeft => client_left(),
             WaitError::DeadlinePassed => {
-                self.cancel_and_drain(&[idx]).await;
+                Box::pin(self.cancel_and_drain(&[idx])).await;
                 timeout_failure(&shard)
             }
         }

@@ -117,7 +117,7 @@ impl Conversation {
         self.retry = if way.has_describe { Retry::Possible } else { Retry::No };
         let shard = match way.shard {
             Some(shard) => shard,
-            None => self.any_live_shard(way.access).await?,
+            None => Box::pin(self.any_live_shard(way.access)).await?,
         };
         let idx = self.enlist(shard, way.access).await?;
         self.tie_sequences(idx, way.bonds)?;

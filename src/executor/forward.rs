@@ -67,10 +67,10 @@ impl Conversation {
                 self.settle_pins(relayed.error.is_none()).await;
                 self.release();
                 if std::mem::take(&mut self.block.schema_change) == SchemaChange::Catalog && relayed.error.is_none() {
-                    self.refresh_schema().await;
+                    Box::pin(self.refresh_schema()).await;
                 }
                 if relayed.error == Some(ServerError::UndefinedObject) && self.view.topology.only_shard().is_none() {
-                    self.refresh_stale_schema().await;
+                    Box::pin(self.refresh_stale_schema()).await;
                 }
             }
             Phase::Implicit if relayed.error.is_some() => return Err(Failure::Reported),

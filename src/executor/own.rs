@@ -143,7 +143,7 @@ impl Conversation {
     pub(super) async fn close_own(&mut self, name: &[u8]) {
         match self.portals.take_progress(name) {
             Some(Progress::Open(open)) => self.close_portal(&open),
-            Some(Progress::Engine(rows)) => self.end_rows_on_engine(*rows).await,
+            Some(Progress::Engine(rows)) => Box::pin(self.end_rows_on_engine(*rows)).await,
             Some(Progress::Kept(_) | Progress::Done) | None => {}
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Conversation;
 use super::conversation::unpooled;
-use super::enlist::{Part, Watched};
+use super::enlist::{Enlisted, Part, Watched};
 use super::failure::Failure;
 use super::sequences::LastValues;
 use crate::backend::{ConnectionLost, Lease, PinPermit, parameter_status};
@@ -41,6 +41,12 @@ pub(super) struct Pin {
     is_unsettled: bool,
     /// `None` in session pooling, where each backend is the client's own.
     permit: Option<PinPermit>,
+}
+
+impl Enlisted {
+    fn has_unsettled_pin(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.is_unsettled)
+    }
 }
 
 impl Conversation {
@@ -123,12 +129,14 @@ impl Conversation {
     ///
     /// `is_committed`: what was run since the last time holds.
     pub(super) async fn settle_pins(&mut self, is_committed: bool) {
-        let is_unsettled = |held: &super::enlist::Enlisted| held.pin.as_ref().is_some_and(|pin| pin.is_unsettled);
-        if !self.enlisted.iter().any(is_unsettled) {
-            return;
+        if self.enlisted.iter().any(Enlisted::has_unsettled_pin) {
+            Box::pin(self.ask_what_is_left(is_committed)).await;
         }
+    }
+
+    async fn ask_what_is_left(&mut self, is_committed: bool) {
         self.timer.set(Deadline::after(Instant::now(), self.database.query.timeout));
-        let shards: Vec<_> = self.enlisted.iter().filter(|held| is_unsettled(held)).map(|held| held.lease.shard).collect();
+        let shards: Vec<_> = self.enlisted.iter().filter(|held| held.has_unsettled_pin()).map(|held| held.lease.shard).collect();
         for shard in shards {
             let Some(idx) = self.index_of(shard) else { continue };
             if !self.enlisted[idx].lease.is_clean {

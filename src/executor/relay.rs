@@ -126,15 +126,15 @@ impl Conversation {
             match stop {
                 Some(Stop::Ready) => break,
                 Some(Stop::NewType) => {
-                    self.read_types_again().await;
+                    Box::pin(self.read_types_again()).await;
                     unknown = Unknown::Replace;
                 }
-                Some(Stop::CopyIn) => self.pump_copy_in(idx, is_extended, &mut relayed).await?,
+                Some(Stop::CopyIn) => Box::pin(self.pump_copy_in(idx, is_extended, &mut relayed)).await?,
                 Some(Stop::PrefixFailed(report)) => {
                     self.drop_enlisted(idx);
                     return Err(Failure::Statement { report, kind: ErrorKind::Shard });
                 }
-                Some(Stop::Lost(lost)) => return Err(self.abandon_midway(idx, lost.into(), &relayed).await),
+                Some(Stop::Lost(lost)) => return Err(Box::pin(self.abandon_midway(idx, lost.into(), &relayed)).await),
                 Some(Stop::Ended) => {
                     self.drop_enlisted(idx);
                     return Err(Failure::Ended);
@@ -146,7 +146,7 @@ impl Conversation {
                     client.flush_if_large().await?;
                     let Self { client, enlisted, timer, .. } = self;
                     if let Err(error) = timer.exchange(&mut enlisted[idx].lease, client).await {
-                        return Err(self.abandon_midway(idx, error, &relayed).await);
+                        return Err(Box::pin(self.abandon_midway(idx, error, &relayed)).await);
                     }
                 }
             }

@@ -37,7 +37,7 @@ impl Conversation {
             return;
         }
         let shard = self.enlisted[idx].lease.shard;
-        if self.try_to_follow(shard, changes).await.is_err() {
+        if Box::pin(self.try_to_follow(shard, changes)).await.is_err() {
             // Not known any more: they are made anew before another client has the backend.
             for enlisted in &mut self.enlisted {
                 enlisted.lease.settings = None;

@@ -40,13 +40,13 @@ impl Conversation {
         self.forget_unnamed().await;
         let outcome = match self.run_string(sql).await {
             // What was begun by a pipeline without its Sync ends here.
-            Ok(_) if self.transaction.phase == Phase::Implicit => self.commit().await.map(|()| false),
+            Ok(_) if self.transaction.phase == Phase::Implicit => Box::pin(self.commit()).await.map(|()| false),
             outcome => outcome,
         };
         let is_ready = match outcome {
             Ok(is_ready) => is_ready,
             Err(failure) => {
-                self.fail(failure).await?;
+                Box::pin(self.fail(failure)).await?;
                 false
             }
         };
@@ -69,7 +69,7 @@ impl Conversation {
     /// # Errors
     /// Only what ends the session.
     pub async fn refuse_malformed(&mut self, message: &str) -> Result<(), Failure> {
-        self.fail(Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, message))).await?;
+        Box::pin(self.fail(Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, message)))).await?;
         self.say_ready();
         Ok(())
     }
@@ -78,7 +78,9 @@ impl Conversation {
         self.settle_temporaries().await?;
         let text = match std::str::from_utf8(sql) {
             Ok(text) => self.readable(text)?,
-            Err(_) if self.is_utf8 || self.view.topology.only_shard().is_some() => return self.run_foreign_text(sql).await,
+            Err(_) if self.is_utf8 || self.view.topology.only_shard().is_some() => {
+                return Box::pin(self.run_foreign_text(sql)).await;
+            }
             Err(_) => return Err(unreadable()),
         };
         if let Some(end) = fingerprint_of_only(sql, self.plan_settings.has_standard_strings, &mut self.fingerprint) {
@@ -89,7 +91,7 @@ impl Conversation {
                 wire::bare(&mut self.client.output, b'I');
                 Ok(false)
             }
-            statements => self.run_several(text, statements).await,
+            statements => Box::pin(self.run_several(text, statements)).await,
         }
     }
 
@@ -160,7 +162,7 @@ impl Conversation {
             self.run_one(Told { text: statement, verbatim: &verbatim }, Ready::Swallow).await?;
         }
         if self.transaction.phase == Phase::Implicit {
-            self.commit().await?;
+            Box::pin(self.commit()).await?;
         }
         Ok(false)
     }
@@ -198,19 +200,19 @@ impl Conversation {
     async fn run_one(&mut self, told: Told<'_>, ready: Ready) -> Result<bool, Failure> {
         let sql = told.text;
         let cached = match self.template_of(sql) {
-            Err(refusal) if refusal.is_about_schema() => self.fresh_template_of(sql).await,
+            Err(refusal) if refusal.is_about_schema() => Box::pin(self.fresh_template_of(sql)).await,
             outcome => outcome,
         };
         let cached = match cached {
             Ok(cached) => cached,
-            Err(_) if self.transaction.phase == Phase::Failed => return self.refuse_failed(told, ready).await,
+            Err(_) if self.transaction.phase == Phase::Failed => return Box::pin(self.refuse_failed(told, ready)).await,
             Err(refusal) => {
                 let _timer = StatementTimer::start(self.database.counters.clone(), Route::Refused, self.began);
-                return Err(self.unparsed(told.verbatim, refusal).await);
+                return Err(Box::pin(self.unparsed(told.verbatim, refusal)).await);
             }
         };
         if self.transaction.phase == Phase::Failed && !ends_transaction(cached.template.class()) {
-            return self.refuse_failed(told, ready).await;
+            return Box::pin(self.refuse_failed(told, ready)).await;
         }
         self.check_leftover(cached.leftover)?;
         let plan = if cached.template.depends_on_params() {
@@ -260,12 +262,14 @@ impl Conversation {
         let outcome = match plan {
             Plan::Route { shard, access } => self.forward((shard, access), told.verbatim.as_bytes(), leftover, ready).await,
             Plan::AnyOne { access } => {
-                let shard = self.any_live_shard(access).await?;
+                let shard = Box::pin(self.any_live_shard(access)).await?;
                 self.forward((shard, access), told.verbatim.as_bytes(), leftover, ready).await
             }
-            Plan::Command(command) => self.run_command(&command, told.text, ready).await,
-            Plan::Cursor(plan) => self.declare(told.text, &plan, (&BoundValues::none(), Spoken::Simple)).await.map(|()| false),
-            plan => self.run_many(told.text, &plan, &BoundValues::none(), Description::Send).await.map(|()| false),
+            Plan::Command(command) => Box::pin(self.run_command(&command, told.text, ready)).await,
+            Plan::Cursor(plan) => {
+                Box::pin(self.declare(told.text, &plan, (&BoundValues::none(), Spoken::Simple))).await.map(|()| false)
+            }
+            plan => Box::pin(self.run_many(told.text, &plan, &BoundValues::none(), Description::Send)).await.map(|()| false),
         };
         timer.ended = self.released_at.take();
         outcome
@@ -322,7 +326,7 @@ impl Conversation {
     /// Commits while the statement's CommandComplete is still held back: after a failure the client must not see it.
     async fn commit_before_tag(&mut self) -> Result<(), Failure> {
         let held_back = self.client.output.split();
-        let outcome = self.commit().await;
+        let outcome = Box::pin(self.commit()).await;
         if outcome.is_ok() {
             let since = std::mem::replace(&mut self.client.output, held_back);
             self.client.output.extend_from_slice(&since);

@@ -86,6 +86,10 @@ impl Conversation {
         if !self.temporary.is_stale || self.transaction.phase == Phase::Failed {
             return Ok(());
         }
+        Box::pin(self.read_temporaries()).await
+    }
+
+    async fn read_temporaries(&mut self) -> Result<(), Failure> {
         let found = match self.index_of(self.view.topology.home_shard()) {
             Some(idx) => {
                 self.timer.set(Deadline::after(Instant::now(), self.database.query.timeout));

@@ -43,7 +43,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker_idx: usize, gate: Arc<Gate
     };
     let mut arrival = Arrival { socket: Some(socket), peer };
     let deadline = Instant::now() + config.server.login_timeout;
-    let Ok(outcome) = timeout_at(deadline.into(), read_startup(&mut arrival, &gate)).await else { return };
+    let Ok(outcome) = timeout_at(deadline.into(), Box::pin(read_startup(&mut arrival, &gate))).await else { return };
     let Arrival { socket: Some(mut socket), peer } = arrival else { return };
     socket.limit_writes(config.server.client_write_timeout);
     let startup = match outcome {
@@ -72,7 +72,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker_idx: usize, gate: Arc<Gate
             Err(end) => Err((socket, end)),
         }
     };
-    let login_outcome = timeout_at(deadline.into(), login).await;
+    let login_outcome = timeout_at(deadline.into(), Box::pin(login)).await;
     drop(handshake);
     if !matches!(login_outcome, Ok(Ok(_))) {
         gate.registry.process.n_login_failures.increment();
@@ -84,7 +84,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker_idx: usize, gate: Arc<Gate
             let max_message_len = conversation.database.query.max_message_bytes;
             let outcome = Loop { conversation: &mut conversation, gate: &gate, max_message_len }.run().await;
             gate.cancels.remove(process_id);
-            end_session(conversation, outcome).await;
+            Box::pin(end_session(conversation, outcome)).await;
         }
         Ok(Err((mut socket, end))) => say_end(&mut socket, end).await,
         // As Postgres after authentication_timeout: the socket is closed.
@@ -312,14 +312,14 @@ impl Loop<'_> {
             let body = message.get(HEADER_LEN..).unwrap_or_default();
             match body.iter().position(|&byte| byte == 0) {
                 Some(end) if end + 1 == body.len() => self.conversation.simple_query(&body[..end]).await?,
-                Some(_) => self.conversation.refuse_malformed("invalid message format").await?,
-                None => self.conversation.refuse_malformed("invalid string in message").await?,
+                Some(_) => Box::pin(self.conversation.refuse_malformed("invalid message format")).await?,
+                None => Box::pin(self.conversation.refuse_malformed("invalid string in message")).await?,
             }
         } else if tag == b'S' {
-            self.conversation.refuse_malformed("invalid message format").await?;
+            Box::pin(self.conversation.refuse_malformed("invalid message format")).await?;
         } else {
             let body = message.get(HEADER_LEN..).unwrap_or_default();
-            self.conversation.function_call(body).await?;
+            Box::pin(self.conversation.function_call(body)).await?;
         }
         self.rest();
         Ok(())
@@ -366,4 +366,19 @@ impl Loop<'_> {
 
 fn is_frontend_tag(tag: u8) -> bool {
     matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' | b'X' | b'F' | b'd' | b'c' | b'f')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every client has one of these, mostly idle: what is rare in it is boxed.
+    #[test]
+    fn a_client_s_task_is_small() {
+        fn size_of<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let n_bytes = size_of(serve);
+        assert!(n_bytes <= 5 * 1024, "{n_bytes} bytes");
+    }
 }

@@ -71,7 +71,7 @@ impl NodePool {
             let turn = match place {
                 Place::Now(turn) => turn,
                 Place::Queued { ticket, turn } => {
-                    let queued = Queued { pool: self, ticket, since: request.now, turn };
+                    let queued = Queued { pool: self, ticket, since: request.now, turn, has_had_turn: false };
                     match queued.wait(request.deadline).await {
                         Some(turn) => turn,
                         None => return Err(self.too_late(refusal)),
@@ -284,6 +284,8 @@ struct Queued<'a> {
     ticket: u64,
     since: Instant,
     turn: oneshot::Receiver<Turn<Box<Connection>>>,
+    /// It has been taken out of the queue, which need not be searched for it.
+    has_had_turn: bool,
 }
 
 impl Queued<'_> {
@@ -299,8 +301,10 @@ impl Queued<'_> {
             let tick = event.map_or(now + WAITING_TICK, |at| at.min(now + WAITING_TICK));
             let until = deadline.instant().map_or(tick, |at| at.min(tick));
             match timeout_at(until.into(), &mut self.turn).await {
-                Ok(Ok(turn)) => return Some(turn),
-                Ok(Err(_)) => return Some(Turn::Closed),
+                Ok(outcome) => {
+                    self.has_had_turn = true;
+                    return Some(outcome.unwrap_or(Turn::Closed));
+                }
                 Err(_) if deadline.has_passed(Instant::now()) => return None,
                 Err(_) => {}
             }
@@ -310,7 +314,7 @@ impl Queued<'_> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        if self.pool.state().slots.leave(self.ticket) {
+        if self.has_had_turn || self.pool.state().slots.leave(self.ticket) {
             return;
         }
         match self.turn.try_recv() {
