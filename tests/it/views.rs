@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::harness::{Cluster, DATABASE, Single, connect_with, failure, load_both, rows, sqlstate_of, value};
+use crate::harness::{Cluster, DATABASE, Single, connect_with, failure, load_both, poll, rows, sqlstate_of, value};
 
 const VIEWS: &[&str] = &[
     "CREATE VIEW open_orders AS SELECT o.order_id AS number, o.user_id AS who, o.status, u.name \
@@ -188,6 +188,8 @@ async fn rights_on_a_view_are_its_own() {
     for sql in ["SELECT * FROM spending", "SELECT * FROM last", "SELECT * FROM open_orders", "SELECT count(*) FROM last, users"] {
         assert_eq!(failure(&other, sql).await.0, "42501", "{sql}");
     }
+    // It was made past the proxy, which reads the catalog at most every half second.
+    poll("the view is known", async || auditor.simple_query("SELECT count(*) FROM plainly").await.is_ok()).await;
     assert_eq!(value(&auditor, "SELECT count(*) FROM plainly").await, "3");
     // Row-level security that the owner does not see, and the reader would.
     for server in 0..3 {
