@@ -295,7 +295,6 @@ fn read_tables<'d>(section: &mut Section<'d>, names: &Names, hash: &HashDefaults
     tables
 }
 
-/// `name` (in schema public) or `schema.name`, spelt as Postgres stores them: `Orders` is the table `"Orders"`.
 /// Names of functions, with their schemas as those of tables.
 fn read_safe_functions(value: &Value<'_>) -> HashSet<TableName> {
     let mut names = HashSet::new();
@@ -308,6 +307,7 @@ fn read_safe_functions(value: &Value<'_>) -> HashSet<TableName> {
     names
 }
 
+/// `name` (in schema public) or `schema.name`, spelt as Postgres stores them: `Orders` is the table `"Orders"`.
 fn read_table_name(value: &Value<'_>) -> Option<TableName> {
     let text = value.string()?;
     let (schema, name) = text.split_once('.').unwrap_or(("public", text));

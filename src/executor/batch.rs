@@ -234,7 +234,7 @@ impl Conversation {
 
     /// Whether no portal of the protocol has this name, but a cursor of SQL.
     fn is_cursor_only(&self, name: &[u8]) -> bool {
-        self.portals.get(name).is_none() && std::str::from_utf8(name).is_ok_and(|name| self.cursors.has(name))
+        std::str::from_utf8(name).is_ok_and(|text| self.cursors.has(text)) && self.portals.get(name).is_none()
     }
 
     /// In a failed transaction only statements that end it may be described or run.
@@ -301,8 +301,8 @@ impl Conversation {
         check_count(&statement, name, reader)?;
         let parts = bind_parts(body, portal, name, reader)?;
         self.check_exit(&statement)?;
-        let is_taken = self.portals.get(parts.portal).is_some() || self.is_cursor_only(parts.portal);
-        if !parts.portal.is_empty() && is_taken {
+        let is_taken = |name: &[u8]| self.portals.get(name).is_some() || self.is_cursor_only(name);
+        if !parts.portal.is_empty() && is_taken(parts.portal) {
             let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(parts.portal));
             return Err(Failure::client(Report::new(SqlState::DUPLICATE_CURSOR, message)));
         }
@@ -517,8 +517,7 @@ fn malformed(message: &str) -> Failure {
 pub(super) fn is_portion(action: &Action) -> bool {
     match action {
         Action::Execute { portal: Portal { target: Target::Own { plan, .. }, .. }, max_rows, .. } => {
-            let gives_rows =
-                matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::Command(Command::Execute { .. }));
+            let gives_rows = plan.reads_several() || matches!(**plan, Plan::Command(Command::Execute { .. }));
             *max_rows > 0 && gives_rows
         }
         _ => false,

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::{Description, malformed};
 use crate::plan::{Access, CombinePlan, MergePlan};
-use crate::session::row_description::{columns, write_prefix};
+use crate::session::row_description::{columns, write_description};
 use crate::session::wire;
 use crate::topology::{Engine, ShardId, ShardSet, TypeOid};
 
@@ -104,8 +104,7 @@ impl Conversation {
         let FinalPart { engine, sql, bound, description: body } = self.combine_partial(sql, plan, values).await?;
         if description == Description::Send {
             let body = body.unwrap_or_else(no_columns);
-            let n_columns = columns(&body).map_or(0, |columns| columns.len());
-            write_prefix(&mut self.client.output, &body, n_columns, &values.result_formats);
+            write_description(&mut self.client.output, &body, &values.result_formats);
         }
         let idxs = self.fan_out(&[(engine, &sql)], Access::Read, &bound, &values.result_formats).await?;
         let all = MergePlan {

@@ -1,7 +1,7 @@
 //! Statements about the session and the transaction.
 
 use super::Conversation;
-use super::commit::all_taken;
+use super::commit::Answer;
 use super::conversation::{Origin, unpooled};
 use super::failure::Failure;
 use super::merge::Description;
@@ -112,7 +112,7 @@ impl Conversation {
         for idx in (0..self.enlisted.len()).rev() {
             self.note_temporaries(self.enlisted[idx].lease.shard, leftover)?;
             self.reserve_pin(idx, leftover)?;
-            all_taken(vec![self.tell(idx, sql).await])?;
+            self.tell(idx, sql).await.taken()?;
         }
         if !self.transaction.is_open() {
             self.settle_pins(true).await;
@@ -175,14 +175,11 @@ impl Conversation {
         let shard = self.any_shard();
         let idx = self.enlist(shard, Access::Read).await?;
         let answer = self.tell(idx, sql).await;
-        if let super::commit::Answer::Tag(_) = answer {
+        if let Answer::Tag(_) = answer {
             drop(self.tell(idx, "ROLLBACK").await);
         }
         self.release();
-        match answer {
-            super::commit::Answer::Tag(_) => Ok(()),
-            super::commit::Answer::Error(failure) | super::commit::Answer::Lost(failure) => Err(failure),
-        }
+        answer.taken()
     }
 
     async fn end_block(&mut self, end: BlockEnd, and_chain: bool) -> Result<(), Failure> {
@@ -413,10 +410,7 @@ impl Conversation {
             self.enlist(shard, Access::Read).await?;
         }
         for idx in (0..self.enlisted.len()).rev() {
-            match self.tell(idx, sql).await {
-                super::commit::Answer::Tag(_) => {}
-                super::commit::Answer::Error(failure) | super::commit::Answer::Lost(failure) => return Err(failure),
-            }
+            self.tell(idx, sql).await.taken()?;
         }
         Ok(())
     }
@@ -447,10 +441,8 @@ impl Conversation {
     async fn discard_held(&mut self, sql: &str) -> Result<(), Failure> {
         self.note_temporaries_undone();
         for idx in (0..self.enlisted.len()).rev() {
-            match self.tell(idx, sql).await {
-                super::commit::Answer::Tag(_) => self.enlisted[idx].lease.forget_session(),
-                super::commit::Answer::Error(failure) | super::commit::Answer::Lost(failure) => return Err(failure),
-            }
+            self.tell(idx, sql).await.taken()?;
+            self.enlisted[idx].lease.forget_session();
             self.reserve_pin(idx, Leftover::ENDING)?;
         }
         Ok(())

@@ -26,6 +26,17 @@ pub(super) enum Answer {
     Lost(Failure),
 }
 
+impl Answer {
+    /// # Errors
+    /// The failure that it is.
+    pub(super) fn taken(self) -> Result<(), Failure> {
+        match self {
+            Self::Tag(_) => Ok(()),
+            Self::Error(failure) | Self::Lost(failure) => Err(failure),
+        }
+    }
+}
+
 impl Conversation {
     /// Commits the transaction on every enlisted backend: plainly where at most one was written, else in two phases.
     ///
@@ -241,10 +252,7 @@ fn all_committed(answers: Vec<Answer>) -> Result<(), Failure> {
 
 /// The first failure among the answers, if there is one.
 pub(super) fn all_taken(answers: Vec<Answer>) -> Result<(), Failure> {
-    answers.into_iter().try_for_each(|answer| match answer {
-        Answer::Tag(_) => Ok(()),
-        Answer::Error(failure) | Answer::Lost(failure) => Err(failure),
-    })
+    answers.into_iter().try_for_each(Answer::taken)
 }
 
 pub(super) fn rolled_back() -> Failure {

@@ -354,11 +354,11 @@ impl Conversation {
         self.fresh_template_of(sql).await
     }
 
-    /// The same for the statement whose fingerprint was taken last.
+    /// The same for the statement whose fingerprint was taken last. Reading the catalog is rare, and boxed.
     pub(super) async fn fresh_template_of(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
         match self.template_of(sql) {
             Err(refusal) if refusal.is_about_schema() => {
-                self.refresh_stale_schema().await;
+                Box::pin(self.refresh_stale_schema()).await;
                 self.renew_view();
                 self.template_of(sql)
             }

@@ -256,7 +256,7 @@ impl Conversation {
                     self.client.output.extend_from_slice(&message);
                     streams.has_begun[0] = !streams.format.has_header;
                 }
-                b'C' => streams.n_rows += wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0),
+                b'C' => streams.n_rows += wire::tag_count(&message[HEADER_LEN..]).unwrap_or(0),
                 _ => {}
             }
         }

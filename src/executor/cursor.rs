@@ -276,11 +276,8 @@ impl Conversation {
         if self.cursors.by_name.is_empty() {
             return;
         }
-        for cursor in self.cursors.extract(|cursor| !(cursor.is_kept || is_committed && cursor.is_with_hold)) {
-            if let Rows::Engine(on_engine) = cursor.rows {
-                self.end_rows_on_engine(on_engine.rows).await;
-            }
-        }
+        let ended = self.cursors.extract(|cursor| !(cursor.is_kept || is_committed && cursor.is_with_hold));
+        self.end_rows_of(ended).await;
         for cursor in self.cursors.by_name.values_mut() {
             (cursor.is_kept, cursor.n_savepoints) = (true, 0);
         }
@@ -289,7 +286,13 @@ impl Conversation {
 
     /// Closes cursors that were declared after this many savepoints: they go with a ROLLBACK TO the one before.
     pub(super) async fn roll_cursors_back_to(&mut self, n_savepoints: usize) {
-        for cursor in self.cursors.extract(|cursor| cursor.n_savepoints > n_savepoints) {
+        let ended = self.cursors.extract(|cursor| cursor.n_savepoints > n_savepoints);
+        self.end_rows_of(ended).await;
+    }
+
+    /// Has the engine give up what it has for cursors that are no more.
+    async fn end_rows_of(&mut self, cursors: Vec<Cursor>) {
+        for cursor in cursors {
             if let Rows::Engine(on_engine) = cursor.rows {
                 self.end_rows_on_engine(on_engine.rows).await;
             }

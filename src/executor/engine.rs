@@ -2,7 +2,7 @@
 //!
 //! Each has a connection of its own, so that its temporary tables are in nobody's way, and a failure of one leaves the others.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Conversation;
@@ -57,11 +57,7 @@ impl Conversation {
             self.end_rows_on_engine(rows).await;
             return Err(failure);
         }
-        let param_types = self.parameter_types(rows.engine.lease.shard, &values.param_types);
-        let connection = rows.engine.begin_statement();
-        connection.unnamed = None;
-        let output = &mut connection.socket.output;
-        wire::parse(output, b"", final_sql.as_bytes(), &param_types);
+        let output = self.parse_on_engine(&mut rows, &final_sql, values);
         wire::bind(output, PORTAL, b"", &values.bind_tail(&values.result_formats));
         wire::describe_or_close(output, b'D', b'P', PORTAL);
         wire::bare(output, b'S');
@@ -91,16 +87,22 @@ impl Conversation {
             self.end_rows_on_engine(rows).await;
             return Err(failure);
         }
-        let param_types = self.parameter_types(rows.engine.lease.shard, &values.param_types);
-        let connection = rows.engine.begin_statement();
-        connection.unnamed = None;
-        let output = &mut connection.socket.output;
-        wire::parse(output, b"", text.as_bytes(), &param_types);
+        let output = self.parse_on_engine(&mut rows, &text, values);
         wire::bind(output, b"", b"", &values.bind_tail(&[]));
         wire::execute(output, b"", 0);
         wire::describe_or_close(output, b'D', b'P', declared.name.as_bytes());
         wire::bare(output, b'S');
         self.opened(rows).await
+    }
+
+    /// Writes Parse of the unnamed statement, and gives the output for what is to follow.
+    fn parse_on_engine<'a>(&self, rows: &'a mut EngineRows, sql: &str, values: &BoundValues) -> &'a mut BytesMut {
+        let param_types = self.parameter_types(rows.engine.lease.shard, &values.param_types);
+        let connection = rows.engine.begin_statement();
+        connection.unnamed = None;
+        let output = &mut connection.socket.output;
+        wire::parse(output, b"", sql.as_bytes(), &param_types);
+        output
     }
 
     /// Makes sure that the engine understands the values and is understood in what it gives.

@@ -9,8 +9,9 @@ use super::Conversation;
 use super::failure::{Failure, client_left};
 use super::pin::Pin;
 use super::timer::{Timer, WaitError};
-use super::types::Answers;
+use super::types::{Answers, tells_types};
 use crate::backend::{Connection, Lease, Socket};
+use crate::health::Board;
 use crate::observe::ErrorKind;
 use crate::plan::Access;
 use crate::session::bonds::Bonds;
@@ -184,7 +185,9 @@ impl Conversation {
         let client = (watched == Watched::Client).then_some(&self.client);
         match self.enlisted[idx].next_answer(&mut self.timer, client).await {
             Ok((tag, mut message)) => {
-                Box::pin(self.translate(idx, tag, &mut message)).await;
+                if tells_types(tag) {
+                    Box::pin(self.translate(idx, tag, &mut message)).await;
+                }
                 Ok((tag, message))
             }
             Err(error) => Err(self.abandon(idx, error).await),
@@ -245,15 +248,7 @@ impl Conversation {
 
     /// A shard that can run what needs a primary, each in turn.
     pub(super) fn any_writable_shard(&mut self) -> ShardId {
-        let n_shards = self.view.topology.shards.len().max(1) as u64;
-        for _ in 0..n_shards {
-            self.next_any = self.next_any.wrapping_add(1);
-            let shard = ShardId((self.next_any % n_shards) as u8);
-            if self.database.board.primary_of(shard).is_some() {
-                return shard;
-            }
-        }
-        ShardId(0)
+        self.next_shard_with(Board::primary_of)
     }
 
     /// The shard for a statement that any shard can answer: one that is held already, else each in turn.
@@ -264,11 +259,16 @@ impl Conversation {
         if let Some(enlisted) = self.enlisted.first() {
             return enlisted.lease.shard;
         }
+        self.next_shard_with(Board::reader_of)
+    }
+
+    /// The next shard with a node of this kind; the first when none has.
+    fn next_shard_with(&mut self, node_of: fn(&Board, ShardId) -> Option<usize>) -> ShardId {
         let n_shards = self.view.topology.shards.len().max(1) as u64;
         for _ in 0..n_shards {
             self.next_any = self.next_any.wrapping_add(1);
             let shard = ShardId((self.next_any % n_shards) as u8);
-            if self.database.board.reader_of(shard).is_some() {
+            if node_of(&self.database.board, shard).is_some() {
                 return shard;
             }
         }
@@ -293,8 +293,8 @@ impl Conversation {
 
     async fn check_out(&mut self, shard: ShardId, access: Access) -> Result<usize, Failure> {
         let mut held = self.check_out_apart(shard, access).await?;
-        if self.database.keeps_sequences() {
-            self.clear_sequences(&mut held);
+        if self.database.keeps_sequences() && self.has_others_values(&held) {
+            held.clear_sequences(self.entry.id);
         }
         self.enlisted.push(Enlisted { pin: self.first_pin(), ..held });
         Ok(self.enlisted.len() - 1)

@@ -236,7 +236,7 @@ impl Conversation {
                 let (tag, message) = self.next_answer_of(idxs, idx).await?;
                 match tag {
                     b'Z' => break,
-                    b'C' => count = wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0),
+                    b'C' => count = wire::tag_count(&message[HEADER_LEN..]).unwrap_or(0),
                     b'E' => {
                         let code = wire::report_field(&message[HEADER_LEN..], b'C').unwrap_or_default();
                         failures.push((code == SqlState::QUERY_CANCELED.0, self.shard_error(idx, &message)));

@@ -8,8 +8,9 @@ use super::portal::Sink;
 use super::relay::Ready;
 use super::stored::Wanted;
 use crate::plan::Access;
-use crate::session::row_description::{columns, write_prefix};
+use crate::session::row_description::write_description;
 use crate::session::scroll::{Steps, Stretch};
+use crate::session::settings::quote_identifier;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
 use crate::sql::{Command, FetchParts, fetch_parts};
@@ -89,8 +90,7 @@ impl Conversation {
 
     fn describe_rows(&mut self, parts: &FetchParts, body: &[u8], wanted: Wanted<'_>) {
         if wanted.description == Description::Send && !parts.is_move {
-            let n_columns = columns(body).map_or(0, |columns| columns.len());
-            write_prefix(&mut self.client.output, body, n_columns, wanted.result_formats);
+            write_description(&mut self.client.output, body, wanted.result_formats);
         }
     }
 
@@ -153,8 +153,7 @@ impl Conversation {
         match tag {
             b'D' => match self.columns_of(name) {
                 Some(body) => {
-                    let n_columns = columns(&body).map_or(0, |columns| columns.len());
-                    write_prefix(&mut self.client.output, &body, n_columns, &[]);
+                    write_description(&mut self.client.output, &body, &[]);
                 }
                 None => wire::bare(&mut self.client.output, b'n'),
             },
@@ -163,11 +162,11 @@ impl Conversation {
                 wire::bare(&mut self.client.output, b'3');
             }
             _ => {
-                let quoted = name.replace('"', "\"\"");
+                let cursor = quote_identifier(name);
                 let n_wanted = if max_rows > 0 { max_rows.to_string() } else { "ALL".to_owned() };
                 let mark = self.client.output.len();
                 let wanted = Wanted { description: Description::Keep, result_formats: &[] };
-                self.fetch(name, &format!("FETCH FORWARD {n_wanted} FROM \"{quoted}\""), wanted).await?;
+                self.fetch(name, &format!("FETCH FORWARD {n_wanted} FROM {cursor}"), wanted).await?;
                 let n_rows = self.rows_since(mark);
                 if max_rows > 0 && n_rows == u64::try_from(max_rows).unwrap_or(0) {
                     wire::bare(&mut self.client.output, b's');

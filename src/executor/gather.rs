@@ -22,15 +22,13 @@ use super::timer::WaitError;
 use crate::backend::{CheckoutError, OUTPUT_HIGH_WATER};
 use crate::observe::ErrorKind;
 use crate::plan::{Access, GatherInput, GatherPlan, GatherSource, Params, Plan, Values};
+use crate::session::copy_rows::BINARY_HEADER;
 use crate::session::prepared::Described;
-use crate::session::row_description::{columns, write_prefix};
+use crate::session::row_description::{columns, write_description};
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN, Severity};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::{Engine, FIRST_OWN_OID, ShardId, ShardSet};
-
-/// The signature, no flags and no extension: PostgreSQL manual, COPY, "Binary Format".
-const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// From this many rows on a table's statistics are worth making.
 const MIN_ANALYZED_ROWS: u64 = 1_000;
@@ -277,7 +275,7 @@ impl Conversation {
         engine.begin_statement().write_query(copy.as_bytes());
         self.send_to_engine(engine).await?;
         while self.next_of_engine(engine).await?.0 != b'G' {}
-        wire::copy_data(&mut engine.lease.socket.output, COPY_HEADER);
+        wire::copy_data(&mut engine.lease.socket.output, BINARY_HEADER);
         let mut n_rows = 0;
         loop {
             let mut open = None;
@@ -350,7 +348,7 @@ impl Conversation {
         wire::execute(output, b"", 0);
         wire::bare(output, b'S');
         self.send_to_engine(engine).await?;
-        let (max_bytes, mut is_parsed) = (self.database.query.max_gather_bytes, false);
+        let mut is_parsed = false;
         loop {
             let (tag, mut message) = match self.next_of_engine(engine).await {
                 Err(Failure::Shard(message)) if !is_parsed => return Err(unlike_original(&message)),
@@ -361,8 +359,7 @@ impl Conversation {
                 b'T' => {
                     check_columns(&message[HEADER_LEN..], body)?;
                     if description == Description::Send {
-                        let n_columns = columns(body).map_or(0, |columns| columns.len());
-                        write_prefix(&mut self.client.output, body, n_columns, &values.result_formats);
+                        write_description(&mut self.client.output, body, &values.result_formats);
                     }
                 }
                 b'D' => {
@@ -373,17 +370,13 @@ impl Conversation {
                         None => self.client.output.extend_from_slice(&message),
                         Some(copying) => copying.put(&message[HEADER_LEN..], &mut self.client.output)?,
                     }
-                    if description != Description::Keep {
+                    if description == Description::Keep {
+                        self.check_kept()?;
+                    } else {
                         self.client.flush_if_large().await?;
-                    } else if self.client.output.len() as u64 > max_bytes {
-                        return Err(Failure::too_many_bytes(
-                            "rows that are kept for a portal",
-                            max_bytes,
-                            "Fetch all rows at once",
-                        ));
                     }
                 }
-                b'C' => self.end_rows(wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0)),
+                b'C' => self.end_rows(wire::tag_count(&message[HEADER_LEN..]).unwrap_or(0)),
                 b'Z' => return Ok(()),
                 _ => {}
             }

@@ -10,7 +10,7 @@ use crate::backend::OUTPUT_HIGH_WATER;
 use crate::merge::{Comparator, MergeSpec, OrderedMerge, ResolvedKey, Step};
 use crate::plan::{Access, MergePlan};
 use crate::session::prepared::Described;
-use crate::session::row_description::{columns, format_of, write_prefix};
+use crate::session::row_description::{columns, formats_with_hidden, write_prefix};
 use crate::session::wire::HEADER_LEN;
 use crate::topology::ShardId;
 
@@ -47,8 +47,7 @@ impl Conversation {
         } else {
             let described = self.describe(first, &plan.text, &values.param_types).await?;
             let spec = merge_spec(plan, &described, self.has_stored_text())?;
-            let mut formats: Vec<i16> = (0..spec.n_visible).map(|idx| format_of(&values.result_formats, idx)).collect();
-            formats.extend(std::iter::repeat_n(1, plan.n_hidden));
+            let formats = formats_with_hidden(&values.result_formats, spec.n_visible, plan.n_hidden);
             let idxs = self.fan_out(&statements, Access::Read, values, &formats).await?;
             if description == Description::Send {
                 let body = described.row_description.unwrap_or_else(no_columns);

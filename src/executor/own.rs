@@ -18,7 +18,7 @@ use super::simple::{is_ddl, route_label};
 use super::stored::Wanted;
 use crate::observe::StatementTimer;
 use crate::plan::{CopyRows, Plan};
-use crate::session::row_description::{columns, write_prefix};
+use crate::session::row_description::write_description;
 use crate::session::transaction::Phase;
 use crate::session::wire;
 use crate::sql::{Classified, Command};
@@ -82,7 +82,7 @@ impl Conversation {
     pub(super) async fn bind_own(&mut self, name: &Bytes, portal: &Portal, next: &[Action]) -> Result<(), Failure> {
         self.close_own(name).await;
         let Target::Own { plan, values } = &portal.target else { return Ok(()) };
-        let is_read = matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_));
+        let is_read = plan.reads_several();
         let is_opened = is_read && !is_run_next(name, next);
         if is_opened || (is_run_next(name, next) && answers_bind(plan)) {
             self.unbound =
@@ -108,7 +108,7 @@ impl Conversation {
                 self.give_kept(name, kept, max_rows);
                 Ok(())
             }
-            None if max_rows > 0 && matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => {
+            None if max_rows > 0 && plan.reads_several() => {
                 let _timer = StatementTimer::start(self.database.counters.clone(), route_label(plan), Instant::now());
                 let open = self.open_own(&portal.statement, plan, values).await?;
                 self.run_portion(name, open, max_rows).await
@@ -222,7 +222,7 @@ impl Conversation {
     /// Executes a portal of the proxy's own that has run: a SELECT has no more rows, anything else is refused.
     async fn run_again(&mut self, name: &[u8], portal: &Portal, plan: &Plan) -> Result<(), Failure> {
         let returns_rows = match plan {
-            Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) => true,
+            plan if plan.reads_several() => true,
             Plan::Command(Command::Execute { .. }) => self.describe_named(&portal.statement.prepared.text).await?.is_some(),
             Plan::Command(Command::Fetch { .. }) => true,
             _ => false,
@@ -260,8 +260,7 @@ impl Conversation {
         };
         match body {
             Some(body) => {
-                let n_columns = columns(&body).map_or(0, |columns| columns.len());
-                write_prefix(&mut self.client.output, &body, n_columns, &values.result_formats);
+                write_description(&mut self.client.output, &body, &values.result_formats);
             }
             None => wire::bare(&mut self.client.output, b'n'),
         }

@@ -89,18 +89,14 @@ impl Conversation {
         if leftover.look == Look::Never || pool.mode != PoolMode::Transaction || pool.max_pinned == 0 {
             return Ok(());
         }
-        if self.enlisted[idx].pin.is_none() && leftover.look == Look::IfPinned {
-            return Ok(());
+        if self.enlisted[idx].pin.is_none() {
+            if leftover.look == Look::IfPinned {
+                return Ok(());
+            }
+            let permit = self.pin_permit(&self.enlisted[idx].lease, leftover)?;
+            self.enlisted[idx].pin = Some(Box::new(Pin { permit, ..Pin::default() }));
         }
-        let permit = match self.enlisted[idx].pin {
-            None => self.pin_permit(&self.enlisted[idx].lease, leftover)?,
-            Some(_) => None,
-        };
-        let held = &mut self.enlisted[idx];
-        if held.pin.is_none() {
-            held.pin = Some(Box::new(Pin { permit, ..Pin::default() }));
-        }
-        if let Some(pin) = &mut held.pin {
+        if let Some(pin) = &mut self.enlisted[idx].pin {
             pin.is_unsettled = true;
             pin.added = pin.added.union(leftover.makes.intersection(UNASKED));
         }

@@ -16,7 +16,7 @@ use crate::merge::{MergeSpec, OrderedMerge, Step};
 use crate::observe::ErrorKind;
 use crate::plan::{Access, Plan};
 use crate::session::oids::RowOids;
-use crate::session::row_description::{columns, format_of};
+use crate::session::row_description::{columns, formats_with_hidden};
 use crate::session::wire::{self, HEADER_LEN};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
@@ -157,8 +157,7 @@ impl Conversation {
         self.timer.limit(Deadline::after(Instant::now(), self.database.query.shard_timeout));
         let server_name = self.portals.next_server_name();
         let (n_visible, n_hidden) = (spec.n_visible, spec.n_hidden);
-        let mut formats: Vec<i16> = (0..n_visible).map(|idx| format_of(&values.result_formats, idx)).collect();
-        formats.extend(std::iter::repeat_n(1, n_hidden));
+        let formats = formats_with_hidden(&values.result_formats, n_visible, n_hidden);
         let (text, tail) = match form {
             Form::Portal => (text.to_owned(), values.bind_tail(&formats)),
             Form::Cursor => (format!("DECLARE \"{server_name}\" NO SCROLL CURSOR FOR {text}"), values.bind_tail(&[])),
@@ -196,8 +195,7 @@ impl Conversation {
     /// # Errors
     /// TL066 when rows are there in others.
     pub(super) fn ask_for(&self, open: &mut OpenPortal, result_formats: &[i16]) -> Result<(), Failure> {
-        let mut formats: Vec<i16> = (0..open.n_visible).map(|idx| format_of(result_formats, idx)).collect();
-        formats.extend(std::iter::repeat_n(1, open.n_hidden));
+        let formats = formats_with_hidden(result_formats, open.n_visible, open.n_hidden);
         if formats == open.formats {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use crate::plan::Plan;
 use crate::session::row_description::columns;
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN};
-use crate::sql::{Fingerprint, fingerprint};
+use crate::sql::Fingerprint;
 
 /// What is remembered of the checks of one database.
 #[derive(Debug, Default)]
@@ -165,9 +165,7 @@ impl Conversation {
 
     /// The statement's shape: its text without the values of literals.
     fn shape_of(&self, sql: &str) -> u64 {
-        let mut shape = Fingerprint::default();
-        fingerprint(sql.as_bytes(), self.plan_settings.has_standard_strings, &mut shape);
-        shape.hash
+        Fingerprint::of(sql, self.plan_settings.has_standard_strings).hash
     }
 
     async fn leniency(&mut self, sql: &str, plan: &Plan, values: &BoundValues) -> Leniency {
@@ -199,20 +197,17 @@ impl Digest {
     /// The rows of whole messages up to a CommandComplete that counts as many; `None`: a part of them has been sent on already.
     fn of(output: &[u8], leniency: &Leniency) -> Option<Self> {
         let (mut rest, mut digest) = (output, Self { n_rows: 0, sum: 0 });
-        while let Some((header, _)) = rest.split_first_chunk::<HEADER_LEN>() {
-            let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
-            let (message, tail) = rest.split_at_checked(length + 1)?;
+        while let Some(header) = wire::header(rest).ok()? {
+            let (message, tail) = rest.split_at_checked(header.len)?;
             rest = tail;
             let body = message.get(HEADER_LEN..)?;
-            match header[0] {
+            match header.tag {
                 b'D' => {
                     digest.n_rows += 1;
                     digest.sum = digest.sum.wrapping_add(row_hash(body, leniency)?);
                 }
                 b'C' => {
-                    let tag = std::str::from_utf8(body).ok()?.trim_end_matches('\0');
-                    let n_rows: u64 = tag.rsplit(' ').next()?.parse().ok()?;
-                    return (n_rows == digest.n_rows).then_some(digest);
+                    return (wire::tag_count(body)? == digest.n_rows).then_some(digest);
                 }
                 _ => {}
             }

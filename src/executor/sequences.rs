@@ -38,25 +38,27 @@ impl LastValues {
     }
 }
 
+impl Enlisted {
+    /// Has the backend forget what others than `user` have drawn from sequences. Sent together with what comes next.
+    pub(super) fn clear_sequences(&mut self, user: u64) {
+        self.lease.is_clean = false;
+        self.lease.write_query(b"DISCARD SEQUENCES");
+        self.n_skipped_cycles += 1;
+        self.lease.sequence_user = user;
+    }
+}
+
 impl Conversation {
-    /// Has a backend forget what others have drawn from sequences. Sent together with what comes next.
-    pub(super) fn clear_sequences(&self, held: &mut Enlisted) {
-        if held.lease.sequence_user == self.entry.id || self.database.config.pool.mode != PoolMode::Transaction {
-            return;
-        }
-        held.lease.is_clean = false;
-        held.lease.write_query(b"DISCARD SEQUENCES");
-        held.n_skipped_cycles += 1;
-        held.lease.sequence_user = self.entry.id;
+    /// Whether a backend may have last values of another client.
+    pub(super) fn has_others_values(&self, held: &Enlisted) -> bool {
+        self.database.config.pool.mode == PoolMode::Transaction && held.lease.sequence_user != self.entry.id
     }
 
-    /// The same in a client's block, before its first statement there that may move a sequence or asks for a last value;
-    /// and before a string that does both.
+    /// Clears a backend in a client's block, before its first statement there that may move a sequence or asks for a last
+    /// value; and before a string that does both.
     pub(super) fn clear_in_block(&mut self, idx: usize, bonds: Bonds) {
         if self.needs_clearing(idx, bonds) && self.enlisted[idx].is_ready {
-            let mut held = self.enlisted.remove(idx);
-            self.clear_sequences(&mut held);
-            self.enlisted.insert(idx, held);
+            self.enlisted[idx].clear_sequences(self.entry.id);
         }
     }
 
@@ -64,8 +66,7 @@ impl Conversation {
     pub(super) fn needs_clearing(&self, idx: usize, bonds: Bonds) -> bool {
         bonds.touches(Bonds::MOVES_SEQUENCES.union(Bonds::READS_SEQUENCES))
             && (self.transaction.phase == Phase::Explicit || bonds.moves_and_reads())
-            && self.database.config.pool.mode == PoolMode::Transaction
-            && self.enlisted[idx].lease.sequence_user != self.entry.id
+            && self.has_others_values(&self.enlisted[idx])
     }
 
     /// Notes a statement that may move sequences, and keeps its backend where their last values are asked for.

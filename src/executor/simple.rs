@@ -199,11 +199,7 @@ impl Conversation {
     /// Runs one statement, whose fingerprint was taken last. True if ReadyForQuery is already with the client.
     async fn run_one(&mut self, told: Told<'_>, ready: Ready) -> Result<bool, Failure> {
         let sql = told.text;
-        let cached = match self.template_of(sql) {
-            Err(refusal) if refusal.is_about_schema() => Box::pin(self.fresh_template_of(sql)).await,
-            outcome => outcome,
-        };
-        let cached = match cached {
+        let cached = match self.fresh_template_of(sql).await {
             Ok(cached) => cached,
             Err(_) if self.transaction.phase == Phase::Failed => return Box::pin(self.refuse_failed(told, ready)).await,
             Err(refusal) => {

@@ -16,7 +16,7 @@ use super::fan_out::BoundValues;
 use super::merge::Description;
 use super::own::Progress;
 use super::relay::{Mark, Ready};
-use crate::plan::{Access, Plan};
+use crate::plan::Access;
 use crate::session::prepared::Prepared;
 use crate::session::row_description::columns;
 use crate::session::transaction::Phase;
@@ -152,7 +152,7 @@ impl Conversation {
         let named = self.bind_named(sql, &values.result_formats).await?;
         let text = &*named.stored.statement.prepared.text;
         match &named.target {
-            Target::Own { plan, values } if matches!(**plan, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_)) => {
+            Target::Own { plan, values } if plan.reads_several() => {
                 let values = BoundValues { param_types: named.stored.types.clone(), ..values.as_ref().clone() };
                 self.open_rows(text, plan, &values).await.map(Ok)
             }
@@ -207,9 +207,9 @@ impl Conversation {
     async fn stored(&mut self, parts: &ExecuteParts, sql: &str) -> Result<Stored, Failure> {
         let mut statement = self.statement(parts.name.as_bytes())?.clone();
         self.renew_statement(parts.name.as_bytes(), &mut statement).await?;
-        let text = statement.prepared.text.to_string();
+        let Prepared { text, param_types, .. } = &*Arc::clone(&statement.prepared);
         let shard = self.describing_shard(&statement.cached.template.describe_shard()).await?;
-        let types = self.describe(shard, &text, &statement.prepared.param_types).await?.param_types;
+        let types = self.describe(shard, text, param_types).await?.param_types;
         let around = (sql.get(..parts.start).unwrap_or_default(), sql.get(parts.end..).unwrap_or_default());
         if !around.0.trim().is_empty() {
             let text = format!("{}{text}{}", around.0, around.1.trim_end().trim_end_matches(';'));

@@ -216,6 +216,11 @@ impl Answers {
     }
 }
 
+/// Whether a message of an answer may tell OIDs of types.
+pub(super) fn tells_types(tag: u8) -> bool {
+    matches!(tag, b'D' | b'T' | b't')
+}
+
 fn format_in(body: &[u8], column: ColumnDescription) -> i16 {
     let at = column.type_at() + 10;
     body.get(at..at + 2).map_or(0, |bytes| i16::from_be_bytes([bytes[0], bytes[1]]))
@@ -282,7 +287,7 @@ impl Conversation {
 
     /// Puts the client's OIDs into a message of a backend's answer to a statement on several shards, or of the proxy's own.
     pub(super) async fn translate(&mut self, idx: usize, tag: u8, message: &mut BytesMut) {
-        if !matches!(tag, b'D' | b'T' | b't') {
+        if !tells_types(tag) {
             return;
         }
         let mut unknown = Unknown::Tell;

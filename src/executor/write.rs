@@ -66,7 +66,7 @@ impl Conversation {
                 b'T' if description == Description::Send => client.output.extend_from_slice(&message),
                 b'N' => client.output.extend_from_slice(&message),
                 b'C' => {
-                    count = wire::tag_count(&message[HEADER_LEN..message.len() - 1]).unwrap_or(0);
+                    count = wire::tag_count(&message[HEADER_LEN..]).unwrap_or(0);
                     client.output.extend_from_slice(&message);
                 }
                 _ => {}

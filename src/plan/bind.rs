@@ -110,8 +110,7 @@ fn table_command(sql: &str, context: &Context<'_>) -> Result<Option<Body>, Refus
     let tokens = tokens_of(sql, context.settings.has_standard_strings);
     let Some(first) = tokens.first().filter(|token| token.is_word(sql.as_bytes(), "table")) else { return Ok(None) };
     let text = format!("SELECT * FROM {}", sql.get(first.end..).unwrap_or_default());
-    let mut fingerprint = crate::sql::Fingerprint::default();
-    crate::sql::fingerprint(text.as_bytes(), context.settings.has_standard_strings, &mut fingerprint);
+    let fingerprint = crate::sql::Fingerprint::of(&text, context.settings.has_standard_strings);
     let template = super::analyze(&text, &fingerprint.literals, context)?;
     let at = |now_micros| {
         let params = super::Params::default();

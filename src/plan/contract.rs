@@ -104,6 +104,13 @@ pub enum Plan {
     Command(Command),
 }
 
+impl Plan {
+    /// Whether it gives rows of several shards: they can be given in portions.
+    pub fn reads_several(&self) -> bool {
+        matches!(self, Self::Merge(_) | Self::Combine(_) | Self::Gather(_))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergePlan {
     pub shards: ShardSet,

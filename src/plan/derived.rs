@@ -11,6 +11,7 @@ use sqlparser::ast::{Distinct, Expr, GroupByExpr, ObjectName, Query, Select, Sel
 use super::collect::{Collector, KeyColumn};
 use super::functions::{CallForm, FunctionCall, Nature};
 use super::names::{folded, folded_parts};
+use super::predicate::column_idents;
 use super::scope::{Scope, items_of};
 use super::select::item_expr;
 
@@ -150,12 +151,8 @@ fn all_keys(scope: &Scope) -> Exposed {
 
 /// The keys that an expression is.
 fn keys_of(expr: &Expr, scope: &Scope) -> Vec<KeyColumn> {
-    let names: Vec<String> = match expr {
-        Expr::Nested(inner) => return keys_of(inner, scope),
-        Expr::Identifier(ident) => vec![folded(ident)],
-        Expr::CompoundIdentifier(idents) => idents.iter().map(folded).collect(),
-        _ => return Vec::new(),
-    };
+    let Some(idents) = column_idents(expr) else { return Vec::new() };
+    let names: Vec<String> = idents.iter().map(folded).collect();
     let Some(name) = names.last() else { return Vec::new() };
     scope.find(&names).into_iter().filter_map(|idx| scope.items.get(idx)).flat_map(|item| item.keys_named(name)).collect()
 }

@@ -9,7 +9,7 @@ use super::contract::{
 };
 use super::refusal::Refusal;
 use super::template::analyze;
-use crate::sql::{Fingerprint, fingerprint};
+use crate::sql::Fingerprint;
 use crate::topology::{
     Collation, Column, ColumnDefault, KeyMap, Placement, Relation, RelationKind, Schema, ShardSet, TableName, Topology, Transfer,
 };
@@ -36,8 +36,7 @@ pub fn explain_offline(topology: &Topology, sql: &str, now_micros: i64) -> Strin
 pub(super) fn explain_with(sql: &str, params: Params<'_>, context: &Context<'_>, now_micros: i64) -> String {
     let assumed = context.schema.relations.is_empty().then(|| assumed_schema(context.topology));
     let context = Context { schema: assumed.as_ref().unwrap_or(context.schema), ..*context };
-    let mut shape = Fingerprint::default();
-    fingerprint(sql.as_bytes(), context.settings.has_standard_strings, &mut shape);
+    let shape = Fingerprint::of(sql, context.settings.has_standard_strings);
     let values = Values { sql, literals: &shape.literals, params, now_micros };
     match analyze(sql, &shape.literals, &context).and_then(|template| template.bind(&values, &context)) {
         Ok(plan) => described(&plan, &context),

@@ -36,7 +36,8 @@ pub(super) fn unnested(expr: &Expr) -> &Expr {
     }
 }
 
-fn column_idents(expr: &Expr) -> Option<&[Ident]> {
+/// The parts of the name of the column that an expression is.
+pub(super) fn column_idents(expr: &Expr) -> Option<&[Ident]> {
     match unnested(expr) {
         Expr::Identifier(ident) => Some(std::slice::from_ref(ident)),
         Expr::CompoundIdentifier(idents) => Some(idents),

@@ -6,7 +6,7 @@ use super::collect::{Collected, Collector, Edge, KeyColumn};
 use super::condition::{Condition, Test};
 use super::insert::KeyPlace;
 use super::names::folded;
-use super::predicate::{self, unnested};
+use super::predicate::{self, column_idents};
 use super::select::item_expr;
 
 /// Restricts the target's rows to the values that the source selects for its key: a literal, a parameter, or the key of a source
@@ -38,11 +38,7 @@ pub(super) fn bind_target(
 
 /// The key column of a source table that `expr` is; none where an outer join may make it NULL.
 fn source_key(expr: &Expr, collected: &Collected) -> Option<KeyColumn> {
-    let names = match unnested(expr) {
-        Expr::Identifier(ident) => vec![folded(ident)],
-        Expr::CompoundIdentifier(idents) => idents.iter().map(folded).collect(),
-        _ => return None,
-    };
+    let names: Vec<String> = column_idents(expr)?.iter().map(folded).collect();
     let scope = collected.top.as_ref()?;
     let [item_idx] = scope.find(&names)[..] else { return None };
     let item = scope.items.get(item_idx).filter(|item| !item.is_nullable)?;

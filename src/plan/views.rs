@@ -20,7 +20,7 @@ use super::select::{Many, item_expr};
 use super::template::{Template, analyze};
 use super::text::{Edits, Parsed, parse, quoted};
 use super::{gather, shape};
-use crate::sql::{Fingerprint, Literal, fingerprint};
+use crate::sql::{Fingerprint, Literal};
 use crate::topology::{
     Key, Placement, Relation, RelationKind, ShardId, ShardSet, Table, TableName, UserFunction, ViewDefinition,
 };
@@ -136,9 +136,7 @@ fn settings_of_definitions() -> PlanSettings {
 }
 
 fn read(view: &ViewDefinition) -> Result<(Parsed, Vec<Literal>), Refusal> {
-    let mut shape = Fingerprint::default();
-    fingerprint(view.query.as_bytes(), true, &mut shape);
-    Ok((parse(&view.query, true)?, shape.literals))
+    Ok((parse(&view.query, true)?, Fingerprint::of(&view.query, true).literals))
 }
 
 /// Whether following what the view reads ends within `depth` levels.
@@ -270,8 +268,7 @@ pub(super) fn expand(
     refuse_shadowed(context)?;
     let mut views = Vec::new();
     let sql = replaced((parsed, collected, literals), context, &mut views, MAX_DEPTH)?;
-    let mut shape = Fingerprint::default();
-    fingerprint(sql.as_bytes(), context.settings.has_standard_strings, &mut shape);
+    let shape = Fingerprint::of(&sql, context.settings.has_standard_strings);
     let template = analyze(&sql, &shape.literals, context)?;
     views.sort_unstable();
     views.dedup();

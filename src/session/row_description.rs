@@ -49,7 +49,19 @@ pub fn column_names(body: &[u8]) -> Option<Vec<Bytes>> {
 
 /// Writes a RowDescription of the first `n_columns` of `body`, with the client's result formats.
 pub fn write_prefix(buffer: &mut BytesMut, body: &[u8], n_columns: usize, formats: &[i16]) {
-    let Some(columns) = columns(body) else { return };
+    if let Some(columns) = columns(body) {
+        write_columns(buffer, (body, &columns), n_columns, formats);
+    }
+}
+
+/// The same with all columns.
+pub fn write_description(buffer: &mut BytesMut, body: &[u8], formats: &[i16]) {
+    if let Some(columns) = columns(body) {
+        write_columns(buffer, (body, &columns), columns.len(), formats);
+    }
+}
+
+fn write_columns(buffer: &mut BytesMut, (body, columns): (&[u8], &[ColumnDescription]), n_columns: usize, formats: &[i16]) {
     wire::message(buffer, b'T', |b| {
         b.put_i16(i16::try_from(n_columns).unwrap_or(i16::MAX));
         let mut start = 2;
@@ -74,6 +86,11 @@ pub fn write_text_column(buffer: &mut BytesMut, name: &str) {
         b.put_i32(-1);
         b.put_i16(0);
     });
+}
+
+/// Formats of a statement's columns: as the client wants those that it sees, binary for the hidden ones behind them.
+pub fn formats_with_hidden(formats: &[i16], n_visible: usize, n_hidden: usize) -> Vec<i16> {
+    (0..n_visible).map(|idx| format_of(formats, idx)).chain(std::iter::repeat_n(1, n_hidden)).collect()
 }
 
 /// The format of a column under Bind's result formats: none means text, one means all.

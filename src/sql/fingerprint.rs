@@ -46,6 +46,15 @@ pub struct Fingerprint {
     pub is_complete: bool,
 }
 
+impl Fingerprint {
+    /// The fingerprint of one statement. Where many are taken, [`fingerprint`] uses one's buffer again.
+    pub fn of(sql: &str, has_standard_strings: bool) -> Self {
+        let mut taken = Self::default();
+        fingerprint(sql.as_bytes(), has_standard_strings, &mut taken);
+        taken
+    }
+}
+
 /// Takes the fingerprint of one statement. `into` is cleared and its buffer used again: no allocation once it has grown.
 pub fn fingerprint(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprint) {
     take(sql, has_standard_strings, into, AtSemicolon::GoOn);
@@ -167,8 +176,12 @@ impl Shape {
 
     #[inline]
     fn token(&mut self, kind: TokenKind, text: &[u8]) {
-        self.separator(TOKEN);
-        if kind == TokenKind::Word { self.append(text, |byte| byte.to_ascii_lowercase()) } else { self.append(text, |byte| byte) }
+        if kind == TokenKind::Word {
+            self.word(text);
+        } else {
+            self.separator(TOKEN);
+            self.append(text);
+        }
     }
 
     /// Adds the word that `text` begins with, in lower case, and gives its length.
@@ -204,23 +217,20 @@ impl Shape {
     fn long_gap(&mut self, gap: &[u8]) {
         if gap.windows(HINT_WORD.len()).any(|word| word.eq_ignore_ascii_case(HINT_WORD)) {
             self.separator(COMMENT);
-            self.append(gap, |byte| byte);
+            self.append(gap);
         }
     }
 
     #[inline]
-    fn append(&mut self, mut bytes: &[u8], normal: impl Fn(u8) -> u8) {
+    fn append(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.n_pending == PENDING_BYTES {
                 self.flush();
             }
             let room = &mut self.pending[self.n_pending..];
-            let n_taken = room.len().min(bytes.len());
-            let (taken, rest) = bytes.split_at(n_taken);
-            for (place, &byte) in room.iter_mut().zip(taken) {
-                *place = normal(byte);
-            }
-            self.n_pending += n_taken;
+            let (taken, rest) = bytes.split_at(room.len().min(bytes.len()));
+            room[..taken.len()].copy_from_slice(taken);
+            self.n_pending += taken.len();
             bytes = rest;
         }
     }

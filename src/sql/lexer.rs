@@ -89,10 +89,7 @@ impl Iterator for Tokens<'_> {
     fn next(&mut self) -> Option<Token> {
         let (start, is_closed) = scan::skip_gap(self.sql, self.position);
         let first = *self.sql.get(start)?;
-        let scanned = if is_closed { self.scan_token(start, first) } else { None };
-        let (kind, end) = scanned.unwrap_or((TokenKind::Invalid, self.sql.len()));
-        self.position = end;
-        Some(Token { kind, start, end })
+        Some(self.take(start, first, is_closed))
     }
 }
 
@@ -112,7 +109,7 @@ impl Tokens<'_> {
         let (start, is_closed) = scan::skip_gap(self.sql, self.position);
         match self.sql.get(start) {
             Some(&first) if is_closed && class_of(first) == Class::Word && !self.has_prefix(start) => Next::Word(start),
-            Some(_) => self.next().map_or(Next::End, Next::Token),
+            Some(&first) => Next::Token(self.take(start, first, is_closed)),
             None => Next::End,
         }
     }
@@ -126,6 +123,15 @@ impl Tokens<'_> {
     #[inline]
     fn has_prefix(&self, start: usize) -> bool {
         matches!(self.sql.get(start + 1), Some(b'\'' | b'&'))
+    }
+
+    /// Takes the token that starts at `start` with byte `first`; what does not close is invalid up to the text's end.
+    #[inline]
+    fn take(&mut self, start: usize, first: u8, is_closed: bool) -> Token {
+        let scanned = if is_closed { self.scan_token(start, first) } else { None };
+        let (kind, end) = scanned.unwrap_or((TokenKind::Invalid, self.sql.len()));
+        self.position = end;
+        Token { kind, start, end }
     }
 
     /// The token that starts at `start` with byte `first`, and where it ends; `None` for what scan.l would refuse.

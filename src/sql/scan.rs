@@ -117,10 +117,7 @@ fn block_comment_end(sql: &[u8], mut at: usize) -> Option<usize> {
 #[inline]
 pub(super) fn word_end(sql: &[u8], start: usize) -> usize {
     let mut end = start + 1;
-    while let Some(&byte) = sql.get(end) {
-        if !matches!(class_of(byte), Class::Word | Class::Digit | Class::Dollar) {
-            break;
-        }
+    while sql.get(end).is_some_and(|&byte| folded_in_word(byte).is_some()) {
         end += 1;
     }
     end

@@ -7,16 +7,6 @@ use crate::harness::{Cluster, Proxy, Single, failure, load_both, poll, rows, sql
 
 const N_ROWS_PER_SHARD: u64 = 100_000;
 
-/// Nobody is in a transaction, and no temporary table or cursor's connection is left.
-async fn wait_until_clean(cluster: &Cluster) {
-    for shard_idx in 0..cluster.shards.len() {
-        let direct = cluster.direct(shard_idx).await;
-        let sql = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() \
-                   AND backend_type = 'client backend') + (SELECT count(*) FROM pg_class WHERE relname LIKE 'trunkline\\_%')";
-        poll("the shard is left clean", async || value(&direct, sql).await == "0").await;
-    }
-}
-
 /// The reasons that SHOW CLIENTS tells for pinned clients.
 async fn pins(proxy: &Proxy) -> Vec<String> {
     let admin = proxy.admin().await;
@@ -76,7 +66,7 @@ async fn every_rung_gives_a_cursor_the_rows_of_one_server() {
         assert_eq!(fetched(&client, "h", 9).await, expected, "held: {query}");
         client.batch_execute("CLOSE h").await.unwrap();
     }
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
 }
 
 #[tokio::test]
@@ -112,7 +102,7 @@ async fn cursors_take_parameters_and_binary_results() {
         transaction.execute("CLOSE c", &[]).await.unwrap();
         transaction.commit().await.unwrap();
     }
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
 }
 
 #[tokio::test]
@@ -155,7 +145,7 @@ async fn a_cursor_over_many_rows_needs_little_memory() {
     client.batch_execute("COMMIT").await.unwrap();
     let grown = proxy.peak_memory_kb() - before;
     assert!(grown < 24 * 1024, "the proxy grew by {grown} kB for 75 MB of rows");
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
 }
 
 #[tokio::test]
@@ -185,7 +175,7 @@ async fn a_held_cursor_pins_until_it_is_closed_and_its_connection_goes_back() {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%HOLD%' AND pid <> pg_backend_pid()";
         poll("the cursor's connection is gone", async || value(&direct, sql).await == "0").await;
     }
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
 }
 
 #[tokio::test]

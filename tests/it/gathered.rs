@@ -15,16 +15,6 @@ async fn fill(client: &Client) {
     }
 }
 
-/// No backend of a shard is in use, none has an open transaction, and no temporary table is left.
-async fn wait_until_clean(cluster: &Cluster) {
-    for shard_idx in 0..cluster.shards.len() {
-        let direct = cluster.direct(shard_idx).await;
-        let sql = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() \
-                   AND backend_type = 'client backend') + (SELECT count(*) FROM pg_class WHERE relname LIKE 'trunkline\\_%')";
-        poll("the shard is left clean", async || value(&direct, sql).await == "0").await;
-    }
-}
-
 const APART: &str = "SELECT count(*) FROM users u JOIN orders o ON u.user_id = o.total_cents";
 
 #[tokio::test]
@@ -55,7 +45,7 @@ async fn a_transaction_sees_its_own_writes_and_the_engine_leaves_no_trace() {
     client.batch_execute("COMMIT").await.unwrap();
     assert_eq!(value(&client, day).await, "2024-02-29");
     assert_eq!(value(&client, APART).await, (before - 9).to_string());
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
 }
 
 #[tokio::test]
@@ -77,7 +67,7 @@ async fn too_many_bytes_end_the_statement_with_the_setting_that_lifts_the_limit(
     // Columns that the statement does not name, and rows that its terms rule out, do not count.
     assert_eq!(value(&client, "SELECT count(DISTINCT part_id) FROM parts WHERE part_id < 300").await, "298");
     assert_eq!(value(&client, "SELECT count(DISTINCT name) FROM parts WHERE part_id < 300").await, "1");
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
 }
 
 #[tokio::test]
@@ -113,7 +103,7 @@ async fn rows_are_limited_for_one_statement_and_for_all_and_half_is_told() {
     });
     assert_eq!(outcome.unwrap_err().code().unwrap().code(), "57014");
     assert_eq!(value(&other, "SELECT count(DISTINCT status) FROM orders").await, "1");
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
 }
 
 #[tokio::test]
@@ -141,7 +131,7 @@ async fn errors_of_the_engine_and_of_shards_are_the_clients_and_the_session_goes
     // Past the deadline.
     let slow = "SELECT count(*) FROM users a, users b, users c, users d, users e, users f WHERE a.name < b.name || c.name || d.name || e.name || f.name";
     assert_eq!(failure(&client, slow).await.0, "57014");
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
     assert_eq!(value(&client, "SELECT count(DISTINCT name) FROM users").await, "7");
     // A cancel reaches the engine.
     let cancel = client.cancel_token();
@@ -160,7 +150,7 @@ async fn errors_of_the_engine_and_of_shards_are_the_clients_and_the_session_goes
         cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
     });
     assert_eq!(outcome.unwrap_err().code().unwrap().code(), "57014");
-    wait_until_clean(&cluster).await;
+    cluster.wait_until_clean().await;
     // A shard that is down: an error, and no rows without its own.
     cluster.shards[2].kill();
     let (sqlstate, message) = failure(&client, APART).await;

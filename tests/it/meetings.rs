@@ -69,13 +69,7 @@ async fn two_clients_never_have_one_advisory_lock() {
 
 #[tokio::test]
 async fn what_a_lock_protects_is_seen_by_who_has_it_next() {
-    let cluster = Cluster::start_with(crate::harness::ClusterOptions {
-        n_shards: 3,
-        has_replicas: false,
-        login: trunkline::demo::postgres::Login::Trust,
-        settings: &[("max_prepared_transactions", "10")],
-    })
-    .await;
+    let cluster = Cluster::start(3).await;
     let proxy = cluster.proxy().await;
     let client = proxy.connect().await;
     let users = users_by_shard(&cluster, &client).await;
@@ -115,13 +109,7 @@ async fn what_a_lock_protects_is_seen_by_who_has_it_next() {
 
 #[tokio::test]
 async fn a_lock_alone_makes_no_second_writer() {
-    let cluster = Cluster::start_with(crate::harness::ClusterOptions {
-        n_shards: 3,
-        has_replicas: false,
-        login: trunkline::demo::postgres::Login::Trust,
-        settings: &[("max_prepared_transactions", "0")],
-    })
-    .await;
+    let cluster = Cluster::start_without_prepared(3).await;
     let proxy = cluster.proxy().await;
     let client = proxy.connect().await;
     let users = users_by_shard(&cluster, &client).await;

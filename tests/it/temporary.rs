@@ -6,13 +6,7 @@ use crate::harness::{Cluster, Proxy, failure, message, poll, rows, text, value};
 use crate::harness::{Message, Raw};
 
 async fn start() -> (Cluster, Proxy, Client) {
-    let cluster = Cluster::start_with(crate::harness::ClusterOptions {
-        n_shards: 3,
-        has_replicas: false,
-        login: trunkline::demo::postgres::Login::Trust,
-        settings: &[("max_prepared_transactions", "10")],
-    })
-    .await;
+    let cluster = Cluster::start(3).await;
     let proxy = cluster.proxy().await;
     let client = proxy.connect().await;
     client

@@ -1,9 +1,8 @@
 //! What writes several shards happens on all of them or on none.
 
 use tokio_postgres::Client;
-use trunkline::demo::postgres::Login;
 
-use crate::harness::{Cluster, ClusterOptions, Proxy, ProxyOptions, failure, poll, rows, value};
+use crate::harness::{Cluster, Proxy, ProxyOptions, failure, poll, rows, value};
 
 async fn start(n_shards: usize) -> (Cluster, Proxy, Client) {
     let cluster = Cluster::start(n_shards).await;
@@ -130,9 +129,7 @@ async fn savepoints_reach_every_shard() {
 
 #[tokio::test]
 async fn without_prepared_transactions_a_second_shard_is_refused() {
-    let settings = [("max_prepared_transactions", "0")];
-    let options = ClusterOptions { n_shards: 2, has_replicas: false, login: Login::Trust, settings: &settings };
-    let cluster = Cluster::start_with(options).await;
+    let cluster = Cluster::start_without_prepared(2).await;
     let proxy = cluster.proxy().await;
     let client = proxy.connect().await;
     let error = client.batch_execute(&insert_users(1..=50)).await.unwrap_err();

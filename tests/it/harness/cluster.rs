@@ -5,7 +5,7 @@ use std::fmt::Write;
 use tokio_postgres::Client;
 use trunkline::demo::postgres::Login;
 
-use super::{DATABASE, Postgres, Proxy, ProxyOptions, Scratch, connect_to};
+use super::{DATABASE, Postgres, Proxy, ProxyOptions, Scratch, connect_to, poll, value};
 
 pub(crate) struct ClusterOptions<'a> {
     pub(crate) n_shards: usize,
@@ -27,6 +27,12 @@ impl Cluster {
         Self::start_with(ClusterOptions { n_shards, has_replicas: false, login: Login::Trust, settings: &[] }).await
     }
 
+    /// Servers that allow no prepared transactions.
+    pub(crate) async fn start_without_prepared(n_shards: usize) -> Self {
+        let settings = &[("max_prepared_transactions", "0")];
+        Self::start_with(ClusterOptions { n_shards, has_replicas: false, login: Login::Trust, settings }).await
+    }
+
     pub(crate) async fn start_with(options: ClusterOptions<'_>) -> Self {
         let scratch = Scratch::new();
         let (mut shards, mut replicas) = (Vec::new(), Vec::new());
@@ -38,6 +44,16 @@ impl Cluster {
             shards.push(shard);
         }
         Self { shards, replicas, scratch }
+    }
+
+    /// Nobody is in a transaction, and no temporary table or connection of a gather or a cursor is left.
+    pub(crate) async fn wait_until_clean(&self) {
+        for shard_idx in 0..self.shards.len() {
+            let direct = self.direct(shard_idx).await;
+            let sql = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() \
+                       AND backend_type = 'client backend') + (SELECT count(*) FROM pg_class WHERE relname LIKE 'trunkline\\_%')";
+            poll("the shard is left clean", async || value(&direct, sql).await == "0").await;
+        }
     }
 
     /// A proxy with the usual configuration.
