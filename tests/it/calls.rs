@@ -1,6 +1,6 @@
 //! Functions called by their OID, without a text.
 
-use crate::harness::{Cluster, Message, Proxy, ProxyOptions, Raw, message, poll, rows, text, value};
+use crate::harness::{Cluster, Message, Proxy, ProxyOptions, Raw, message, text, value};
 
 /// A FunctionCall with values as text and a result as text.
 fn call(oid: u32, values: &[&str]) -> Vec<u8> {
@@ -68,14 +68,13 @@ async fn functions_of_users_run_where_their_oid_is_known() {
 async fn a_call_pins_as_a_statement_does() {
     let cluster = Cluster::start(1).await;
     let proxy = proxy_of_functions(&cluster, "").await;
-    let (client, admin) = (proxy.connect().await, proxy.admin().await);
+    let client = proxy.connect().await;
     let hold = oid_of(&client, "hold").await;
     let mut raw = Raw::log_in(proxy.port).await;
     for (oid, lock) in [(hold, 5), (2880, 6)] {
         result_of(&mut raw, oid, &[&lock.to_string()]).await.unwrap();
         assert_eq!(value(&client, &format!("SELECT pg_try_advisory_lock({lock})")).await, "f");
-        let pins = rows(&admin, "SHOW CLIENTS").await.into_iter().filter_map(|mut row| row.pop().flatten());
-        assert_eq!(pins.filter(|pins| pins == "advisory_lock").count(), 1);
+        proxy.wait_for_pins(&["advisory_lock"]).await;
         raw.send(&message(b'Q', &text(&format!("SELECT pg_advisory_unlock({lock})")))).await;
         raw.until(b'Z').await;
     }
@@ -87,9 +86,6 @@ async fn a_call_pins_as_a_statement_does() {
         assert_eq!(value(&client, "SHOW work_mem").await, "4MB");
     }
     drop(raw);
-    poll("nobody is pinned", async || {
-        rows(&admin, "SHOW CLIENTS").await.into_iter().filter_map(|mut row| row.pop().flatten()).all(|pins| pins.is_empty())
-    })
-    .await;
+    proxy.wait_for_pins(&[]).await;
     assert_eq!(value(&client, "SHOW work_mem").await, "4MB");
 }

@@ -3,16 +3,9 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
-use crate::harness::{Cluster, Proxy, Single, failure, load_both, poll, rows, sqlstate_of, value};
+use crate::harness::{Cluster, Single, failure, load_both, poll, rows, sqlstate_of, value};
 
 const N_ROWS_PER_SHARD: u64 = 100_000;
-
-/// The reasons that SHOW CLIENTS tells for pinned clients.
-async fn pins(proxy: &Proxy) -> Vec<String> {
-    let admin = proxy.admin().await;
-    let rows = rows(&admin, "SHOW CLIENTS").await;
-    rows.into_iter().filter_map(|mut row| row.pop().flatten()).filter(|pins| !pins.is_empty()).collect()
-}
 
 fn users(numbers: impl Iterator<Item = i64>) -> Vec<String> {
     let one = |n: i64| {
@@ -164,9 +157,9 @@ async fn a_held_cursor_pins_until_it_is_closed_and_its_connection_goes_back() {
     assert_eq!(value(&client, "FETCH ABSOLUTE 5 FROM h").await, "5");
     let (code, _) = failure(&other, "FETCH 1 FROM h").await;
     assert_eq!(code, "34000");
-    assert_eq!(pins(&proxy).await, ["cursor"]);
+    proxy.wait_for_pins(&["cursor"]).await;
     client.batch_execute("CLOSE h").await.unwrap();
-    assert_eq!(pins(&proxy).await, [""; 0]);
+    proxy.wait_for_pins(&[]).await;
     // One whose client leaves goes as well.
     client.batch_execute("DECLARE h CURSOR WITH HOLD FOR SELECT user_id FROM users ORDER BY user_id").await.unwrap();
     drop(client);

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::harness::{
-    Cluster, Proxy, ProxyOptions, Raw, beside, connect_with, failure, message, poll, rows, text, try_rows, value,
-};
+use crate::harness::{Cluster, Proxy, ProxyOptions, Raw, beside, connect_with, failure, message, poll, text, try_rows, value};
 
 fn query(sql: &str) -> Vec<u8> {
     message(b'Q', &text(sql))
@@ -252,9 +250,7 @@ async fn the_last_value_of_a_sequence_is_the_clients_own() {
     assert_eq!(transaction.query_one("SELECT lastval()", &[]).await.unwrap().get::<_, i64>(0), i64::from(own));
     transaction.rollback().await.unwrap();
     assert_eq!(first.query_one("SELECT lastval()", &[]).await.unwrap().get::<_, i64>(0), i64::from(own));
-    let admin = proxy.admin().await;
-    let pins: Vec<_> = rows(&admin, "SHOW CLIENTS").await.into_iter().filter_map(|mut row| row.pop().flatten()).collect();
-    assert_eq!(pins.iter().filter(|pins| *pins == "sequence").count(), 2, "{pins:?}");
+    proxy.wait_for_pins(&["sequence", "sequence"]).await;
     first.batch_execute("DISCARD SEQUENCES").await.unwrap();
     assert_eq!(failure(&first, "SELECT lastval()").await.0, "55000");
 }

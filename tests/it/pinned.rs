@@ -1,28 +1,12 @@
 //! State that lives in a server's session: it ties the client to its connection until it is gone.
 
-use crate::harness::{Cluster, Proxy, ProxyOptions, Raw, connect_with, failure, message, poll, rows, text, value};
+use crate::harness::{Cluster, Proxy, ProxyOptions, Raw, connect_with, failure, message, poll, text, value};
 
 /// Two connections for each node, of which clients may pin one.
 const ONE_PINNED: &str = "[pool]\nmax_per_node = 2\nmax_pinned = 1\n";
 
 async fn proxy_with(cluster: &Cluster, sections: &str) -> Proxy {
     cluster.proxy_with(ProxyOptions { sections, ..ProxyOptions::default() }).await
-}
-
-/// The reasons that SHOW CLIENTS tells for pinned clients.
-async fn pins(proxy: &Proxy) -> Vec<String> {
-    let admin = proxy.admin().await;
-    let rows = rows(&admin, "SHOW CLIENTS").await;
-    rows.into_iter().filter_map(|mut row| row.pop().flatten()).filter(|pins| !pins.is_empty()).collect()
-}
-
-async fn wait_for_pins(proxy: &Proxy, expected: &[&str]) {
-    let mut last = Vec::new();
-    poll("the clients are pinned as expected", async || {
-        last = pins(proxy).await;
-        last == expected
-    })
-    .await;
 }
 
 fn query(sql: &str) -> Vec<u8> {
@@ -50,9 +34,9 @@ async fn state_pins_until_it_is_gone() {
         ("DO $$BEGIN SET work_mem TO '5MB'; LISTEN a; END$$", "DISCARD ALL", "listen, settings"),
     ] {
         client.batch_execute(make).await.unwrap_or_else(|error| panic!("{make}: {error:?}"));
-        wait_for_pins(&proxy, &[reason]).await;
+        proxy.wait_for_pins(&[reason]).await;
         client.batch_execute(end).await.unwrap_or_else(|error| panic!("{end}: {error:?}"));
-        wait_for_pins(&proxy, &[]).await;
+        proxy.wait_for_pins(&[]).await;
     }
 }
 
@@ -72,11 +56,11 @@ async fn what_did_not_come_about_pins_nobody() {
         "SELECT pg_advisory_xact_lock(1)",
     ] {
         client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        wait_for_pins(&proxy, &[]).await;
+        proxy.wait_for_pins(&[]).await;
     }
     for sql in ["LISTEN a b", "CREATE TEMP TABLE t (n none)", "SELECT pg_advisory_lock(1 / 0)"] {
         failure(&client, sql).await;
-        wait_for_pins(&proxy, &[]).await;
+        proxy.wait_for_pins(&[]).await;
     }
     // The one place is free as soon as the failed statement's server was asked what it left.
     poll("the other may pin", async || other.batch_execute("SELECT pg_advisory_lock(1)").await.is_ok()).await;
@@ -84,7 +68,7 @@ async fn what_did_not_come_about_pins_nobody() {
     // A lock stays although its statement fails.
     failure(&other, "SELECT pg_advisory_lock(2), 1 / (SELECT count(*) FROM users)").await;
     other.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
-    wait_for_pins(&proxy, &["advisory_lock"]).await;
+    proxy.wait_for_pins(&["advisory_lock"]).await;
     assert_eq!(value(&client, "SELECT pg_try_advisory_xact_lock(2)").await, "f");
 }
 
@@ -187,7 +171,7 @@ async fn a_pinned_client_ends_with_its_backend() {
         raw.until(b'Z').await;
         raw.send(&query("LISTEN a")).await;
         raw.until(b'Z').await;
-        wait_for_pins(&proxy, &["listen"]).await;
+        proxy.wait_for_pins(&["listen"]).await;
         if is_busy {
             raw.send(&query("SELECT pg_sleep(60)")).await;
             let running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'";
@@ -197,7 +181,7 @@ async fn a_pinned_client_ends_with_its_backend() {
         let end = raw.until(b'E').await.pop().unwrap();
         assert_eq!((end.field(b'S').as_str(), end.field(b'C').as_str()), ("FATAL", "57P01"));
         assert!(raw.next().await.is_none(), "busy: {is_busy}");
-        wait_for_pins(&proxy, &[]).await;
+        proxy.wait_for_pins(&[]).await;
     }
 }
 
@@ -229,12 +213,10 @@ async fn the_state_of_a_client_that_leaves_is_gone() {
     {
         let client = connect_with(&proxy.target("postgres")).await.unwrap();
         client.batch_execute(sql).await.unwrap();
-        wait_for_pins(
-            &proxy,
-            &[["advisory_lock", "temporary", "listen", "settings"]
-                [["SELECT", "CREATE", "LISTEN", "DO"].iter().position(|word| sql.starts_with(word)).unwrap()]],
-        )
-        .await;
+        proxy
+            .wait_for_pins(&[["advisory_lock", "temporary", "listen", "settings"]
+                [["SELECT", "CREATE", "LISTEN", "DO"].iter().position(|word| sql.starts_with(word)).unwrap()]])
+            .await;
         drop(client);
         // A server notices at its own pace that the connection was closed.
         poll("the lock is free", async || value(&other, "SELECT pg_try_advisory_xact_lock(1)").await == "t").await;

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::harness::{Cluster, Proxy, failure, message, poll, rows, text, value};
+use crate::harness::{Cluster, Proxy, failure, message, rows, text, value};
 use crate::harness::{Message, Raw};
 
 async fn start() -> (Cluster, Proxy, Client) {
@@ -30,17 +30,11 @@ async fn check_code(client: &Client, sql: &str, code: &str) {
     assert_eq!(report.detail(), Some(format!("Reason code {code}.").as_str()), "{sql}: {report:?}");
 }
 
-/// Whether some client is pinned for it.
-async fn is_pinned(proxy: &Proxy) -> bool {
-    let admin = proxy.admin().await;
-    rows(&admin, "SHOW CLIENTS").await.into_iter().flatten().flatten().any(|text| text == "temporary")
-}
-
 #[tokio::test]
 async fn a_temporary_table_has_its_usual_life() {
     let (_cluster, proxy, client) = start().await;
     client.batch_execute("DROP TABLE IF EXISTS t; CREATE TEMP TABLE t (n int PRIMARY KEY, s text)").await.unwrap();
-    assert!(is_pinned(&proxy).await);
+    proxy.wait_for_pins(&["temporary"]).await;
     client.batch_execute("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c'); UPDATE t SET s = 'z' WHERE n = 3").await.unwrap();
     client.execute("INSERT INTO t VALUES ($1, $2)", &[&4, &"d"]).await.unwrap();
     client
@@ -71,7 +65,7 @@ async fn a_temporary_table_has_its_usual_life() {
         who.batch_execute(end).await.unwrap();
         assert_eq!(failure(who, "SELECT * FROM t").await.0, "42P01");
     }
-    poll("nobody is pinned", async || !is_pinned(&proxy).await).await;
+    proxy.wait_for_pins(&[]).await;
 }
 
 #[tokio::test]
@@ -141,7 +135,7 @@ async fn what_a_transaction_made_goes_with_it() {
     failure(&client, "CREATE TEMP TABLE users (n int)").await;
     client.batch_execute("DISCARD ALL").await.unwrap();
     check(&client, "SELECT count(*) FROM users", "30").await;
-    poll("nobody is pinned", async || !is_pinned(&proxy).await).await;
+    proxy.wait_for_pins(&[]).await;
     // A transaction with it that writes all shards: only one of them may not be prepared.
     client
         .batch_execute("CREATE TEMP TABLE t (n int); BEGIN; INSERT INTO t VALUES (1); UPDATE countries SET name = 'x'; COMMIT")

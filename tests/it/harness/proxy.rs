@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::Client;
 
-use super::{BINARY, DATABASE, PATIENCE, Scratch, connect_with, poll};
+use super::{BINARY, DATABASE, PATIENCE, Scratch, connect_with, poll, rows};
 
 const CLIENT_LINE: &str = "trunkline: listening for clients on 127.0.0.1:";
 const ADMIN_LINE: &str = "trunkline: admin on 127.0.0.1:";
@@ -98,6 +98,17 @@ impl Proxy {
     /// A session of the admin console.
     pub(crate) async fn admin(&self) -> Client {
         connect_with(&format!("host=127.0.0.1 port={} user=admin dbname=trunkline", self.admin_port)).await.unwrap()
+    }
+
+    /// Waits until SHOW CLIENTS tells just these reasons for pinned clients: what a backend has left is asked after the answer.
+    pub(crate) async fn wait_for_pins(&self, expected: &[&str]) {
+        let admin = self.admin().await;
+        poll(&format!("the pins are {expected:?}"), async || {
+            let clients = rows(&admin, "SHOW CLIENTS").await.into_iter();
+            let pins = clients.filter_map(|mut row| row.pop().flatten()).filter(|pins| !pins.is_empty());
+            pins.eq(expected.iter().copied())
+        })
+        .await;
     }
 
     /// What it has written to standard error so far.
