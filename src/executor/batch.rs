@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::Conversation;
+use super::cursor::not_in_block;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::simple::{ends_transaction, is_utility, unreadable};
@@ -18,6 +19,7 @@ use super::types::ResultFormats;
 use crate::plan::{Access, Params, Plan};
 use crate::session::prepared::{Prepared, statement_of};
 use crate::session::set_config::{BoundParams, SettingChange};
+use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{BodyReader, HEADER_LEN};
 use crate::sql::{Classified, Command, CopyDirection, Literal, ParamFormat};
@@ -120,6 +122,18 @@ pub(super) enum Action {
         /// The unnamed statement that a failed Parse of another has ended.
         ended: Option<SessionStatement>,
     },
+}
+
+/// In a pipeline without its end a backend is in a block of the proxy's, and would declare a cursor that Postgres refuses: what
+/// holds a pipeline together is nobody's block.
+pub(super) fn refuse_declare(actions: &mut [Action]) {
+    let is_declare = |action: &&mut Action| {
+        let Action::Execute { portal: Portal { statement, target: Target::One { .. }, .. }, .. } = action else { return false };
+        matches!(statement.cached.template.class(), Classified::Command(Command::Declare { is_with_hold: false, .. }))
+    };
+    if let Some(action) = actions.iter_mut().find(is_declare) {
+        *action = Action::Fail { failure: not_in_block(), ended: None };
+    }
 }
 
 /// A Bind message taken apart.
@@ -250,11 +264,16 @@ impl Conversation {
         check_end(reader)?;
         // The unnamed statement ends whether or not the new one is right.
         let previous = if name.is_empty() { self.statements.remove(b"") } else { None };
-        self.check_single(sql)?;
+        if let Err(several) = self.check_single(sql) {
+            // The grammar is looked at first.
+            let text = String::from_utf8_lossy(sql).into_owned();
+            return Err(Box::pin(self.grammar_failure(&text)).await.unwrap_or(several));
+        }
         let cached = self.cached_template(sql).await?;
         let literals = Arc::from(self.fingerprint.literals.as_slice());
-        if !ends_transaction(cached.template.class()) {
-            self.check_not_failed()?;
+        if self.transaction.phase == Phase::Failed && !ends_transaction(cached.template.class()) {
+            let text = String::from_utf8_lossy(sql).into_owned();
+            return Err(Box::pin(self.failed_already(&text)).await);
         }
         if let Err(is_taken) = self.check_name(name) {
             // A server looks at the text first.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Conversation;
-use super::batch::{Action, Batch, Portal, SessionStatement, Target, is_portion};
+use super::batch::{Action, Batch, Portal, SessionStatement, Target, is_portion, refuse_declare};
 use super::commit::Answer;
 use super::conversation::Origin;
 use super::enlist::{Part, Watched};
@@ -105,7 +105,7 @@ impl Conversation {
         loop {
             self.settle_temporaries().await?;
             let n_output = self.client.output.len();
-            let (actions, end) = self.plan_batch(batch, start).await;
+            let (mut actions, end) = self.plan_batch(batch, start).await;
             if actions.last().is_some_and(Action::copies_in) {
                 self.give_back(batch, end);
             }
@@ -117,6 +117,9 @@ impl Conversation {
             let may_retry = !is_retry && actions.iter().any(Action::tells_columns);
             self.retry = if may_retry { Retry::Possible } else { Retry::No };
             let n_planned = actions.iter().filter(|action| !matches!(action, Action::Fail { .. })).count();
+            if self.transaction.phase == Phase::Implicit {
+                refuse_declare(&mut actions);
+            }
             let mut actions = actions.into_iter();
             let outcome = self.run_actions(batch, &mut actions, is_last).await;
             if outcome.is_err() {
@@ -288,8 +291,9 @@ impl Conversation {
             };
             self.add_to_run(&mut run, batch, step, home).await?;
         }
-        let relays_ready =
-            batch.has_sync && is_last && self.transaction.phase != Phase::Implicit && !self.has_untold_parameters();
+        // In a failed block a backend that has not failed would call it whole.
+        let is_told_by_backend = matches!(self.transaction.phase, Phase::Idle | Phase::Explicit);
+        let relays_ready = batch.has_sync && is_last && is_told_by_backend && !self.has_untold_parameters();
         let has_run = run.is_some();
         let is_synced = self.end_run(run, if relays_ready { Ready::Relay } else { Ready::Swallow }).await?;
         Ok(has_run && relays_ready && is_synced)

@@ -381,10 +381,7 @@ impl Conversation {
                 self.warn_outside(words);
             }
             // A shard that is enlisted later is told as well; at least one looks at it now.
-            let shard = self.any_shard();
-            if self.enlisted.is_empty() {
-                self.enlist(shard, Access::Read).await?;
-            }
+            self.enlist_held().await?;
             self.tell_transaction(sql).await?;
             self.transaction.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
             self.tell_parameters();
@@ -405,12 +402,21 @@ impl Conversation {
 
     /// Runs a SET on every backend held, or on any one: the server's own check of name and value.
     async fn set_on_backend(&mut self, sql: &str) -> Result<(), Failure> {
+        self.enlist_held().await?;
+        for idx in (0..self.enlisted.len()).rev() {
+            self.tell(idx, sql).await.taken()?;
+        }
+        Ok(())
+    }
+
+    /// Brings the client's own backends into the transaction, or any one where it has none: settings are the transaction's too.
+    async fn enlist_held(&mut self) -> Result<(), Failure> {
         if self.enlisted.is_empty() {
             let shard = self.any_shard();
             self.enlist(shard, Access::Read).await?;
         }
-        for idx in (0..self.enlisted.len()).rev() {
-            self.tell(idx, sql).await.taken()?;
+        for idx in 0..self.enlisted.len() {
+            self.enlist(self.enlisted[idx].lease.shard, Access::Read).await?;
         }
         Ok(())
     }
@@ -451,10 +457,7 @@ impl Conversation {
     /// Brings the held backends, or any one, to the session's settings and tells the client which parameters changed. `only`
     /// the setting of that name has changed.
     async fn announce_settings(&mut self, only: Option<&str>) -> Result<(), Failure> {
-        if self.enlisted.is_empty() {
-            let shard = self.any_shard();
-            self.enlist(shard, Access::Read).await?;
-        }
+        self.enlist_held().await?;
         for idx in (0..self.enlisted.len()).rev() {
             if let Some(name) = only.filter(|_| self.has_unseen_settings(idx)) {
                 // The others stay as the client's code has made them.

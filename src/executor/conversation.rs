@@ -34,7 +34,6 @@ use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
 use crate::sql::{Classified, Fingerprint, Literal, SetScope, fingerprint};
-use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
 /// Who the client is towards the servers.
@@ -368,7 +367,10 @@ impl Conversation {
 
     /// The failure of a text that could not be parsed: the server's own words if it finds a mistake in it, else the refusal.
     pub(super) async fn unparsed(&mut self, sql: &str, refusal: Refusal) -> Failure {
-        if refusal.code == RefusalCode::Unparsed && self.transaction.phase != Phase::Failed {
+        if self.transaction.phase == Phase::Failed {
+            return self.failed_already(sql).await;
+        }
+        if refusal.code == RefusalCode::Unparsed {
             return self.grammar_failure(sql).await.unwrap_or_else(|| refusal.into());
         }
         refusal.into()
@@ -486,20 +488,13 @@ impl Conversation {
                 self.release();
             }
             Phase::Implicit => self.roll_back().await?,
-            Phase::Explicit | Phase::Failed => self.transaction.phase = Phase::Failed,
+            Phase::Explicit => {
+                self.transaction.phase = Phase::Failed;
+                self.undo_settings().await;
+            }
+            Phase::Failed => {}
         }
         Ok(())
-    }
-
-    /// 25P02 for any statement of a failed transaction but its end.
-    pub(super) fn check_not_failed(&self) -> Result<(), Failure> {
-        if self.transaction.phase != Phase::Failed {
-            return Ok(());
-        }
-        Err(Failure::client(Report::new(
-            SqlState::IN_FAILED_SQL_TRANSACTION,
-            "current transaction is aborted, commands ignored until end of transaction block",
-        )))
     }
 
     /// Ends the session if a backend with its state was lost, and nothing has told the client yet.

@@ -26,6 +26,7 @@ mod fetch;
 mod forward;
 mod function_call;
 mod gather;
+mod grammar;
 mod greeting;
 mod holding;
 mod meeting;

@@ -18,7 +18,7 @@ use super::simple::{is_ddl, route_label};
 use super::stored::Wanted;
 use crate::observe::StatementTimer;
 use crate::plan::{CopyRows, Plan};
-use crate::session::row_description::write_description;
+use crate::session::row_description::{columns, write_description};
 use crate::session::transaction::Phase;
 use crate::session::wire;
 use crate::sql::{Classified, Command};
@@ -83,6 +83,9 @@ impl Conversation {
         self.close_own(name).await;
         let Target::Own { plan, values } = &portal.target else { return Ok(()) };
         let is_read = plan.reads_several();
+        if is_read && values.result_formats.len() > 1 {
+            self.check_formats(&portal.statement, plan, values.result_formats.len()).await?;
+        }
         let is_opened = is_read && !is_run_next(name, next);
         if is_opened || (is_run_next(name, next) && answers_bind(plan)) {
             self.unbound =
@@ -95,6 +98,20 @@ impl Conversation {
         }
         wire::bare(&mut self.client.output, b'2');
         Ok(())
+    }
+
+    /// # Errors
+    /// 08P01 for formats of other columns than there are: shards are asked in formats of the proxy's choice.
+    async fn check_formats(&mut self, statement: &SessionStatement, plan: &Plan, n_formats: usize) -> Result<(), Failure> {
+        let prepared = &statement.prepared;
+        let described = self.describe(first_shard(plan), &prepared.text, &prepared.param_types).await?;
+        match described.row_description.as_deref().and_then(columns) {
+            Some(columns) if columns.len() != n_formats => {
+                let message = format!("bind message has {n_formats} result formats but query has {} columns", columns.len());
+                Err(Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, message)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Executes a portal of the proxy's own, from where it stands.

@@ -18,6 +18,9 @@ use crate::topology::ShardId;
 /// Resets everything, for a backend whose settings are not known.
 const RESET_EVERYTHING: &str = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
 
+/// Fails a transaction block.
+const NO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT trunkline_none";
+
 impl Conversation {
     /// The settings that a statement will change by `set_config`, and what else it leaves: settings unseen where the arguments
     /// do not tell.
@@ -86,6 +89,16 @@ impl Conversation {
         let sql = format!("SELECT pg_catalog.current_setting({}, true)", quote_literal(name));
         let rows = self.ask(idx, &sql).await?;
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+
+    /// Has the backends of a transaction that the proxy itself has failed fail too, where settings were changed in it: the client
+    /// is told at once what they are again.
+    pub(super) async fn undo_settings(&mut self) {
+        let has_settings = self.transaction.has_changes() || !self.transaction.local_sets.is_empty();
+        if has_settings && self.enlisted.iter().all(|held| held.is_ready) {
+            self.tell_all(NO_SAVEPOINT).await;
+            self.tell_parameters();
+        }
     }
 
     /// Runs a query on the other backends that are held.

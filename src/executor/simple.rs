@@ -149,6 +149,7 @@ impl Conversation {
         if let Some((plan, leftover)) = self.common_route(text, statements)? {
             return self.run_plan(Told { text, verbatim: text }, plan, leftover, Ready::Relay).await;
         }
+        self.check_grammar(text, statements).await?;
         for range in statements {
             // COMMIT and ROLLBACK in the string end a transaction: what follows has one of its own.
             if self.transaction.phase == Phase::Idle {
@@ -234,7 +235,7 @@ impl Conversation {
             Some(shard) if self.index_of(shard).is_some() => {
                 self.forward((shard, Access::Read), told.verbatim.as_bytes(), Leftover::NOTHING, ready).await
             }
-            _ => self.check_not_failed().map(|()| false),
+            _ => Err(self.failed_already(told.verbatim).await),
         }
     }
 

@@ -239,25 +239,6 @@ impl Conversation {
         Ok(columns(&body).and_then(|columns| columns.first().map(|column| column.type_oid)).unwrap_or(0))
     }
 
-    /// What a server's grammar says against a text, if anything.
-    pub(super) async fn grammar_failure(&mut self, sql: &str) -> Option<Failure> {
-        let shard = self.any_live_shard(Access::Read).await.ok()?;
-        match self.describe(shard, sql, &[]).await {
-            Err(Failure::Shard(message))
-                if wire::report_field(&message[HEADER_LEN..], b'C') == Some(&SqlState::SYNTAX_ERROR.0[..]) =>
-            {
-                Some(Failure::Shard(message))
-            }
-            _ => None,
-        }
-    }
-
-    /// The server's words against a PREPARE or EXECUTE that is none.
-    pub(super) async fn not_understood(&mut self, sql: &str) -> Failure {
-        let failure = || Failure::client(Report::new(SqlState::SYNTAX_ERROR, "syntax error"));
-        self.grammar_failure(sql).await.unwrap_or_else(failure)
-    }
-
     async fn release_if_idle(&mut self) {
         if self.transaction.phase == Phase::Idle {
             self.settle_pins(true).await;
@@ -407,7 +388,7 @@ fn shifted(failure: Failure, sql: &str, start: usize) -> Failure {
 }
 
 /// The same for a text that has `n_before` characters before the part.
-fn moved(failure: Failure, sql: &str, start: usize, n_before: usize) -> Failure {
+pub(super) fn moved(failure: Failure, sql: &str, start: usize, n_before: usize) -> Failure {
     let Failure::Shard(message) = failure else { return failure };
     let n_there = sql.get(..start).map_or(0, |before| before.chars().count());
     let mut encoded = BytesMut::with_capacity(message.len());

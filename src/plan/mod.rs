@@ -58,3 +58,4 @@ pub use hint::hinted;
 pub use home::{at_home, is_met_at_home, off_home};
 pub use refusal::{Refusal, RefusalCode};
 pub use template::{Template, analyze};
+pub use text::is_readable;

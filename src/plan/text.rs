@@ -48,6 +48,11 @@ pub(super) struct Parsed {
     pub(super) statement: Statement,
 }
 
+/// Whether the parser reads a statement.
+pub fn is_readable(sql: &str, has_standard_strings: bool) -> bool {
+    parse(sql, has_standard_strings).is_ok()
+}
+
 /// Parses one statement.
 ///
 /// # Errors

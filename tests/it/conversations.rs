@@ -41,19 +41,8 @@ use heard::listen;
 use script::{Demand, Script, parse_scripts};
 use stage::{Proxied, Side, Stage};
 
-const FILES: [&str; 11] = [
-    include_str!("../conversations/startup.txt"),
-    include_str!("../conversations/simple.txt"),
-    include_str!("../conversations/extended.txt"),
-    include_str!("../conversations/portals.txt"),
-    include_str!("../conversations/prepared.txt"),
-    include_str!("../conversations/copy.txt"),
-    include_str!("../conversations/cursors.txt"),
-    include_str!("../conversations/faults.txt"),
-    include_str!("../conversations/pinned.txt"),
-    include_str!("../conversations/found.txt"),
-    include_str!("../conversations/calls.txt"),
-];
+/// Where the conversations are: read when the test runs, so that a new one needs no new build.
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conversations");
 
 /// At least so many.
 const N_CONVERSATIONS: usize = 120;
@@ -62,6 +51,13 @@ const N_CONVERSATIONS: usize = 120;
 enum Pace {
     Whole,
     ByteByByte,
+}
+
+/// The files of the directory, by their names.
+fn texts() -> Vec<String> {
+    let mut paths: Vec<_> = std::fs::read_dir(DIRECTORY).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
 }
 
 /// Holds a conversation and tells what came back and what remains in the tables.
@@ -142,7 +138,7 @@ fn diff(expected: &str, got: &str) -> String {
 async fn conversations_are_those_of_postgres() {
     let stage = Stage::set().await;
     let only = std::env::var("TRUNKLINE_CONVERSATION").unwrap_or_default();
-    let all: Vec<Script> = FILES.into_iter().flat_map(parse_scripts).collect();
+    let all: Vec<Script> = texts().iter().flat_map(|text| parse_scripts(text)).collect();
     assert!(all.len() >= N_CONVERSATIONS, "{}", all.len());
     let (mut scripts, mut faults) = (Vec::new(), String::new());
     for script in all.iter().filter(|script| script.name.contains(&only)) {

@@ -45,6 +45,7 @@ const TEXTS: &[&str] = &[
     "RESET TimeZone",
     "SHOW TimeZone",
     "SET application_name TO 'x'",
+    "SET LOCAL TimeZone TO 'Asia/Kolkata'",
     "DEALLOCATE s",
     "DEALLOCATE ALL",
     "DECLARE c CURSOR FOR SELECT audit_id FROM audit ORDER BY audit_id",
@@ -54,7 +55,6 @@ const TEXTS: &[&str] = &[
 
 /// What a simple query may hold besides.
 const STRINGS: &[&str] = &[
-    "SET LOCAL TimeZone TO 'Asia/Kolkata'",
     "SELECT 1; SELECT 2",
     "SELECT 1; SELECT 1/0; SELECT 2",
     "BEGIN; SELECT 1",
