@@ -95,6 +95,8 @@ fn query_rows(config: &Config) -> Vec<Row> {
         row("query.idle_in_transaction_timeout", duration(query.idle_in_transaction_timeout)),
         row("query.idle_session_timeout", duration(query.idle_session_timeout)),
         row("query.max_gather_bytes", query.max_gather_bytes),
+        row("query.allow_scatter", query.allow_scatter.as_str()),
+        row("query.allow_partial_results", query.allow_partial_results),
         row("query.max_message_bytes", query.max_message_bytes),
         row("query.max_client_statements", query.max_client_statements),
         row("query.max_client_statement_bytes", query.max_client_statement_bytes),

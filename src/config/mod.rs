@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::session::own_settings::AllowScatter;
 use crate::tls::{Acceptor, Connector, TlsMode};
 use crate::topology::Topology;
 use auth::{Around, read_auth};
@@ -154,6 +155,10 @@ pub struct QueryConfig {
     /// Most bytes and rows that the engines may hold for all statements of a database together.
     pub max_all_gather_bytes: u64,
     pub max_all_gather_rows: u64,
+    /// What becomes of statements on several shards where the session says nothing else.
+    pub allow_scatter: AllowScatter,
+    /// Whether a session may ask for answers without the rows of shards that are down.
+    pub allow_partial_results: bool,
     /// The share of merged and combined answers that are run again over gathered rows, from 0 to 1.
     pub self_check_ratio: f64,
     /// Most bytes of one message from an authenticated client that must be read whole (query text, Parse, Bind).

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::fault::Source;
 use super::raw::{Section, Value};
 use super::{AdminConfig, HealthConfig, PoolConfig, PoolMode, QueryConfig, ServerConfig, TcpConfig, TwoPhase};
+use crate::session::own_settings::AllowScatter;
 
 /// Most client connections, runtimes, servers' connections: far above use, far below what would overflow a sum.
 const MAX_COUNT: u32 = 1_000_000;
@@ -85,6 +86,8 @@ impl Default for QueryConfig {
             max_gather_rows: 10_000_000,
             max_all_gather_bytes: 1 << 30,
             max_all_gather_rows: 40_000_000,
+            allow_scatter: AllowScatter::On,
+            allow_partial_results: true,
             self_check_ratio: 0.0,
             max_message_bytes: 64 << 20,
             max_client_statements: 10_000,
@@ -325,6 +328,8 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
             fault(key, "must not be less than what one statement may gather");
         }
     }
+    let allow_scatter = section.take("allow_scatter").and_then(|value| read_scatter(&value)).unwrap_or(default.allow_scatter);
+    let allow_partial_results = section.boolean_or("allow_partial_results", default.allow_partial_results);
     let self_check_ratio = section.ratio("self_check_ratio", default.self_check_ratio);
     let max_message_bytes = section.size("max_message_bytes", default.max_message_bytes as u64);
     // src/include/libpq/libpq.h: PQ_LARGE_MESSAGE_LIMIT is just under 1 GB; below 64 kB ordinary statements would not fit.
@@ -351,12 +356,24 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
         max_gather_rows,
         max_all_gather_bytes,
         max_all_gather_rows,
+        allow_scatter,
+        allow_partial_results,
         self_check_ratio,
         max_message_bytes: usize::try_from(max_message_bytes).unwrap_or(default.max_message_bytes),
         max_client_statements,
         max_client_statement_bytes,
         two_phase: TwoPhase::Required,
     }
+}
+
+fn read_scatter(value: &Value<'_>) -> Option<AllowScatter> {
+    let words = [AllowScatter::On, AllowScatter::Notice, AllowScatter::Off];
+    let word = value.string()?;
+    let allowed = words.into_iter().find(|allowed| allowed.as_str() == word);
+    if allowed.is_none() {
+        value.fault(format!("\"{word}\" is not known; words are on, notice, off"));
+    }
+    allowed
 }
 
 pub(super) fn read_health(mut section: Section<'_>) -> HealthConfig {

@@ -373,7 +373,7 @@ impl Conversation {
             self.timer.exempt();
         }
         let bound = BoundParams { formats: &parts.formats, values: &parts.values };
-        let (leftover, changes) = self.changes_of(text.as_bytes(), cached.leftover, bound);
+        let (leftover, changes) = self.changes_of(text.as_bytes(), cached.leftover, bound)?;
         let changes = (!changes.is_empty()).then(|| Arc::from(changes));
         let read = |shard| Target::One { shard, access: Access::Read, leftover: Leftover::NOTHING, changes: None };
         Ok(match plan {

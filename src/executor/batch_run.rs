@@ -3,7 +3,6 @@
 //! A run always ends with a Sync of its own, so its end is a ReadyForQuery. Where the client's Sync is still to come, or
 //! more than one backend takes part, the runs stand in a transaction block.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -14,13 +13,14 @@ use super::commit::Answer;
 use super::conversation::Origin;
 use super::enlist::{Part, Watched};
 use super::failure::Failure;
+use super::own_settings::is_own_show;
 use super::relay::{Mark, Ready, Retry, ServerError};
+use super::run::Run;
 use crate::backend::Preparation;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Plan};
 use crate::session::bonds::Bonds;
 use crate::session::prepared::Prepared;
-use crate::session::set_config::SettingChange;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
@@ -28,35 +28,6 @@ use crate::topology::ShardId;
 
 /// A statement name that no backend ever has: its Close is answered by CloseComplete.
 const NO_STATEMENT: &[u8] = b"trunkline_none";
-
-/// Messages that one backend has been sent, or will be with the next flush.
-#[derive(Debug)]
-pub(super) struct Run {
-    pub shard: ShardId,
-    marks: VecDeque<Mark>,
-    n_marks: usize,
-    /// Statements that the backend parses in this run: the index of their mark, their id, and whose Close stands before it.
-    parsed: Vec<(usize, u64, Option<u64>)>,
-    /// Names that the client gives or frees in this run.
-    named: Vec<Named>,
-    /// Something whose answer is no mark was written after the last mark: Bind, Describe, Execute.
-    has_unmarked: bool,
-    pub leftover: Leftover,
-    /// Settings that its statements change by `set_config`.
-    pub changes: Vec<SettingChange>,
-    is_empty: bool,
-}
-
-/// A Parse or Close of the client's in a run.
-#[derive(Debug)]
-struct Named {
-    mark_idx: usize,
-    name: Bytes,
-    /// What the name stood for.
-    previous: Option<SessionStatement>,
-    /// Right behind the mark before it: if that one is answered and this is not, this itself has failed.
-    is_next: bool,
-}
 
 impl Conversation {
     /// Answers one batch; with its Sync, ReadyForQuery included. False if the messages up to the next Sync are to be ignored:
@@ -314,6 +285,14 @@ impl Conversation {
         action: Action,
         home: Option<ShardId>,
     ) -> Result<(), Failure> {
+        if let Action::Parse { statement, .. } = &action
+            && is_own_show(statement)
+        {
+            // No server knows the setting, unless somebody has set it there.
+            self.end_run(run.take(), Ready::Swallow).await?;
+            wire::bare(&mut self.client.output, b'1');
+            return Ok(());
+        }
         let (wanted, access) = self.wanted_shard(&action);
         let shard = match wanted.or(run.as_ref().map(|run| run.shard)).or(home) {
             Some(shard) => shard,
@@ -565,36 +544,5 @@ impl Conversation {
             let has_ended = named.name.is_empty() && named.is_next && named.mark_idx == n_answered;
             self.skipped.push((named.name, named.previous.filter(|_| !has_ended)));
         }
-    }
-}
-
-impl Run {
-    pub(super) fn new(shard: ShardId, leftover: Leftover) -> Self {
-        Self {
-            shard,
-            marks: VecDeque::new(),
-            n_marks: 0,
-            parsed: Vec::new(),
-            named: Vec::new(),
-            has_unmarked: false,
-            leftover,
-            changes: Vec::new(),
-            is_empty: true,
-        }
-    }
-
-    pub(super) fn push(&mut self, mark: Mark) {
-        self.push_all(mark, 1);
-    }
-
-    fn push_all(&mut self, mark: Mark, n: usize) {
-        self.marks.extend(std::iter::repeat_n(mark, n));
-        self.n_marks += n;
-        self.has_unmarked &= n == 0;
-    }
-
-    /// To be called right before the mark is pushed.
-    fn note_name(&mut self, name: Bytes, previous: Option<SessionStatement>) {
-        self.named.push(Named { mark_idx: self.n_marks, name, previous, is_next: !self.has_unmarked });
     }
 }

@@ -167,7 +167,7 @@ impl Conversation {
         let idxs = self.fan_out(&statements, Access::Read, values, &[1]).await?;
         let columns = types.iter().map(|&type_oid| Column { type_oid, elements: BytesMut::new(), has_null: false }).collect();
         let mut rows = PartialRows { columns, n_rows: 0, n_bytes: 0 };
-        let max_bytes = self.database.query.max_gather_bytes;
+        let max_bytes = self.max_gather_bytes();
         for &idx in &idxs {
             while let Some(row) = self.next_row(&idxs, idx).await? {
                 if let Err(failure) = rows.add(&row, max_bytes) {

@@ -5,11 +5,12 @@ use super::commit::Answer;
 use super::conversation::{Origin, unpooled};
 use super::failure::Failure;
 use super::merge::Description;
-use super::own_settings::{IDLE_SESSION_TIMEOUT, unknown_setting};
+use super::own_settings::{IDLE_SESSION_TIMEOUT, Setting};
 use super::relay::Ready;
 use super::stored::Wanted;
 use crate::config::PoolMode;
 use crate::plan::Access;
+use crate::session::own_settings::{OwnSetting, PREFIX};
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
@@ -36,16 +37,19 @@ impl Conversation {
             Command::Savepoint { .. } | Command::RollbackTo { .. } | Command::Release { .. } => {
                 self.savepoint(command, sql).await?
             }
-            Command::Set { name, value, scope } if name.starts_with("trunkline.") => self.set_own(name, Some(value), *scope)?,
-            Command::Reset { name } if name.starts_with("trunkline.") => self.set_own(name, None, SetScope::Session)?,
+            Command::Set { name, value, scope } if name.starts_with(PREFIX) => {
+                self.set_own(Setting { name, value: Some(value), scope: *scope }).await?
+            }
+            Command::Reset { name } if name.starts_with(PREFIX) => {
+                self.set_own(Setting { name, value: None, scope: SetScope::Session }).await?
+            }
             Command::Set { .. } | Command::SetCharacteristics { .. } | Command::SetTransaction { .. } => {
                 self.set(command, sql).await?
             }
             Command::Reset { .. } | Command::ResetAll => self.reset(command, sql).await?,
             Command::Discard(target) => self.discard(target, sql).await?,
             Command::Deallocate(target) => self.deallocate(target)?,
-            Command::Show { name } if name == "trunkline.shard" => self.show_own_shard(),
-            Command::Show { name } if name.starts_with("trunkline.") => return Err(unknown_setting(name)),
+            Command::Show { name } if name.starts_with(PREFIX) => self.show_own(name, Description::Send)?,
             Command::Show { name } if name == IDLE_SESSION_TIMEOUT && self.show_idle_limit() => {}
             Command::Show { .. } => {
                 let shard = self.any_shard();
@@ -277,7 +281,6 @@ impl Conversation {
                 self.statements.clear();
                 self.portals.clear();
                 self.close_all_cursors().await;
-                self.hinted_shard = None;
                 self.settings.clone_from(&self.startup_settings);
                 self.derive_plan_settings();
                 self.discard_held(sql).await?;
@@ -410,7 +413,7 @@ impl Conversation {
     }
 
     /// Brings the client's own backends into the transaction, or any one where it has none: settings are the transaction's too.
-    async fn enlist_held(&mut self) -> Result<(), Failure> {
+    pub(super) async fn enlist_held(&mut self) -> Result<(), Failure> {
         if self.enlisted.is_empty() {
             let shard = self.any_shard();
             self.enlist(shard, Access::Read).await?;
@@ -432,7 +435,10 @@ impl Conversation {
         };
         match command {
             Command::Reset { name } => self.note_change(name),
-            _ => self.note_change("search_path"),
+            _ => {
+                self.note_change("search_path");
+                OwnSetting::ALL.into_iter().for_each(|setting| self.note_change(setting.name()));
+            }
         }
         self.derive_plan_settings();
         match command {

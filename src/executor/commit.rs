@@ -12,7 +12,6 @@ use crate::deadline::Deadline;
 use crate::observe::ErrorKind;
 use crate::session::bonds::Bonds;
 use crate::session::wire::HEADER_LEN;
-use crate::sql::SetScope;
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::ShardId;
 
@@ -118,10 +117,6 @@ impl Conversation {
         self.settle_pins(is_committed).await;
         self.release();
         let block = std::mem::take(&mut self.block);
-        match block.hint_before {
-            Some((before, scope)) if scope == SetScope::Transaction || !is_committed => self.hinted_shard = before,
-            _ => {}
-        }
         if block.schema_change != SchemaChange::None && is_committed {
             self.database.note_schema_change();
         }

@@ -15,6 +15,7 @@ use super::database::now_micros;
 use super::enlist::{Enlisted, Tie};
 use super::greeting::Greeting;
 use super::own::Unbound;
+use super::own_settings::Own;
 use super::relay::Retry;
 use super::sequences::LastValues;
 use super::statements::{Portals, Statements};
@@ -25,7 +26,7 @@ use super::{CancelTarget, Database, Failure, View};
 use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind};
-use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze, check_hint, hinted};
+use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze};
 use crate::session::bonds::Bonds;
 use crate::session::search_path;
 use crate::session::set_config::is_settings_only;
@@ -33,7 +34,7 @@ use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
-use crate::sql::{Classified, Fingerprint, Literal, SetScope, fingerprint};
+use crate::sql::{Classified, Fingerprint, Literal, fingerprint};
 use crate::topology::ShardId;
 
 /// Who the client is towards the servers.
@@ -75,8 +76,6 @@ pub(super) struct Block {
     pub origin: Origin,
     /// The shard whose server has said that the transaction failed, and would say so again.
     pub failed_on: Option<ShardId>,
-    /// `trunkline.shard` as it was before the transaction changed it, and whether it was changed for the transaction only.
-    pub hint_before: Option<(Option<ShardId>, SetScope)>,
 }
 
 /// A client's session.
@@ -102,8 +101,8 @@ pub struct Conversation {
     pub(super) told_parameters: Arc<BTreeMap<String, String>>,
     /// ParameterStatus values that it is told before the next ReadyForQuery, as Postgres does.
     untold_parameters: Option<Arc<BTreeMap<String, String>>>,
-    /// `SET trunkline.shard`.
-    pub(super) hinted_shard: Option<ShardId>,
+    /// `SET trunkline.…`; `None`: as the proxy has it by itself.
+    pub(super) own: Option<Box<Own>>,
     pub(super) transaction: Transaction,
     pub(super) enlisted: Vec<Enlisted>,
     pub(super) block: Block,
@@ -164,7 +163,7 @@ impl Conversation {
             is_utf8: true,
             told_parameters: Arc::default(),
             untold_parameters: None,
-            hinted_shard: None,
+            own: None,
             transaction: Transaction::default(),
             enlisted: Vec::new(),
             block: Block::default(),
@@ -265,6 +264,7 @@ impl Conversation {
     /// The server's own refusal of the user, the database or a setting; 08006 and 53300 when none can be had.
     pub async fn open(&mut self) -> Result<(), Failure> {
         self.begin_statement();
+        self.check_startup_settings()?;
         if let Some(greeting) = self.database.greetings.get(&self.user.credentials, &self.settings) {
             // Another session began alike: a full pool or a server that is down does not keep a client out.
             self.take_greeting(&greeting);
@@ -303,6 +303,7 @@ impl Conversation {
         let path = value_of("search_path").unwrap_or(&self.default_search_path);
         let schemas = search_path::schemas(path, user);
         self.plan_settings.search_path = schemas;
+        self.derive_own();
         self.hash_context();
     }
 
@@ -383,8 +384,9 @@ impl Conversation {
             && let Some(successor) = self.database.successor()
         {
             self.user.pools = successor.pools.of_user(&self.user.credentials);
-            self.hinted_shard = None;
             self.database = successor;
+            self.view = self.database.view();
+            self.derive_plan_settings();
         }
         if !self.database.is_current(&self.view) {
             self.view = self.database.view();
@@ -420,12 +422,30 @@ impl Conversation {
     }
 
     /// Binds a template to the literals of the text whose fingerprint was taken last, and to parameters.
-    pub(super) fn bind(&self, cached: &CachedTemplate, sql: &str, params: Params<'_>) -> Result<Plan, Refusal> {
-        self.bind_with(cached, sql, &self.fingerprint.literals, params)
+    pub(super) fn bind(&mut self, cached: &CachedTemplate, sql: &str, params: Params<'_>) -> Result<Plan, Refusal> {
+        if self.own.is_none() {
+            return self.bind_plainly(cached, sql, &self.fingerprint.literals, params);
+        }
+        let literals = self.fingerprint.literals.clone();
+        self.bind_with(cached, sql, &literals, params)
     }
 
     /// The same with literals that were kept.
     pub(super) fn bind_with(
+        &mut self,
+        cached: &CachedTemplate,
+        sql: &str,
+        literals: &[Literal],
+        params: Params<'_>,
+    ) -> Result<Plan, Refusal> {
+        match self.own {
+            None => self.bind_plainly(cached, sql, literals, params),
+            Some(_) => self.bind_as_set(cached, sql, literals, params),
+        }
+    }
+
+    /// The same where the client has set nothing of the proxy's own.
+    pub(super) fn bind_plainly(
         &self,
         cached: &CachedTemplate,
         sql: &str,
@@ -433,17 +453,7 @@ impl Conversation {
         params: Params<'_>,
     ) -> Result<Plan, Refusal> {
         let values = Values { sql, literals, params, now_micros: self.now_micros };
-        let outcome = cached.template.bind(&values, &self.context());
-        if let Some(shard) = self.hinted_shard {
-            check_hint(shard, sql, &self.context())?;
-            let access = match &outcome {
-                Ok(Plan::Route { access, .. } | Plan::AnyOne { access }) => *access,
-                Ok(Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::CopyOut(_)) => Access::Read,
-                _ => Access::Write,
-            };
-            return self.at_meeting_place(cached, hinted(shard, access, sql, outcome)?);
-        }
-        match outcome? {
+        match cached.template.bind(&values, &self.context())? {
             Plan::AnyOne { access } if cached.reads_catalog => Ok(Plan::Route { shard: self.catalog_shard(sql), access }),
             Plan::Route { .. } if cached.is_settings_only && self.view.topology.only_shard().is_none() => {
                 Ok(Plan::AnyOne { access: Access::Read })

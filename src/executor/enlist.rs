@@ -253,7 +253,7 @@ impl Conversation {
 
     /// The shard for a statement that any shard can answer: one that is held already, else each in turn.
     pub(super) fn any_shard(&mut self) -> ShardId {
-        if let Some(shard) = self.hinted_shard {
+        if let Some(shard) = self.hinted_shard() {
             return shard;
         }
         if let Some(enlisted) = self.enlisted.first() {

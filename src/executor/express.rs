@@ -10,9 +10,9 @@ use bytes::Bytes;
 
 use super::Conversation;
 use super::batch::{Batch, Portal, SessionStatement, Target, bind_parts, check_count};
-use super::batch_run::Run;
 use super::failure::Failure;
 use super::relay::{Ready, Retry};
+use super::run::Run;
 use super::types::ResultFormats;
 use crate::plan::{Access, Params, Plan};
 use crate::session::bonds::Bonds;
@@ -45,7 +45,7 @@ impl Conversation {
     pub(super) fn express_way(&mut self, batch: &Batch) -> Option<Way> {
         let phase = self.transaction.phase;
         let may_keep = matches!(phase, Phase::Idle | Phase::Explicit) && !self.portals.has_progress();
-        if !batch.has_sync || !may_keep || self.may_have_temporaries() {
+        if !batch.has_sync || !may_keep || self.may_have_temporaries() || self.own.is_some() {
             return None;
         }
         let bytes = &batch.bytes;
@@ -72,7 +72,7 @@ impl Conversation {
         let parts = bind_parts(body, portal, name, reader).ok()?;
         check_count(statement, name, reader).ok()?;
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
-        let plan = self.bind_with(&statement.cached, &statement.prepared.text, &statement.literals, params).ok()?;
+        let plan = self.bind_plainly(&statement.cached, &statement.prepared.text, &statement.literals, params).ok()?;
         let (shard, access) = match plan {
             Plan::Route { shard, access } => (Some(shard), access),
             Plan::AnyOne { access } => (None, access),

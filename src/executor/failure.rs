@@ -7,6 +7,10 @@ use crate::observe::ErrorKind;
 use crate::plan::Refusal;
 use crate::sqlstate::{Report, SqlState};
 
+/// The limit of one statement's bytes by its names.
+pub(super) const MAX_GATHER_BYTES: &str =
+    "query.max_gather_bytes, or trunkline.max_gather_bytes where the session has lowered it";
+
 /// Why a statement was given up.
 #[derive(Debug)]
 pub enum Failure {
@@ -50,14 +54,14 @@ impl Failure {
 
     /// 54000: what the proxy would have to hold is more than `query.max_gather_bytes`.
     pub fn too_many_bytes(what: &str, max_bytes: u64, way_out: &str) -> Self {
-        Self::over_limit(&format!("{what} need more than {max_bytes} bytes"), way_out, "max_gather_bytes")
+        Self::over_limit(&format!("{what} need more than {max_bytes} bytes"), way_out, MAX_GATHER_BYTES)
     }
 
     /// 54000: a limit of `[query]` is reached.
     pub fn over_limit(message: &str, way_out: &str, setting: &str) -> Self {
         let report = Report::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
             .with_detail("Reason code TL093.")
-            .with_hint(format!("{way_out}, or raise query.{setting}."));
+            .with_hint(format!("{way_out}, or raise {setting}."));
         Self::client(report)
     }
 

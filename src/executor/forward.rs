@@ -21,7 +21,7 @@ impl Conversation {
         leftover: Leftover,
         ready: Ready,
     ) -> Result<bool, Failure> {
-        let (leftover, changes) = self.changes_of(sql, leftover, BoundParams::default());
+        let (leftover, changes) = self.changes_of(sql, leftover, BoundParams::default())?;
         let idx = self.enlist_to_leave(shard, access, leftover).await?;
         let connection = self.enlisted[idx].begin_statement();
         connection.write_query(sql);

@@ -100,7 +100,7 @@ impl Conversation {
         leftover: Leftover,
     ) -> Result<bool, Failure> {
         // What a call changes by set_config nobody reads out of its arguments.
-        let (leftover, _) = self.changes_of(b"SELECT pg_catalog.set_config()", leftover, Default::default());
+        let (leftover, _) = self.changes_of(b"SELECT pg_catalog.set_config()", leftover, Default::default())?;
         let idx = self.enlist_to_leave(shard, access, leftover).await?;
         let connection = self.enlisted[idx].begin_statement();
         wire::message(&mut connection.socket.output, b'F', |message| message.extend_from_slice(body));

@@ -103,7 +103,7 @@ impl Conversation {
                 self.transaction.local_sets.push(TRANSFER_ENCODING.to_owned());
             }
         }
-        let holding = Holding::new(Arc::clone(&self.database));
+        let holding = Holding::new(Arc::clone(&self.database), self.max_gather_bytes());
         let mut gathering = Gathering { sql, plan, values, is_own, holding };
         match self.gather(&mut engine, &mut gathering).await {
             Ok((final_sql, body)) => Ok(Gathered { engine, slot, final_sql, body, holding: gathering.holding }),
@@ -125,6 +125,9 @@ impl Conversation {
         let Some(plan) = self.gather_plan(sql, values) else { return Err(failure) };
         if self.transaction.phase == Phase::Idle {
             self.release();
+        }
+        if description != Description::Keep {
+            self.tell_changed_route(&Plan::Gather(Arc::clone(&plan)));
         }
         self.run_gather(sql, &plan, values, description).await
     }

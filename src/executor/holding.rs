@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::database::Database;
-use super::failure::Failure;
-use crate::config::QueryConfig;
+use super::failure::{Failure, MAX_GATHER_BYTES};
 use crate::sqlstate::{Report, SqlState};
 
 /// Rows and bytes that the engine holds for statements which are not over.
@@ -19,6 +18,7 @@ pub(super) struct GatheredSum {
 #[derive(Debug)]
 pub(super) struct Holding {
     database: Arc<Database>,
+    max_bytes: u64,
     n_rows: u64,
     n_bytes: u64,
 }
@@ -32,8 +32,9 @@ impl Drop for Holding {
 }
 
 impl Holding {
-    pub(super) fn new(database: Arc<Database>) -> Self {
-        Self { database, n_rows: 0, n_bytes: 0 }
+    /// `max_bytes`: most that the statement may gather.
+    pub(super) fn new(database: Arc<Database>, max_bytes: u64) -> Self {
+        Self { database, max_bytes, n_rows: 0, n_bytes: 0 }
     }
 
     /// Counts rows that were moved to the engine.
@@ -49,10 +50,10 @@ impl Holding {
         let what = "the rows that the statement gathers from the shards";
         let all = "the rows that all statements gather at this moment";
         for (figure, most, what, unit, setting) in [
-            (self.n_bytes, query.max_gather_bytes, what, "bytes", "max_gather_bytes"),
-            (self.n_rows, query.max_gather_rows, what, "rows", "max_gather_rows"),
-            (all_bytes, query.max_all_gather_bytes, all, "bytes", "max_all_gather_bytes"),
-            (all_rows, query.max_all_gather_rows, all, "rows", "max_all_gather_rows"),
+            (self.n_bytes, self.max_bytes, what, "bytes", MAX_GATHER_BYTES),
+            (self.n_rows, query.max_gather_rows, what, "rows", "query.max_gather_rows"),
+            (all_bytes, query.max_all_gather_bytes, all, "bytes", "query.max_all_gather_bytes"),
+            (all_rows, query.max_all_gather_rows, all, "rows", "query.max_all_gather_rows"),
         ] {
             if figure > most {
                 let way_out = "Restrict the statement to fewer rows or columns";
@@ -64,7 +65,7 @@ impl Holding {
 
     /// What to tell of a statement that has gathered half of what it may.
     pub(super) fn half_told(&self) -> Option<Report> {
-        let QueryConfig { max_gather_bytes, max_gather_rows, .. } = self.database.query;
+        let (max_gather_bytes, max_gather_rows) = (self.max_bytes, self.database.query.max_gather_rows);
         let (figure, setting) = if self.n_bytes > max_gather_bytes / 2 {
             (format!("{max_gather_bytes} bytes"), "query.max_gather_bytes")
         } else if self.n_rows > max_gather_rows / 2 {

@@ -3,6 +3,7 @@
 //! A [`Conversation`] is one client's session with the backends that it holds. Everything here runs in the client's task;
 //! there is no task, channel or lock per message.
 
+mod as_set;
 mod batch;
 mod batch_run;
 mod cancel;
@@ -38,6 +39,7 @@ mod portal;
 mod relay;
 mod rest;
 mod rights;
+mod run;
 mod self_check;
 mod sequences;
 mod settings;

@@ -12,6 +12,7 @@ use super::engine::EngineRows;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
+use super::own_settings::{describe_own_setting, is_own_show};
 use super::portal::{Form, OpenPortal, Sink};
 use super::relay::Ready;
 use super::simple::{is_ddl, route_label};
@@ -145,6 +146,7 @@ impl Conversation {
                 } else {
                     self.run_whole(&portal.statement, (plan, description), values).await?;
                 }
+                let mark = self.behind_notices(mark);
                 let is_fetch = matches!(**plan, Plan::Command(Command::Fetch { .. } | Command::Execute { .. }));
                 let is_kept = matches!(**plan, Plan::Everywhere { .. }) || (max_rows > 0 && is_fetch);
                 if is_kept && self.client.output.get(mark) == Some(&b'D') {
@@ -154,6 +156,16 @@ impl Conversation {
                 Ok(())
             }
         }
+    }
+
+    /// The place in the output behind the notices that stand at `mark`.
+    fn behind_notices(&self, mut mark: usize) -> usize {
+        while let Some(Ok(Some(header))) = self.client.output.get(mark..).map(wire::header)
+            && header.tag == b'N'
+        {
+            mark += header.len;
+        }
+        mark
     }
 
     /// Gives up what the shards hold for a portal: with the next statement that they get.
@@ -241,7 +253,7 @@ impl Conversation {
         let returns_rows = match plan {
             plan if plan.reads_several() => true,
             Plan::Command(Command::Execute { .. }) => self.describe_named(&portal.statement.prepared.text).await?.is_some(),
-            Plan::Command(Command::Fetch { .. }) => true,
+            Plan::Command(Command::Fetch { .. } | Command::Show { .. }) => true,
             _ => false,
         };
         if returns_rows {
@@ -271,6 +283,7 @@ impl Conversation {
                 self.describe_named(&statement.prepared.text).await?
             }
             None => match plan {
+                Plan::Command(Command::Show { name }) => Some(describe_own_setting(name)?),
                 Plan::Command(Command::Fetch { name }) => self.cursor_columns(name, &statement.prepared.text),
                 _ => None,
             },
@@ -293,7 +306,7 @@ impl Conversation {
         match statement.cached.template.class() {
             Classified::Command(Command::Execute { .. }) => true,
             Classified::Command(Command::Fetch { name }) => self.cursors.is_own(name),
-            _ => false,
+            _ => is_own_show(statement),
         }
     }
 
@@ -327,6 +340,9 @@ impl Conversation {
         if let Plan::Cursor(plan) = plan {
             let values = self.typed_values(statement, &plan.rows, values).await?;
             return self.declare(sql, plan, (&values, Spoken::Extended)).await;
+        }
+        if let Plan::Command(Command::Show { name }) = plan {
+            return self.show_own(name, Description::Omit);
         }
         if let Plan::Command(command) = plan {
             return self.run_command(command, sql, Ready::Swallow).await.map(drop);

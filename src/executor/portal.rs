@@ -253,7 +253,7 @@ impl Conversation {
     /// # Errors
     /// 54000 when what waits for the client is more than it may be.
     pub(super) fn check_kept(&self) -> Result<(), Failure> {
-        let max_bytes = self.database.query.max_gather_bytes;
+        let max_bytes = self.max_gather_bytes();
         if self.client.output.len() as u64 <= max_bytes {
             return Ok(());
         }

@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::timer::WaitError;
 use crate::backend::Connection;
 use crate::observe::ErrorKind;
+use crate::session::own_settings::PREFIX;
 use crate::session::set_config::{BoundParams, SettingChange, setting_changes};
 use crate::session::settings::{SettingValue, Settings, quote_literal};
 use crate::session::unpooled::{Leftover, SettingsTrace};
@@ -24,14 +25,25 @@ const NO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT trunkline_none";
 impl Conversation {
     /// The settings that a statement will change by `set_config`, and what else it leaves: settings unseen where the arguments
     /// do not tell.
-    pub(super) fn changes_of(&self, sql: &[u8], leftover: Leftover, params: BoundParams<'_>) -> (Leftover, Vec<SettingChange>) {
+    ///
+    /// # Errors
+    /// Those of [`Self::check_changes`].
+    pub(super) fn changes_of(
+        &self,
+        sql: &[u8],
+        leftover: Leftover,
+        params: BoundParams<'_>,
+    ) -> Result<(Leftover, Vec<SettingChange>), Failure> {
         if leftover.settings != SettingsTrace::Calls {
-            return (leftover, Vec::new());
+            return Ok((leftover, Vec::new()));
         }
-        match setting_changes(sql, self.plan_settings.has_standard_strings, params) {
-            Some(changes) => (leftover, changes),
+        Ok(match setting_changes(sql, self.plan_settings.has_standard_strings, params) {
+            Some(mut changes) => {
+                self.check_changes(&mut changes)?;
+                (leftover, changes)
+            }
             None => (leftover.and(Leftover::making_settings()), Vec::new()),
-        }
+        })
     }
 
     /// Has the session, and the other backends that it holds, follow what a statement has changed by `set_config` on one.
@@ -65,6 +77,12 @@ impl Conversation {
             let (name, text) = (quote_literal(&change.name), quote_literal(&value));
             let sql = format!("SELECT pg_catalog.set_config({name}, {text}, {is_local})");
             self.tell_others(shard, &sql).await?;
+            if change.name.starts_with(PREFIX)
+                && let Some(idx) = self.index_of(shard)
+            {
+                // The value may have been given in other words.
+                self.tell(idx, &sql).await.taken()?;
+            }
             if is_local {
                 self.transaction.note_change(&change.name, Some(SettingValue::Text(value)));
                 if self.view.topology.only_shard().is_none() {

@@ -170,7 +170,7 @@ impl Conversation {
 
     /// The route that all statements share, if each has one and none is for the session.
     fn common_route(&mut self, text: &str, statements: &[Range<usize>]) -> Result<Option<(Plan, Leftover)>, Failure> {
-        if self.transaction.phase != Phase::Idle {
+        if self.transaction.phase != Phase::Idle || self.tells_routes() {
             return Ok(None);
         }
         let mut common: Option<Plan> = None;

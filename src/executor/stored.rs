@@ -9,13 +9,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Conversation;
 use super::batch::{SessionStatement, Target, bind_parts};
-use super::batch_run::Run;
 use super::enlist::Watched;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
 use super::own::Progress;
 use super::relay::{Mark, Ready};
+use super::run::Run;
 use crate::plan::Access;
 use crate::session::prepared::Prepared;
 use crate::session::row_description::columns;

@@ -55,7 +55,7 @@ impl Conversation {
     async fn take_answer(&mut self, idxs: &[usize], idx: usize, description: Description) -> Result<u64, Failure> {
         let mut count = 0;
         let mut failure = None;
-        let max_bytes = self.database.query.max_gather_bytes;
+        let max_bytes = self.max_gather_bytes();
         loop {
             let (tag, message) = self.next_answer_of(idxs, idx).await?;
             let client = &mut self.client;

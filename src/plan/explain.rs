@@ -44,6 +44,27 @@ pub(super) fn explain_with(sql: &str, params: Params<'_>, context: &Context<'_>,
     }
 }
 
+/// The rung and the shards of a plan in one line; `None` for what the session acts on.
+pub fn route_in_words(plan: &Plan, topology: &Topology) -> Option<String> {
+    let on = |rung: &str, shards: ShardSet| Some(format!("{rung}: {}", shard_names(shards, topology)));
+    match plan {
+        Plan::Route { shard, access } => Some(format!("route: {} ({})", topology.shard(*shard).name, access_word(*access))),
+        Plan::AnyOne { access } => Some(format!("route: any one shard ({})", access_word(*access))),
+        Plan::Merge(plan) => on("merge", plan.shards),
+        Plan::Combine(plan) => on("combine", plan.shards),
+        Plan::Gather(plan) => on("gather", plan.shards),
+        Plan::Insert(plan) => on("insert", plan.statements.iter().map(|statement| statement.shard).collect()),
+        Plan::Everywhere { shards } => on("everywhere", *shards),
+        Plan::CopyIn(plan) => on("copy", plan.shards),
+        Plan::CopyOut(plan) => match &plan.rows {
+            CopyRows::Each { shards, .. } => on("copy out", *shards),
+            CopyRows::Answer { plan, .. } => route_in_words(plan, topology).map(|words| format!("copy out of {words}")),
+        },
+        Plan::Cursor(plan) => route_in_words(&plan.rows, topology).map(|words| format!("cursor over {words}")),
+        Plan::Command(_) => None,
+    }
+}
+
 fn access_word(access: Access) -> &'static str {
     match access {
         Access::Read => "read",

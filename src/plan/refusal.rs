@@ -210,6 +210,9 @@ refusal_codes! {
     /// A function that all sessions call on one shard, in a statement whose rows are on another.
     OffHome = "TL068", FEATURE_NOT_SUPPORTED,
         "Call the function in a statement of its own, without a table: that runs on the same shard for every session.";
+    /// More than one shard, under `trunkline.allow_scatter = off`.
+    ScatterForbidden = "TL070", FEATURE_NOT_SUPPORTED,
+        "Bind it to one shard by the key columns of its tables; or SET trunkline.allow_scatter = on.";
 }
 
 /// A statement that will not be run, with the words for the client. Always the client's to fix.

@@ -6,6 +6,7 @@ pub mod depth;
 pub mod md5;
 pub mod oids;
 mod options;
+pub mod own_settings;
 pub mod pins;
 pub mod prepared;
 pub mod row_description;

@@ -1,5 +1,6 @@
 //! `set_config` in a statement: which settings it changes, as far as its arguments tell.
 
+use super::own_settings::truth;
 use crate::sql::{ParamFormat, StringKind, Token, TokenKind, tokens};
 
 /// One setting that a statement changes by `set_config`.
@@ -40,7 +41,7 @@ pub fn setting_changes(sql: &[u8], has_standard_strings: bool, params: BoundPara
             Argument::Text(value) if is_certain => Some(value),
             _ => None,
         };
-        changes.push(SettingChange { name: name.to_ascii_lowercase(), value, is_local: truth(&is_local)? });
+        changes.push(SettingChange { name: name.to_ascii_lowercase(), value, is_local: truth(is_local.trim())? });
     }
     Some(changes)
 }
@@ -167,19 +168,6 @@ fn param(number: u16, params: BoundParams<'_>) -> Option<String> {
         (ParamFormat::Binary, [0]) => Some("false".to_owned()),
         (ParamFormat::Binary, [1]) => Some("true".to_owned()),
         (_, bytes) => std::str::from_utf8(bytes).ok().map(str::to_owned),
-    }
-}
-
-/// A boolean as Postgres reads it: parse_bool_with_len in src/backend/utils/adt/bool.c.
-fn truth(text: &str) -> Option<bool> {
-    let text = text.trim().to_ascii_lowercase();
-    let is_prefix = |word: &str| !text.is_empty() && word.starts_with(text.as_str());
-    match text.as_str() {
-        "1" | "on" => Some(true),
-        "0" | "of" | "off" => Some(false),
-        _ if is_prefix("true") || is_prefix("yes") => Some(true),
-        _ if is_prefix("false") || is_prefix("no") => Some(false),
-        _ => None,
     }
 }
 

@@ -58,6 +58,11 @@ impl Settings {
         self.values.get(name)
     }
 
+    /// Those whose names begin so.
+    pub fn beginning_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a SettingValue)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), value)).filter(move |(name, _)| name.starts_with(prefix))
+    }
+
     /// The same with `name` set to the text of a SET statement.
     #[must_use]
     pub fn with(&self, name: &str, value: SettingValue) -> Self {

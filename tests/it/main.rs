@@ -23,6 +23,7 @@ mod leaks;
 mod lifecycle;
 mod meetings;
 mod merged;
+mod own_settings;
 mod pinned;
 mod pools;
 mod portals;
