@@ -2,7 +2,7 @@
 
 use super::Conversation;
 use super::commit::Answer;
-use super::conversation::{Origin, unpooled};
+use super::conversation::Origin;
 use super::failure::Failure;
 use super::merge::Description;
 use super::own_settings::{IDLE_SESSION_TIMEOUT, Setting};
@@ -24,8 +24,6 @@ enum BlockEnd {
     Commit,
     Rollback,
 }
-
-const KEEP_STATE_HINT: &str = "Use pool.mode = \"session\", or do without.";
 
 impl Conversation {
     /// Acts on a command and writes its CommandComplete. True if ReadyForQuery is already with the client.
@@ -78,7 +76,7 @@ impl Conversation {
                 let shard = self.view.topology.home_shard();
                 return self.forward((shard, Access::Write), sql.as_bytes(), Leftover::of_command(command), ready).await;
             }
-            Command::LockTable => return self.keep_state(sql, ready).await,
+            Command::LockTable => return self.lock_tables(sql, ready).await,
             Command::TwoPhase => {
                 return Err(Failure::refused(
                     "TL096",
@@ -96,19 +94,6 @@ impl Conversation {
 
     pub(super) fn warn(&mut self, sqlstate: SqlState, message: &str) {
         wire::report(&mut self.client.output, Severity::Warning, &Report::new(sqlstate, message));
-    }
-
-    fn is_session_pooled(&self) -> bool {
-        self.database.config.pool.mode == PoolMode::Session
-    }
-
-    /// What only a backend of one's own can keep: forwarded where the client has one, else refused by name.
-    async fn keep_state(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
-        let is_own = self.is_session_pooled() || sql_word(sql) == "LOCK";
-        match self.view.topology.only_shard() {
-            Some(shard) if is_own => self.forward((shard, Access::Write), sql.as_bytes(), Leftover::NOTHING, ready).await,
-            _ => Err(unpooled(&format!("{} keeps state in one server's session", sql_word(sql)), KEEP_STATE_HINT)),
-        }
     }
 
     /// Sends a statement to every backend that the client holds.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Buf;
 
 use super::Conversation;
+use super::enlist::Watched;
 use super::failure::Failure;
 use super::relay::Relayed;
 use super::timer::WaitError;
@@ -52,8 +53,11 @@ pub(super) fn copy_input(input: &[u8], n_passing: usize) -> Result<CopyInput, Fa
     if n_passing > 0 {
         return Ok(if input.is_empty() { CopyInput::Incomplete } else { CopyInput::Data(n_passing.min(input.len())) });
     }
-    let malformed =
-        |_| Failure::fatal(SqlState::PROTOCOL_VIOLATION, "terminating connection because protocol synchronization was lost");
+    let malformed = |_| lost_synchronization();
+    // Before its length is known, as by CopyGetData in src/backend/commands/copyfromparse.c.
+    if let Some(tag) = input.first().filter(|tag| !b"dcfHS".contains(tag)) {
+        return Ok(CopyInput::Foreign(*tag));
+    }
     let Some(header) = wire::header(input).map_err(malformed)? else { return Ok(CopyInput::Incomplete) };
     let is_complete = input.len() >= header.len;
     Ok(match header.tag {
@@ -89,7 +93,7 @@ impl Conversation {
                     client.input.advance(n);
                     break;
                 }
-                CopyInput::Foreign(tag) => return Err(self.copy_broken(tag)),
+                CopyInput::Foreign(tag) => return Err(self.refuse_foreign(idx, tag).await),
                 CopyInput::Ignored(n) => client.input.advance(n),
                 CopyInput::Incomplete => {
                     if self.flush_backend(idx).await.is_err() {
@@ -127,11 +131,31 @@ impl Conversation {
         Ok(())
     }
 
+    /// The same in the words of the server that does the COPY: it knows at which line it is.
+    async fn refuse_foreign(&mut self, idx: usize, tag: u8) -> Failure {
+        wire::bare(&mut self.enlisted[idx].lease.socket.output, tag);
+        self.restart_deadline();
+        // A broken connection is found by the read that follows.
+        drop(self.flush_backend(idx).await);
+        while let Ok((kind, mut message)) = self.next_message(idx, Watched::Nobody).await {
+            match kind {
+                b'E' => {
+                    self.enlisted[idx].lease.has_ended = true;
+                    self.client.output.extend_from_slice(&message.split());
+                    return lost_synchronization();
+                }
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        self.copy_broken(tag)
+    }
+
     /// Ends the session because of a message that does not belong into COPY: Postgres does not read on behind it.
     pub(super) fn copy_broken(&mut self, tag: u8) -> Failure {
         let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
         wire::report(&mut self.client.output, Severity::Error, &Report::new(SqlState::PROTOCOL_VIOLATION, message));
-        Failure::fatal(SqlState::PROTOCOL_VIOLATION, "terminating connection because protocol synchronization was lost")
+        lost_synchronization()
     }
 
     /// Reads away the rest of a CopyData message of which nobody wants the end. What follows it is ignored as it comes.
@@ -249,6 +273,10 @@ pub(super) fn late_within() -> Failure {
         SqlState::QUERY_CANCELED,
         "terminating connection because the rest of a copy data message did not come in time",
     )
+}
+
+fn lost_synchronization() -> Failure {
+    Failure::fatal(SqlState::PROTOCOL_VIOLATION, "terminating connection because protocol synchronization was lost")
 }
 
 pub(super) fn message_len(input: &[u8]) -> usize {

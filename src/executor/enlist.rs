@@ -234,9 +234,8 @@ impl Conversation {
             self.database.note_sequence_read();
         }
         let takes_locks_only = leftover.bonds.contains(Bonds::ONLY_LOCKS);
-        if takes_locks_only && self.index_of(shard).is_none() {
-            // On the primary, where all sessions meet.
-            self.check_out(shard, Access::Write).await?;
+        if takes_locks_only {
+            self.check_out_primary(shard).await?;
         }
         let idx = self.enlist(shard, if takes_locks_only { Access::Read } else { access }).await?;
         self.clear_in_block(idx, leftover.bonds);
@@ -288,6 +287,14 @@ impl Conversation {
                 }
                 Err(failure) => return Err(failure),
             }
+        }
+    }
+
+    /// Checks out a backend of the primary, where all sessions meet, unless the client has one of the shard.
+    pub(super) async fn check_out_primary(&mut self, shard: ShardId) -> Result<(), Failure> {
+        match self.index_of(shard) {
+            Some(_) => Ok(()),
+            None => self.check_out(shard, Access::Write).await.map(drop),
         }
     }
 

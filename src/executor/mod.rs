@@ -30,6 +30,7 @@ mod gather;
 mod grammar;
 mod greeting;
 mod holding;
+mod lock;
 mod meeting;
 mod merge;
 mod own;

@@ -9,6 +9,7 @@ use super::batch::{Action, Portal, SessionStatement, Target};
 use super::conversation::SchemaChange;
 use super::cursor::Spoken;
 use super::engine::EngineRows;
+use super::enlist::Watched;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
@@ -18,7 +19,7 @@ use super::relay::Ready;
 use super::simple::{is_ddl, route_label};
 use super::stored::Wanted;
 use crate::observe::StatementTimer;
-use crate::plan::{CopyRows, Plan};
+use crate::plan::{Access, CopyRows, Plan};
 use crate::session::row_description::{columns, write_description};
 use crate::session::transaction::Phase;
 use crate::session::wire;
@@ -84,13 +85,13 @@ impl Conversation {
         self.close_own(name).await;
         let Target::Own { plan, values } = &portal.target else { return Ok(()) };
         let is_read = plan.reads_several();
-        if is_read && values.result_formats.len() > 1 {
-            self.check_formats(&portal.statement, plan, values.result_formats.len()).await?;
-        }
         let is_opened = is_read && !is_run_next(name, next);
         if is_opened || (is_run_next(name, next) && answers_bind(plan)) {
             self.unbound =
                 Some(Unbound { at: self.client.output.len(), portal: name.clone(), prepared_id: portal.statement.prepared.id });
+        }
+        if is_read && values.result_formats.len() > 1 {
+            self.check_formats(&portal.statement, plan, values).await?;
         }
         if is_opened {
             let open = self.open_own(&portal.statement, plan, values).await?;
@@ -101,18 +102,28 @@ impl Conversation {
         Ok(())
     }
 
-    /// # Errors
-    /// 08P01 for formats of other columns than there are: shards are asked in formats of the proxy's choice.
-    async fn check_formats(&mut self, statement: &SessionStatement, plan: &Plan, n_formats: usize) -> Result<(), Failure> {
-        let prepared = &statement.prepared;
-        let described = self.describe(first_shard(plan), &prepared.text, &prepared.param_types).await?;
-        match described.row_description.as_deref().and_then(columns) {
-            Some(columns) if columns.len() != n_formats => {
-                let message = format!("bind message has {n_formats} result formats but query has {} columns", columns.len());
-                Err(Failure::client(Report::new(SqlState::PROTOCOL_VIOLATION, message)))
-            }
-            _ => Ok(()),
+    /// Shards are asked in formats of the proxy's choice. Where the client's are of other columns than there are, a shard is asked
+    /// in them, for its words about the Bind.
+    async fn check_formats(&mut self, statement: &SessionStatement, plan: &Plan, values: &BoundValues) -> Result<(), Failure> {
+        let (prepared, shard) = (&statement.prepared, first_shard(plan));
+        let described = self.describe(shard, &prepared.text, &prepared.param_types).await?;
+        let n_columns = described.row_description.as_deref().and_then(columns).map(|columns| columns.len());
+        if n_columns.is_none_or(|n_columns| n_columns == values.result_formats.len()) {
+            return Ok(());
         }
+        let values = BoundValues { param_types: prepared.param_types.clone(), ..values.clone() };
+        let asked = self.fan_out(&[(shard, &*prepared.text)], Access::Read, &values, &values.result_formats).await?;
+        let mut outcome = Ok(());
+        for idx in asked {
+            loop {
+                match self.next_message(idx, Watched::Client).await? {
+                    (b'Z', _) => break,
+                    (b'E', message) => outcome = Err(Failure::Shard(message)),
+                    _ => {}
+                }
+            }
+        }
+        outcome
     }
 
     /// Executes a portal of the proxy's own, from where it stands.

@@ -7,7 +7,7 @@ use super::names::{Target, resolve, table_name};
 use super::refusal::{Refusal, RefusalCode};
 use super::text::{nesting, tokens_of};
 use crate::sql::{Classified, Token, TokenKind, UtilityKind};
-use crate::topology::{ShardId, TEMPORARY_SCHEMA};
+use crate::topology::{ShardId, ShardSet, TEMPORARY_SCHEMA};
 
 /// Where an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +207,17 @@ fn create_as(sql: &str, tokens: &[Token], objects: &[(Option<String>, String)], 
         (Ok(plan), Some(_)) if !reads_configured(sql, tokens, objects, context) => Ok(plan),
         _ => Err(Refusal::new(RefusalCode::CreateAs, "CREATE TABLE AS across shards is not supported")),
     }
+}
+
+/// The shards that have a table or view.
+///
+/// # Errors
+/// For a name that is not known.
+pub(super) fn shards_of(object: &(Option<String>, String), context: &Context<'_>) -> Result<ShardSet, Refusal> {
+    Ok(match home(object, context)? {
+        Home::Everywhere => context.topology.all_shards(),
+        Home::On(shard) => [shard].into_iter().collect(),
+    })
 }
 
 /// Where a table is.

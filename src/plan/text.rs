@@ -79,12 +79,13 @@ pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Ref
     }
 }
 
-/// The text with what the parser does not know blanked out, so that positions stay: `OVERRIDING SYSTEM VALUE`, and ONLY before a
-/// table's name. Neither changes which rows' keys a statement speaks of. The blanked text is never sent anywhere.
+/// The text with what the parser does not know blanked out, so that positions stay: `OVERRIDING SYSTEM VALUE`, ONLY before a
+/// table's name, and all but the `=` of `OPERATOR(pg_catalog.=) ANY`. None of it changes which rows' keys a statement speaks of.
+/// The blanked text is never sent anywhere.
 fn readable(sql: &str, has_standard_strings: bool) -> Cow<'_, str> {
     let bytes = sql.as_bytes();
     let contains = |word: &[u8]| bytes.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    if !contains(b"overriding") && !contains(b"only") {
+    if !contains(b"overriding") && !contains(b"only") && !contains(b"operator") {
         return Cow::Borrowed(sql);
     }
     let tokens = tokens_of(sql, has_standard_strings);
@@ -92,6 +93,19 @@ fn readable(sql: &str, has_standard_strings: bool) -> Cow<'_, str> {
     let mut text = sql.to_owned();
     for (idx, token) in tokens.iter().enumerate() {
         let next = |n: usize, words: &[&str]| tokens.get(idx + n).is_some_and(|token| is(token, words));
+        if is(token, &["operator"])
+            && let Some([open, schema, dot, equal, close, quantifier, ..]) = tokens.get(idx + 1..)
+            && open.is_punctuation(b'(')
+            && is(schema, &["pg_catalog"])
+            && dot.is_punctuation(b'.')
+            && equal.text(bytes) == b"="
+            && close.is_punctuation(b')')
+            && is(quantifier, &["any", "all", "some"])
+        {
+            text.replace_range(token.start..equal.start, &" ".repeat(equal.start - token.start));
+            text.replace_range(close.start..close.end, " ");
+            continue;
+        }
         let last = if is(token, &["overriding"]) && next(1, &["system", "user"]) && next(2, &["value"]) {
             idx + 2
         } else if is(token, &["only"])

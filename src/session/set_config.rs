@@ -35,7 +35,10 @@ pub fn setting_changes(sql: &[u8], has_standard_strings: bool, params: BoundPara
     let mut changes = Vec::with_capacity(calls.len());
     for call in &calls {
         let [name, value, is_local] = call.arguments.as_slice() else { return None };
-        let Argument::Text(name) = argument(sql, &all[name.clone()], params) else { return None };
+        let name = match argument(sql, &all[name.clone()], params) {
+            Argument::Text(name) => name,
+            Argument::Computed => listed_name(sql, &all, call)?,
+        };
         let Argument::Text(is_local) = argument(sql, &all[is_local.clone()], params) else { return None };
         let value = match argument(sql, &all[value.clone()], params) {
             Argument::Text(value) if is_certain => Some(value),
@@ -50,6 +53,27 @@ pub fn setting_changes(sql: &[u8], has_standard_strings: bool, params: BoundPara
 pub fn is_settings_only(sql: &[u8], has_standard_strings: bool) -> bool {
     let all: Vec<Token> = tokens(sql, has_standard_strings).collect();
     is_plain(sql, &all, &calls(sql, &all))
+}
+
+/// The one name in `SELECT set_config(name, …, …) FROM pg_settings WHERE name = '…'`: a setting that may not be there, as pg_dump
+/// sets one.
+fn listed_name(sql: &[u8], all: &[Token], call: &Call) -> Option<String> {
+    let is_word = |at: usize, word: &str| all.get(at).is_some_and(|token| token.is_word(sql, word));
+    let is_dot = |at: usize| all.get(at).is_some_and(|token| token.is_punctuation(b'.'));
+    let skip_schema = |at: usize| if is_word(at, "pg_catalog") && is_dot(at + 1) { at + 2 } else { at };
+    let name = call.arguments.first()?;
+    let is_column = name.len() == 1 && is_word(name.start, "name");
+    if !is_column || !is_word(0, "select") || skip_schema(1) != call.range.start || !is_word(call.range.end, "from") {
+        return None;
+    }
+    let at = skip_schema(call.range.end + 1);
+    let is_equal = all.get(at + 3).is_some_and(|token| token.text(sql) == b"=");
+    if !(is_word(at, "pg_settings") && is_word(at + 1, "where") && is_word(at + 2, "name") && is_equal) {
+        return None;
+    }
+    let listed = all.get(at + 4).filter(|token| token.kind == TokenKind::String(StringKind::Plain))?;
+    let is_end = all[at + 5..].iter().all(|token| token.is_punctuation(b';'));
+    if is_end { plain_string(listed.text(sql)) } else { None }
 }
 
 struct Call {
@@ -211,5 +235,10 @@ mod tests {
         check("SELECT CASE WHEN true THEN set_config('a', (SELECT 'x'), true) END", "a=? local");
         check("SELECT set_config(n, v, false) FROM t", "?");
         check("SELECT set_config('a', 'x', b) FROM t", "?");
+        check("SELECT set_config(name, 'view', false) FROM pg_settings WHERE name = 'a'", "a=?");
+        check("select pg_catalog.set_config(name, 'view', false) from pg_catalog.pg_settings where name = 'a';", "a=?");
+        check("SELECT set_config(name, 'view', false) FROM pg_settings WHERE name = 'a' OR true", "?");
+        check("SELECT set_config(name, 'view', false) FROM pg_settings WHERE name LIKE 'a'", "?");
+        check("SELECT set_config(name, 'view', false) FROM mine WHERE name = 'a'", "?");
     }
 }

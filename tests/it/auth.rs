@@ -3,7 +3,8 @@
 use tokio_postgres::Client;
 
 use crate::harness::{
-    Cluster, DATABASE, Proxy, ProxyOptions, Raw, connect_with, installation, message, poll, sqlstate_of, startup, try_rows, value,
+    Cluster, DATABASE, Proxy, ProxyOptions, Raw, Single, connect_with, installation, message, poll, sqlstate_of, startup,
+    try_rows, value,
 };
 
 const PROTOCOL_3_0: u32 = 0x0003_0000;
@@ -120,9 +121,9 @@ async fn refusals_are_worded_as_the_servers_own() {
     let port = cluster.shards[0].port();
     let direct = async |user: &str, dbname: &str, password: &str| {
         let target = format!("host=127.0.0.1 port={port} user={user} dbname={dbname} password='{password}'");
-        sqlstate_of(&connect_with(&target).await.expect_err("let in"))
+        fields_of(&connect_with(&target).await.expect_err("let in"))
     };
-    poll("the rules are loaded", async || direct("evil", DATABASE, "x").await.1.contains("rejects")).await;
+    poll("the rules are loaded", async || direct("evil", DATABASE, "x").await[3].contains("rejects")).await;
     let proxy = proxy_of(
         &cluster,
         "[[users]]\nname = \"ann\"\npassword = \"pencil\"\nbackend_user = \"postgres\"\n",
@@ -142,8 +143,48 @@ async fn refusals_are_worded_as_the_servers_own() {
         ("nemo", DATABASE, "x"),
     ] {
         let target = format!("host=127.0.0.1 port={} user={user} dbname={dbname} password='{password}'", proxy.port);
-        let told = sqlstate_of(&connect_with(&target).await.expect_err("let in"));
+        let told = fields_of(&connect_with(&target).await.expect_err("let in"));
         assert_eq!(told, direct(user, dbname, password).await, "{user} {dbname} {password}");
+    }
+}
+
+/// S, V, C and M of an error at a login.
+fn fields_of(error: &tokio_postgres::Error) -> [String; 4] {
+    let report = error.as_db_error().unwrap_or_else(|| panic!("not a server's report: {error:?}"));
+    let words = report.parsed_severity().map(|severity| format!("{severity:?}").to_uppercase()).unwrap_or_default();
+    [report.severity().to_owned(), words, report.code().code().to_owned(), report.message().to_owned()]
+}
+
+/// A server and proxies with as few places: for a user, for a database, for all clients.
+#[tokio::test]
+async fn full_houses_are_told_as_by_the_server() {
+    let cluster = Cluster::start(1).await;
+    let single = Single::start_with(&[("max_connections", "5"), ("superuser_reserved_connections", "1")]).await;
+    let roles = "CREATE ROLE few LOGIN; CREATE ROLE more LOGIN; CREATE ROLE other LOGIN";
+    on_all(&cluster, roles).await;
+    let own = single.connect().await;
+    own.batch_execute(&format!("{roles}; ALTER ROLE few CONNECTION LIMIT 1; ALTER DATABASE {DATABASE} CONNECTION LIMIT 3"))
+        .await
+        .unwrap();
+    let proxy_of = async |server| cluster.proxy_with(ProxyOptions { server, ..ProxyOptions::default() }).await;
+    let by_owner = proxy_of("max_clients_per_user = 1\nmax_clients_per_database = 2\n").await;
+    let small = proxy_of("max_clients = 2\n").await;
+    let enter =
+        async |port: u16, user: &str| connect_with(&format!("host=127.0.0.1 port={port} user={user} dbname={DATABASE}")).await;
+    let refused = async |port: u16, user: &str| fields_of(&enter(port, user).await.expect_err("let in"));
+    let full = |whose: &str| ["FATAL", "FATAL", "53300", whose].map(str::to_owned);
+    let mut held = Vec::new();
+    for port in [single.server.port(), by_owner.port] {
+        held.push(enter(port, "few").await.unwrap());
+        assert_eq!(refused(port, "few").await, full("too many connections for role \"few\""));
+        held.push(enter(port, "more").await.unwrap());
+        assert_eq!(refused(port, "other").await, full(&format!("too many connections for database \"{DATABASE}\"")));
+    }
+    // On the server these come to the two from before and to the test's own.
+    for port in [single.server.port(), small.port] {
+        held.push(enter(port, "postgres").await.unwrap());
+        held.push(enter(port, "postgres").await.unwrap());
+        assert_eq!(refused(port, "postgres").await, full("sorry, too many clients already"));
     }
 }
 

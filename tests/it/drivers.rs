@@ -1,7 +1,7 @@
 //! Drivers and tools as applications use them, in transaction pooling, on one shard and on three.
 //!
 //! Each is a program below `tests/drivers` in the driver's own language. It finds the proxy by `DATABASE_URL` or by libpq's
-//! variables, and knows by `SHARDS` how many shards there are. It prints `ok NAME` or `FAILED NAME` for each check and exits
+//! variables, and knows by `SHARDS` how many shards there are, and the first one's own port by `DIRECT_PORT`. It prints `ok NAME` or `FAILED NAME` for each check and exits
 //! with 0 if all hold. With a line `> restart` it asks for a restart of all servers, which the line `done` answers.
 
 mod rust;
@@ -40,6 +40,7 @@ programs! {
         "test -e /usr/share/java/postgresql.jar && command -v javac";
     node_postgres: "node tests/drivers/pg/suite.js", "test -e target/drivers/node/.made-from && command -v node";
     pdo: "php tests/drivers/pdo/suite.php", "php -r 'exit(extension_loaded(\"pdo_pgsql\") ? 0 : 1);'";
+    pg_dump: "tests/drivers/pg_dump/suite.sh", "command -v pg_dump";
     pgbench: "tests/drivers/pgbench/suite.sh", "command -v pgbench";
     postgres_js: "node tests/drivers/postgresjs/suite.js", "test -e target/drivers/node/.made-from && command -v node";
     psql: "tests/drivers/psql/suite.sh", "command -v psql";
@@ -48,18 +49,12 @@ programs! {
     sqlalchemy: "target/drivers/python/bin/python tests/drivers/sqlalchemy/suite.py", "test -e target/drivers/python/.made-from";
 }
 
-/// On one shard: a table of several shards cannot be copied out.
-#[tokio::test]
-async fn pg_dump_of_one_shard() {
-    run("tests/drivers/pg_dump/suite.sh", "command -v pg_dump", 1).await;
-}
-
 /// Runs a program through a proxy before `n_shards` servers, and panics with its output if it fails.
 async fn run(command: &str, probe: &str, n_shards: usize) {
     let mut cluster = Cluster::start(n_shards).await;
     part_oids(&cluster).await;
     let proxy = start_proxy(&cluster).await;
-    let mut child = spawn(command, &proxy, n_shards);
+    let mut child = spawn(command, &proxy, &cluster);
     let talk = tokio::time::timeout(PATIENCE, talk(&mut child, &mut cluster)).await;
     let Ok((is_successful, output)) = talk else {
         panic!("{command}: not finished after {PATIENCE:?}");
@@ -107,7 +102,7 @@ async fn start_proxy(cluster: &Cluster) -> Proxy {
     cluster.proxy_with(options).await
 }
 
-fn spawn(command: &str, proxy: &Proxy, n_shards: usize) -> Child {
+fn spawn(command: &str, proxy: &Proxy, cluster: &Cluster) -> Child {
     let programs = installation().program("psql");
     let inherited = std::env::var("PATH").unwrap_or_default();
     let mut child = Command::new("bash");
@@ -115,7 +110,8 @@ fn spawn(command: &str, proxy: &Proxy, n_shards: usize) -> Child {
         .args(["-c", &format!("exec {command} 2>&1")])
         .env("PATH", format!("{}:{inherited}", programs.parent().unwrap().display()))
         .env("DATABASE_URL", format!("postgres://app:secret@127.0.0.1:{}/{DATABASE}", proxy.port))
-        .env("SHARDS", n_shards.to_string())
+        .env("SHARDS", cluster.shards.len().to_string())
+        .env("DIRECT_PORT", cluster.shards[0].port().to_string())
         .envs([("PGHOST", "127.0.0.1"), ("PGPORT", &proxy.port.to_string()), ("PGDATABASE", DATABASE)])
         .envs([("PGUSER", "app"), ("PGPASSWORD", "secret")])
         .envs([

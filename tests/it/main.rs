@@ -21,6 +21,7 @@ mod hostile;
 mod large;
 mod leaks;
 mod lifecycle;
+mod locks;
 mod meetings;
 mod merged;
 mod own_settings;
