@@ -41,6 +41,7 @@ impl Conversation {
         let access = match &outcome {
             Ok(Plan::Route { access, .. } | Plan::AnyOne { access }) => *access,
             Ok(Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::CopyOut(_)) => Access::Read,
+            Ok(Plan::Explain(explain)) if !explain.plan.writes_several() => Access::Read,
             _ => Access::Write,
         };
         self.at_meeting_place(cached, hinted(shard, access, sql, outcome)?)

@@ -181,7 +181,7 @@ impl Conversation {
                 },
                 Target::Own { plan, .. } if matches!(**plan, Plan::Command(_) | Plan::Cursor(_)) => has_command = true,
                 Target::Own { plan, .. } => {
-                    has_write |= matches!(**plan, Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_) | Plan::Gather(_));
+                    has_write |= plan.writes_several() || plan.gathers();
                     is_spread |= n_bound > 1;
                 }
             }

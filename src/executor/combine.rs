@@ -106,6 +106,7 @@ impl Conversation {
             let body = body.unwrap_or_else(no_columns);
             write_description(&mut self.client.output, &body, &values.result_formats);
         }
+        self.watch_engine(engine);
         let idxs = self.fan_out(&[(engine, &sql)], Access::Read, &bound, &values.result_formats).await?;
         let all = MergePlan {
             shards: ShardSet::only(engine),

@@ -22,6 +22,7 @@ use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
 use super::temporary::Temporary;
 use super::timer::Timer;
+use super::watch::Watch;
 use super::{CancelTarget, Database, Failure, View};
 use crate::backend::{Credentials, Socket, UserPools};
 use crate::deadline::Deadline;
@@ -114,6 +115,8 @@ pub struct Conversation {
     pub(super) cursors: Cursors,
     /// Rows of answers are written as data of this COPY.
     pub(super) copying: Option<Box<Copying>>,
+    /// What is noted of a read while it runs.
+    pub(super) watch: Option<Box<Watch>>,
     pub(super) unbound: Option<Unbound>,
     /// Whether what is being run can be run again.
     pub(super) retry: Retry,
@@ -172,6 +175,7 @@ impl Conversation {
             portals: Portals::default(),
             cursors: Cursors::default(),
             copying: None,
+            watch: None,
             unbound: None,
             retry: Retry::No,
             skipped: Vec::new(),

@@ -19,10 +19,14 @@ use crate::topology::ShardSet;
 
 /// How rows of an answer become data of a COPY.
 #[derive(Debug)]
-pub(super) struct Copying {
-    format: RowFormat,
-    /// What stands before the first row: the binary format's signature.
-    start: &'static [u8],
+pub(super) enum Copying {
+    Rows {
+        format: RowFormat,
+        /// What stands before the first row: the binary format's signature.
+        start: &'static [u8],
+    },
+    /// They are counted and thrown away.
+    Nothing { n_rows: u64, n_bytes: u64 },
 }
 
 /// Bytes put before the query of a COPY, so that a server looks at everything and reads no row.
@@ -48,22 +52,46 @@ impl Copying {
     /// # Errors
     /// 08P01 when it is malformed.
     pub(super) fn put(&mut self, body: &[u8], output: &mut BytesMut) -> Result<(), Failure> {
-        if self.start.is_empty() {
-            return self.format.write(body, output).ok_or_else(|| malformed("a shard sent a malformed row"));
+        match self {
+            Self::Nothing { n_rows, n_bytes } => {
+                *n_rows += 1;
+                *n_bytes += body.len() as u64;
+                Ok(())
+            }
+            Self::Rows { format, start: [] } => {
+                format.write(body, output).ok_or_else(|| malformed("a shard sent a malformed row"))
+            }
+            Self::Rows { start, .. } => {
+                let start = std::mem::take(start);
+                wire::message(output, b'd', |b| {
+                    b.put_slice(start);
+                    b.put_slice(body);
+                });
+                Ok(())
+            }
         }
-        let start = std::mem::take(&mut self.start);
-        wire::message(output, b'd', |b| {
-            b.put_slice(start);
-            b.put_slice(body);
-        });
-        Ok(())
     }
 
-    /// Writes what stands behind the last row.
-    fn end(&self, output: &mut BytesMut) {
-        if self.format == RowFormat::Binary {
-            wire::copy_data(output, &[self.start, BINARY_TRAILER].concat());
+    /// Takes rows, counts them and throws them away.
+    pub(super) fn nothing() -> Self {
+        Self::Nothing { n_rows: 0, n_bytes: 0 }
+    }
+
+    /// The number and the bytes of rows that were thrown away.
+    pub(super) fn counted(&self) -> (u64, u64) {
+        match self {
+            Self::Nothing { n_rows, n_bytes } => (*n_rows, *n_bytes),
+            Self::Rows { .. } => (0, 0),
         }
+    }
+
+    /// Writes what stands behind the last of so many rows.
+    fn end(&self, output: &mut BytesMut, n_rows: u64) {
+        let Self::Rows { format, start } = self else { return };
+        if *format == RowFormat::Binary {
+            wire::copy_data(output, &[start, BINARY_TRAILER].concat());
+        }
+        end_copy(output, n_rows);
     }
 }
 
@@ -84,10 +112,7 @@ impl Conversation {
         let output = &mut self.client.output;
         match &self.copying {
             None => wire::command_complete(output, format!("SELECT {n_rows}").as_bytes()),
-            Some(copying) => {
-                copying.end(output);
-                end_copy(output, n_rows);
-            }
+            Some(copying) => copying.end(output, n_rows),
         }
     }
 
@@ -127,7 +152,7 @@ impl Conversation {
         let names = column_names(&described.row_description.unwrap_or_else(no_columns)).unwrap_or_default();
         let is_binary = format.layout == CopyLayout::Binary;
         let start = if is_binary { BINARY_HEADER } else { &[] };
-        self.copying = Some(Box::new(Copying { format: row_format(format, &names), start }));
+        self.copying = Some(Box::new(Copying::Rows { format: row_format(format, &names), start }));
         let result_formats = if is_binary { vec![1] } else { Vec::new() };
         let values = BoundValues { result_formats, ..BoundValues::none() };
         let outcome = Box::pin(self.run_many(query, plan, &values, Description::Omit)).await;

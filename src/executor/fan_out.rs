@@ -93,6 +93,9 @@ impl Conversation {
             self.check_parameter_types(*shard, &values.param_types).await?;
             idxs.push(self.enlist(*shard, access).await?);
         }
+        if let Some(watch) = &mut self.watch {
+            watch.note_request();
+        }
         let tail = values.bind_tail(result_formats);
         for (&idx, (shard, text)) in idxs.iter().zip(statements) {
             let param_types = self.parameter_types(*shard, &values.param_types);

@@ -77,6 +77,7 @@ impl Conversation {
         if let Some(report) = gathered.holding.half_told().filter(|_| description != Description::Keep) {
             wire::report(&mut self.client.output, Severity::Notice, &report);
         }
+        self.watch_engine(gathered.engine.lease.shard);
         let outcome = self.answer(&mut gathered, values, description).await.map_err(|failure| owner_only(failure, plan));
         self.end_engine(gathered.engine).await;
         outcome
@@ -219,7 +220,8 @@ impl Conversation {
             opening.push_str(&sql);
         }
         self.run_on_engine(engine, &opening).await?;
-        for &(input_idx, input) in &brought {
+        for (part_idx, &(input_idx, input)) in brought.iter().enumerate() {
+            self.watch_part(part_idx + 1);
             let shards = match input.source {
                 GatherSource::Shards(shards) => shards,
                 GatherSource::AnyOne => ShardSet::only(self.any_shard()),
@@ -285,6 +287,7 @@ impl Conversation {
             for &idx in idxs {
                 let (n_more, n_bytes) = self.move_rows(engine, (idxs, idx)).await?;
                 n_rows += n_more;
+                self.watch_rows(idx, n_more, n_bytes);
                 gathering.holding.add(n_more, n_bytes)?;
                 if !self.enlisted[idx].is_ready {
                     open = Some(idx);

@@ -93,10 +93,14 @@ impl Conversation {
             match tag {
                 b'D' => {
                     message.advance(HEADER_LEN);
+                    self.watch_rows(idx, 1, message.len() as u64);
                     return Ok(Some(message.freeze()));
                 }
                 b'E' => return Err(self.shard_failed(idxs, idx, &message).await),
-                b'Z' => return Ok(None),
+                b'Z' => {
+                    self.watch_rows(idx, 0, 0);
+                    return Ok(None);
+                }
                 _ => {}
             }
         }
@@ -154,9 +158,12 @@ impl Conversation {
                 Ok(None) => return Ok(()),
                 Err(_) => return self.next_of(idxs, idx).await.map(drop),
             };
-            let Self { client, enlisted, copying, .. } = self;
+            let Self { client, enlisted, copying, watch, .. } = self;
             let held = &mut enlisted[idx];
             if header.tag == b'D' {
+                if let Some(watch) = watch {
+                    watch.note_rows(held.lease.shard, 1, (header.len - HEADER_LEN) as u64);
+                }
                 let row = &mut held.lease.socket.input[..header.len];
                 if window.admits() {
                     if held.answers.is_watching() {
@@ -174,6 +181,7 @@ impl Conversation {
                 self.unbound = None;
             }
             let Some(mut message) = held.take_answer(header) else { continue };
+            self.watch_rows(idx, 0, 0);
             if header.tag == b'E' {
                 return Err(self.shard_failed(idxs, idx, &message).await);
             }

@@ -20,6 +20,7 @@ mod database;
 mod describe;
 mod engine;
 mod enlist;
+mod explain;
 mod express;
 mod failure;
 mod fan_out;
@@ -52,6 +53,7 @@ mod temporary;
 mod timer;
 mod two_phase;
 mod types;
+mod watch;
 mod write;
 
 pub use batch::Batch;

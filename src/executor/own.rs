@@ -159,7 +159,7 @@ impl Conversation {
                 }
                 let mark = self.behind_notices(mark);
                 let is_fetch = matches!(**plan, Plan::Command(Command::Fetch { .. } | Command::Execute { .. }));
-                let is_kept = matches!(**plan, Plan::Everywhere { .. }) || (max_rows > 0 && is_fetch);
+                let is_kept = matches!(**plan, Plan::Everywhere { .. } | Plan::Explain(_)) || (max_rows > 0 && is_fetch);
                 if is_kept && self.client.output.get(mark) == Some(&b'D') {
                     let answer = self.client.output.split_off(mark);
                     self.give_kept(name, answer, max_rows);
@@ -286,6 +286,7 @@ impl Conversation {
             Plan::Combine(plan) => plan.shards.iter().next(),
             Plan::Gather(plan) => Some(plan.first_shard()),
             Plan::Everywhere { shards } => shards.iter().next(),
+            Plan::Explain(_) => Some(first_shard(plan)),
             _ => None,
         };
         let body = match shard {
@@ -429,6 +430,7 @@ pub(super) fn first_shard(plan: &Plan) -> ShardId {
             CopyRows::Answer { plan, .. } => return first_shard(plan),
         },
         Plan::Cursor(plan) => return first_shard(&plan.rows),
+        Plan::Explain(explain) => return first_shard(&explain.plan),
         Plan::Route { shard, .. } => return *shard,
         Plan::AnyOne { .. } | Plan::Command(_) => return ShardId(0),
     };

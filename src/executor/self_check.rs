@@ -111,7 +111,7 @@ impl Conversation {
     }
 
     /// Runs the plan, and where its types make it inexact, the statement over gathered rows: whether that was so.
-    async fn answer_read(
+    pub(super) async fn answer_read(
         &mut self,
         sql: &str,
         plan: &Plan,

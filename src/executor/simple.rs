@@ -294,7 +294,7 @@ impl Conversation {
         values: &BoundValues,
         description: Description,
     ) -> Result<(), Failure> {
-        let is_write = matches!(plan, Plan::Insert(_) | Plan::Everywhere { .. } | Plan::CopyIn(_));
+        let is_write = plan.writes_several();
         let is_own = is_write && self.transaction.phase == Phase::Idle;
         if is_own {
             self.transaction.begin(Phase::Implicit, "", &self.settings);
@@ -306,6 +306,7 @@ impl Conversation {
             Plan::Everywhere { shards } => self.run_everywhere(sql, *shards, values, description).await?,
             Plan::CopyIn(plan) => self.copy_in_many(sql.as_bytes(), plan).await?,
             Plan::CopyOut(plan) => self.copy_out(sql, plan).await?,
+            Plan::Explain(plan) => Box::pin(self.run_explain(sql, plan, values, description)).await?,
             Plan::Route { .. } | Plan::AnyOne { .. } | Plan::Command(_) | Plan::Cursor(_) => {
                 let report = Report::new(SqlState::INTERNAL_ERROR, "a plan of one shard among those of many");
                 return Err(Failure::statement(report, ErrorKind::Client));
@@ -402,6 +403,7 @@ pub(super) fn route_label(plan: &Plan) -> Route {
         Plan::Everywhere { .. } => Route::Everywhere,
         Plan::CopyIn(_) | Plan::CopyOut(_) => Route::Copy,
         Plan::Cursor(plan) => route_label(&plan.rows),
+        Plan::Explain(explain) => route_label(&explain.plan),
         Plan::Command(_) => Route::Command,
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::copy::{CopyFormat, CopySplit};
-use crate::sql::{Command, DeclareParts, Literal, ParamFormat};
+use crate::sql::{Command, DeclareParts, ExplainOptions, Literal, ParamFormat};
 use crate::topology::{Relation, Schema, ShardId, ShardSet, TEMPORARY_SCHEMA, TableName, Temporaries, Topology, TypeOid};
 
 /// What planning reads besides the statement.
@@ -100,6 +100,8 @@ pub enum Plan {
     CopyOut(Arc<CopyOutPlan>),
     /// DECLARE … CURSOR FOR rows of several shards.
     Cursor(Arc<CursorPlan>),
+    /// EXPLAIN of a plan of several shards.
+    Explain(Arc<ExplainPlan>),
     /// The session acts on it.
     Command(Command),
 }
@@ -108,6 +110,31 @@ impl Plan {
     /// Whether it gives rows of several shards: they can be given in portions.
     pub fn reads_several(&self) -> bool {
         matches!(self, Self::Merge(_) | Self::Combine(_) | Self::Gather(_))
+    }
+
+    /// Whether it may write on several shards: what it does is one transaction.
+    pub fn writes_several(&self) -> bool {
+        match self {
+            Self::Insert(_) | Self::Everywhere { .. } | Self::CopyIn(_) => true,
+            Self::Explain(explain) => explain.options.is_analyze && explain.plan.writes_several(),
+            Self::Route { .. }
+            | Self::AnyOne { .. }
+            | Self::Merge(_)
+            | Self::Combine(_)
+            | Self::Gather(_)
+            | Self::CopyOut(_)
+            | Self::Cursor(_)
+            | Self::Command(_) => false,
+        }
+    }
+
+    /// Whether the engine's part of it is in a transaction of its own.
+    pub fn gathers(&self) -> bool {
+        match self {
+            Self::Gather(_) => true,
+            Self::Explain(explain) => explain.options.is_analyze && explain.plan.gathers(),
+            _ => false,
+        }
     }
 }
 
@@ -266,6 +293,15 @@ pub enum CopyRows {
     Each { shards: ShardSet, text: String, query: String },
     /// The answer of a query, which stands in this part of the statement.
     Answer { query: Range<usize>, plan: Box<Plan> },
+}
+
+/// An EXPLAIN of what runs on several shards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExplainPlan {
+    pub options: ExplainOptions,
+    /// Where the explained statement starts in the text; what stands before it is said to each shard as it is.
+    pub statement_start: usize,
+    pub plan: Plan,
 }
 
 /// A DECLARE CURSOR whose rows are on several shards.

@@ -88,6 +88,10 @@ pub fn hinted(shard: ShardId, access: Access, sql: &str, outcome: Result<Plan, R
         |what: &str| Err(Refusal::new(RefusalCode::HintMisplaces, format!("the routing hint names a shard on which {what}")));
     match outcome {
         Ok(Plan::Command(command)) => Ok(Plan::Command(command)),
+        Ok(Plan::Explain(explain)) => {
+            let access = if explain.plan.writes_several() { Access::Write } else { Access::Read };
+            hinted(shard, access, sql, Ok(explain.plan.clone()))
+        }
         _ if access == Access::Read => Ok(Plan::Route { shard, access }),
         Ok(Plan::Route { shard: own, .. }) if own != shard => misplaced("the rows of the statement are not"),
         Ok(Plan::Insert(_) | Plan::CopyIn(_)) => misplaced("not all rows of the statement belong"),

@@ -50,12 +50,15 @@ mod views;
 mod tests;
 
 pub use contract::{
-    Access, CombinePlan, Context, CopyOutPlan, CopyPlan, CopyRows, CursorPlan, FinalPiece, GatherColumn, GatherInput,
-    GatherPiece, GatherPlan, GatherSource, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement, SortKey, Values,
+    Access, CombinePlan, Context, CopyOutPlan, CopyPlan, CopyRows, CursorPlan, ExplainPlan, FinalPiece, GatherColumn,
+    GatherInput, GatherPiece, GatherPlan, GatherSource, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement,
+    SortKey, Values,
 };
 pub use copy::{CopyFormat, CopySplit, CopySplitter, Layout as CopyLayout, MAX_COPY_ROW_BYTES};
 pub use ddl::{check_hint, is_about_temporaries};
-pub use explain::{assumed_schema, explain, explain_offline, route_in_words};
+pub use explain::{
+    ExplainReport, Figures, Outline, OutlinePart, ShardReport, assumed_schema, explain, explain_offline, outline, route_in_words,
+};
 pub use hint::hinted;
 pub use home::{at_home, is_met_at_home, off_home};
 pub use lock::lock_statements;

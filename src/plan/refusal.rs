@@ -165,7 +165,7 @@ refusal_codes! {
     /// A write of a view over tables of several shards.
     ViewWrite = "TL046", FEATURE_NOT_SUPPORTED,
         "Write the view's table.";
-    /// EXPLAIN of a statement that runs on several shards.
+    /// EXPLAIN, in a form that is not known for several shards.
     Explain = "TL050", FEATURE_NOT_SUPPORTED,
         "`trunkline explain` shows the plan; EXPLAIN the statement for one shard with /* trunkline: shard=NAME */.";
     /// COPY … TO with rows of several shards.

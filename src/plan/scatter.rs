@@ -22,6 +22,7 @@ impl Plan {
                 CopyRows::Answer { plan, .. } => plan.is_scattered(),
             },
             Self::Cursor(plan) => plan.rows.is_scattered(),
+            Self::Explain(explain) => explain.options.is_analyze && explain.plan.is_scattered(),
             Self::Route { .. } | Self::AnyOne { .. } | Self::Everywhere { .. } | Self::Command(_) => false,
         }
     }

@@ -4,12 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bind::{self, Body};
-use super::contract::{Access, Context, CursorPlan, Plan, Values};
+use super::contract::{Access, Context, CursorPlan, ExplainPlan, Plan, Values};
 use super::hint::{self, Hint};
 use super::refusal::{Refusal, RefusalCode};
 use super::text::tokens_of;
 use super::{copy, ddl};
-use crate::sql::{Classified, Command, Literal, Scroll, Token, UtilityKind, classify, declare_parts};
+use crate::sql::{
+    Classified, Command, ExplainFormat, Literal, Scroll, Token, UtilityKind, classify, declare_parts, explain_options,
+};
 use crate::topology::ShardId;
 
 /// One statement analysed under a context: what binding needs. Cached by fingerprint, epoch, schema version and settings.
@@ -123,6 +125,21 @@ fn cursor(sql: &str, plan: Plan, gathered: impl Fn() -> Result<Plan, Refusal>, c
     Ok(Plan::Cursor(Arc::new(CursorPlan { declared, rows })))
 }
 
+/// EXPLAIN of a plan of several shards.
+fn explained(sql: &str, statement_start: usize, plan: Plan, context: &Context<'_>) -> Result<Plan, Refusal> {
+    let options = explain_options(sql.as_bytes(), context.settings.has_standard_strings);
+    match (&options.format, &plan) {
+        (ExplainFormat::Other(format), _) if ["xml", "yaml"].contains(&format.as_str()) => {
+            let message = format!("EXPLAIN (FORMAT {}) of a statement on several shards is not supported", format.to_uppercase());
+            Err(Refusal::new(RefusalCode::Explain, message).with_hint("Use FORMAT TEXT or FORMAT JSON."))
+        }
+        (_, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::Insert(_) | Plan::Everywhere { .. }) => {
+            Ok(Plan::Explain(Arc::new(ExplainPlan { options, statement_start, plan })))
+        }
+        _ => Err(Refusal::new(RefusalCode::Explain, "EXPLAIN of this statement on several shards is not supported")),
+    }
+}
+
 /// The literals in a part of the text, counted from its start.
 fn shifted(literals: &[Literal], part: &Range<usize>) -> Vec<Literal> {
     let moved = |literal: &Literal| Literal { start: literal.start - part.start, end: literal.end - part.start, ..*literal };
@@ -177,6 +194,7 @@ impl Template {
                         let gathered = || template.bind_gathered(&values_of_part, context).unwrap_or_else(|| Err(refused()));
                         cursor(values.sql, plan, gathered, context)
                     }
+                    (plan, RefusalCode::Explain) => explained(values.sql, part.start, plan, context),
                     _ => Err(refused()),
                 }
             }

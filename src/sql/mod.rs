@@ -3,6 +3,7 @@
 mod classify;
 mod cursor;
 mod declare;
+mod explain;
 mod fingerprint;
 mod lexer;
 mod prepare;
@@ -13,6 +14,7 @@ mod value;
 
 pub use classify::{Classified, Command, CopyDirection, DeallocateTarget, DiscardTarget, SetScope, UtilityKind, classify};
 pub use declare::{DeclareParts, FetchParts, Movement, Scroll, declare_parts, fetch_parts};
+pub use explain::{ExplainFormat, ExplainOptions, explain_options};
 pub use fingerprint::{Fingerprint, Literal, LiteralKind, fingerprint, fingerprint_of_only};
 pub use lexer::{StringKind, Token, TokenKind, Tokens, fold_identifier, tokens};
 pub use prepare::{ExecuteParts, PrepareParts, execute_parts, prepare_parts};

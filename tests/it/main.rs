@@ -13,6 +13,7 @@ mod demo;
 mod deploy;
 mod differential;
 mod drivers;
+mod explain;
 mod faults;
 mod functions;
 mod gathered;

@@ -115,6 +115,7 @@ fn rung(plan: &str) -> String {
         Some(("merge", _)) => "merge".to_owned(),
         Some(("combine", _)) => "combine".to_owned(),
         Some(("gather", _)) => "gather".to_owned(),
+        Some((rung, _)) if rung.starts_with("explain ") => format!("explain of {}", &rung["explain ".len()..]),
         Some(("refused", words)) => format!("refused: {words}"),
         Some((rung, words)) => format!("{rung}: {words}"),
         None => first,
@@ -158,6 +159,7 @@ by list and hash, `countries` on every shard, `audit` on one.\n\n\
 - **merge**: every shard runs it, rows are concatenated or merged in order.\n\
 - **combine**: every shard returns partial rows, one Postgres runs the final SELECT over them.\n\
 - **gather**: the columns and rows that the statement needs of each table are brought to one Postgres, which runs it over them.\n\
+- **explain**: each shard explains what it would get, with the same options; the final statement is shown. With ANALYZE it is run.\n\
 - **insert**, **copy**: split by row. **everywhere**: the same on every shard, in one transaction.\n\
 - **refused**: with the SQLSTATE and reason code; a hint names the way out.\n\n\
 Ranges over `now()` are evaluated once, five minutes wider on each side for clocks that differ; months count 28 to 31 days when shards are \

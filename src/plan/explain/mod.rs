@@ -1,18 +1,23 @@
-//! What `trunkline explain` prints.
+//! What `trunkline explain` prints, and EXPLAIN of a statement on several shards.
+
+mod outline;
+mod report;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::contract::{
-    Access, CombinePlan, Context, CopyPlan, CopyRows, GatherInput, GatherPlan, GatherSource, MergePlan, Params, Plan,
-    PlanSettings, Values,
-};
+use super::contract::{Access, Context, CopyPlan, CopyRows, Params, Plan, PlanSettings, Values};
 use super::refusal::Refusal;
 use super::template::analyze;
 use crate::sql::Fingerprint;
 use crate::topology::{
     Collation, Column, ColumnDefault, KeyMap, Placement, Relation, RelationKind, Schema, ShardSet, TableName, Topology, Transfer,
 };
+
+pub use outline::{Outline, OutlinePart, outline};
+pub use report::{ExplainReport, Figures, ShardReport};
+
+use outline::names;
 
 /// The plan of a statement in words: its rung, the shards, what each gets, the final statement; or why it is refused.
 ///
@@ -46,7 +51,7 @@ pub(super) fn explain_with(sql: &str, params: Params<'_>, context: &Context<'_>,
 
 /// The rung and the shards of a plan in one line; `None` for what the session acts on.
 pub fn route_in_words(plan: &Plan, topology: &Topology) -> Option<String> {
-    let on = |rung: &str, shards: ShardSet| Some(format!("{rung}: {}", shard_names(shards, topology)));
+    let on = |rung: &str, shards: ShardSet| Some(format!("{rung}: {}", names(shards, topology)));
     match plan {
         Plan::Route { shard, access } => Some(format!("route: {} ({})", topology.shard(*shard).name, access_word(*access))),
         Plan::AnyOne { access } => Some(format!("route: any one shard ({})", access_word(*access))),
@@ -60,6 +65,7 @@ pub fn route_in_words(plan: &Plan, topology: &Topology) -> Option<String> {
             CopyRows::Each { shards, .. } => on("copy out", *shards),
             CopyRows::Answer { plan, .. } => route_in_words(plan, topology).map(|words| format!("copy out of {words}")),
         },
+        Plan::Explain(plan) => route_in_words(&plan.plan, topology).map(|words| format!("explain {words}")),
         Plan::Cursor(plan) => route_in_words(&plan.rows, topology).map(|words| format!("cursor over {words}")),
         Plan::Command(_) => None,
     }
@@ -72,27 +78,19 @@ fn access_word(access: Access) -> &'static str {
     }
 }
 
-fn shard_names(shards: ShardSet, topology: &Topology) -> String {
-    shards.iter().map(|shard| topology.shard(shard).name.as_str()).collect::<Vec<_>>().join(", ")
-}
-
 fn described(plan: &Plan, context: &Context<'_>) -> String {
     let topology = context.topology;
     match plan {
         Plan::Route { shard, access } => format!("route: {} ({})", topology.shard(*shard).name, access_word(*access)),
         Plan::AnyOne { access } => format!("route: any one shard ({})", access_word(*access)),
-        Plan::Merge(merge) => merge_lines(merge, topology),
-        Plan::Combine(combine) => combine_lines(combine, topology),
-        Plan::Gather(gather) => gather_lines(gather, context),
-        Plan::Insert(insert) => {
-            let mut lines = vec!["insert: split by row".to_owned()];
-            lines.extend(insert.statements.iter().map(|each| format!("  {}: {}", topology.shard(each.shard).name, each.text)));
-            lines.join("\n")
+        Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::Insert(_) | Plan::Everywhere { .. } => {
+            let has_reference_tables = topology.dedicated_engine().is_none();
+            outline(plan, "", None, has_reference_tables, context).map(|outline| outline.lines(topology)).unwrap_or_default()
         }
-        Plan::Everywhere { shards } => format!("everywhere: {} (write)", shard_names(*shards, topology)),
+        Plan::Explain(explain) => format!("explain {}", described(&explain.plan, context)),
         Plan::CopyIn(copy) => copy_lines(copy, topology),
         Plan::CopyOut(copy) => match &copy.rows {
-            CopyRows::Each { shards, text, .. } => format!("copy out: {}\n  each: {text}", shard_names(*shards, topology)),
+            CopyRows::Each { shards, text, .. } => format!("copy out: {}\n  each: {text}", names(*shards, topology)),
             CopyRows::Answer { plan, .. } => format!("copy out of {}", described(plan, context)),
         },
         Plan::Cursor(cursor) => format!("cursor over {}", described(&cursor.rows, context)),
@@ -100,47 +98,8 @@ fn described(plan: &Plan, context: &Context<'_>) -> String {
     }
 }
 
-fn merge_lines(merge: &MergePlan, topology: &Topology) -> String {
-    let mut lines = vec![format!("merge: {}", shard_names(merge.shards, topology)), format!("  each: {}", merge.text)];
-    for key in &merge.order {
-        let direction = if key.is_descending { "DESC" } else { "ASC" };
-        let nulls = if key.is_nulls_first { "FIRST" } else { "LAST" };
-        let collation = if key.is_collation_c { " by bytes" } else { "" };
-        lines.push(format!("  sort: hidden column {} {direction} NULLS {nulls}{collation}", key.column_idx));
-    }
-    if let Some(limit) = merge.limit {
-        lines.push(format!("  limit: {limit}"));
-    }
-    if merge.offset > 0 {
-        lines.push(format!("  offset: {}", merge.offset));
-    }
-    lines.join("\n")
-}
-
-fn combine_lines(combine: &CombinePlan, topology: &Topology) -> String {
-    format!("combine: {}\n  each: {}\n  final: {}", shard_names(combine.shards, topology), combine.text, combine.sketch())
-}
-
-fn gather_lines(gather: &GatherPlan, context: &Context<'_>) -> String {
-    let topology = context.topology;
-    let is_brought = |input: &GatherInput| input.source != GatherSource::AnyOne || topology.dedicated_engine().is_some();
-    let mut lines = vec![format!("gather: {}", shard_names(gather.shards, topology))];
-    for input in gather.inputs.iter().filter(|input| is_brought(input)) {
-        let shards = match input.source {
-            GatherSource::Shards(shards) if shards.is_empty() => "no shard".to_owned(),
-            GatherSource::Shards(shards) => shard_names(shards, topology),
-            GatherSource::AnyOne => "any one shard".to_owned(),
-        };
-        // Offline only key columns are known.
-        let sql = if context.schema.is_assumed { input.select_of("…") } else { input.select_sql() };
-        lines.push(format!("  {} from {shards}: {sql}", input.table));
-    }
-    lines.push(format!("  final: {}", gather.final_sql(|idx| gather.inputs.get(idx).is_some_and(is_brought))));
-    lines.join("\n")
-}
-
 fn copy_lines(copy: &CopyPlan, topology: &Topology) -> String {
-    let shards = shard_names(copy.shards, topology);
+    let shards = names(copy.shards, topology);
     match &copy.split {
         None => format!("copy: every row to {shards}"),
         Some(split) => {
