@@ -21,6 +21,6 @@ pub use connection::{Connection, ConnectionLost, Preparation};
 pub use credentials::{Credentials, Password, Secret};
 pub use encrypted::Encrypted;
 pub use pins::PinPermit;
-pub use pool::{CheckoutError, Lease, PoolFigures, Pools, Rank, Spares, UserPools, Wish};
+pub use pool::{Alarm, CheckoutError, Lease, PoolFigures, Pools, Rank, Spares, UserPools, Wish};
 pub use socket::{OUTPUT_HIGH_WATER, PeerState, Socket, Stream};
 pub use stretch::stretch;

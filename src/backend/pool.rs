@@ -20,6 +20,7 @@ use crate::topology::{Shard, ShardId, Topology};
 use node::{NodePool, Target};
 use slots::Request;
 
+pub use node::Alarm;
 pub use slots::Rank;
 
 /// Users with pools above which those of users without a client are given up early.
@@ -213,11 +214,12 @@ impl UserPools {
     /// # Errors
     /// `Timeout` (53300) if none came free in time; `Connect` (08006 or the server's own) if one had to be opened.
     ///
-    /// Cancel safe: dropping the future gives its place in the queue away.
-    pub async fn checkout(&self, wish: Wish) -> Result<Lease, CheckoutError> {
+    /// Cancel safe: dropping the future gives its place in the queue away. It has no timer: it is to be polled again when
+    /// `alarm` says.
+    pub async fn checkout(&self, wish: Wish, alarm: &Alarm) -> Result<Lease, CheckoutError> {
         let Wish { shard, node_idx, rank, now, deadline, waits_out_pause } = wish;
         let pool = self.by_shard.get(shard.index()).and_then(|nodes| nodes.get(node_idx)).ok_or(CheckoutError::Closed)?;
-        let connection = pool.checkout(Request { rank, now, deadline, waits_out_pause }).await?;
+        let connection = pool.checkout(Request { rank, now, deadline, waits_out_pause }, alarm).await?;
         Ok(Lease { connection: Some(connection), pool: Arc::clone(pool), shard, node_idx, released_at: None })
     }
 

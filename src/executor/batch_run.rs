@@ -8,26 +8,19 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Conversation;
-use super::batch::{Action, Batch, Portal, SessionStatement, Target, is_portion, refuse_declare};
-use super::commit::Answer;
+use super::batch::{Action, Batch, Portal, Target, is_portion, refuse_declare};
 use super::conversation::Origin;
-use super::enlist::{Part, Watched};
+use super::express::Way;
 use super::failure::Failure;
 use super::own_settings::is_own_show;
-use super::relay::{Mark, Ready, Retry, ServerError};
-use super::run::Run;
-use crate::backend::Preparation;
-use crate::observe::{Route, StatementTimer};
+use super::relay::{Mark, Ready, Retry};
+use super::run::{NO_STATEMENT, Run};
 use crate::plan::{Access, Plan};
 use crate::session::bonds::Bonds;
-use crate::session::prepared::Prepared;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire;
 use crate::topology::ShardId;
-
-/// A statement name that no backend ever has: its Close is answered by CloseComplete.
-const NO_STATEMENT: &[u8] = b"trunkline_none";
 
 impl Conversation {
     /// Answers one batch; with its Sync, ReadyForQuery included. False if the messages up to the next Sync are to be ignored:
@@ -57,16 +50,22 @@ impl Conversation {
     /// Plans and runs a batch, piece by piece where commands stand in it. True if ReadyForQuery is already with the client.
     async fn run_batch(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
         let mut is_retry = false;
-        if let Some(way) = self.express_way(batch) {
-            let n_output = self.client.output.len();
-            match self.run_express(batch, way).await {
-                Err(Failure::StalePlan) => {
-                    self.client.output.truncate(n_output);
-                    self.portals.remove(b"");
-                    is_retry = true;
-                }
-                outcome => return outcome,
+        match &self.express_way(batch) {
+            Some(Way::Turn { statement, has_describe }) => {
+                return self.run_turn(statement, *has_describe).await.map(|()| false);
             }
+            Some(Way::Shard(way)) => {
+                let n_output = self.client.output.len();
+                match self.run_express(batch, way).await {
+                    Err(Failure::StalePlan) => {
+                        self.client.output.truncate(n_output);
+                        self.portals.remove(b"");
+                        is_retry = true;
+                    }
+                    outcome => return outcome,
+                }
+            }
+            None => {}
         }
         Box::pin(self.run_in_pieces(batch, is_retry)).await
     }
@@ -124,7 +123,7 @@ impl Conversation {
     }
 
     /// Gives names back what they stood for before messages that were skipped.
-    fn undo_skipped(&mut self, actions: std::vec::IntoIter<Action>) {
+    pub(super) fn undo_skipped(&mut self, actions: std::vec::IntoIter<Action>) {
         for action in actions.rev() {
             match action {
                 Action::Parse { name, previous, .. } | Action::CloseStatement { name, previous } => {
@@ -406,143 +405,12 @@ impl Conversation {
         }
     }
 
-    fn write_parse(
-        &mut self,
-        idx: usize,
-        run: &mut Run,
-        name: Bytes,
-        (statement, previous): (&SessionStatement, Option<SessionStatement>),
-    ) {
-        let prepared = &statement.prepared;
-        let connection = &mut self.enlisted[idx].lease;
-        let types = self.view.types.of(connection.shard);
-        if name.is_empty() {
-            connection.prepare_unnamed(prepared, types);
-        } else {
-            let Preparation::Parsed { displaced } = connection.prepare(prepared, types) else {
-                // The backend has it: its ParseComplete comes from us, in its place.
-                if run.is_empty {
-                    wire::bare(&mut self.client.output, b'1');
-                } else {
-                    run.note_name(name, previous);
-                    run.push(Mark::AsParseComplete);
-                    wire::describe_or_close(&mut connection.socket.output, b'C', b'S', NO_STATEMENT);
-                }
-                return;
-            };
-            run.push_all(Mark::Swallow, usize::from(displaced.is_some()));
-            run.parsed.push((run.n_marks, prepared.id, displaced));
-        }
-        run.note_name(name, previous);
-        run.push(Mark::Relay);
-    }
-
-    /// Makes sure that a backend has a statement, under the name that it has there.
-    pub(super) fn ensure_parsed<'a>(&mut self, idx: usize, run: &mut Run, is_named: bool, prepared: &'a Prepared) -> &'a str {
-        let connection = &mut self.enlisted[idx].lease;
-        let types = self.view.types.of(connection.shard);
-        if is_named {
-            if let Preparation::Parsed { displaced } = connection.prepare(prepared, types) {
-                run.push_all(Mark::Swallow, usize::from(displaced.is_some()));
-                run.parsed.push((run.n_marks, prepared.id, displaced));
-                run.push(Mark::Swallow);
-            }
-            return &prepared.server_name;
-        }
-        if connection.unnamed != Some(prepared.id) {
-            connection.prepare_unnamed(prepared, types);
-            run.push(Mark::Swallow);
-        }
-        ""
-    }
-
-    /// Sends a run with its Sync and relays the answer. True if the answer's ReadyForQuery was handled as `ready` says.
-    pub(super) async fn end_run(&mut self, run: Option<Run>, ready: Ready) -> Result<bool, Failure> {
-        let Some(mut run) = run else { return Ok(false) };
-        let mut timer = StatementTimer::start(self.database.counters.clone(), Route::Single, self.began);
-        let Some(idx) = self.index_of(run.shard) else { return Ok(false) };
-        let socket = &mut self.enlisted[idx].lease.socket;
-        wire::bare(&mut socket.output, b'S');
-        let relayed = match self.relay(idx, &mut run.marks, ready, true).await {
-            Ok(relayed) => relayed,
-            Err(failure) => {
-                self.skip_names(&mut run);
-                return Err(failure);
-            }
-        };
-        if relayed.error.is_some() {
-            self.forget_unparsed(idx, &run);
-            if relayed.retry == Retry::Needed {
-                // Nothing of the run has happened to the client.
-                self.skipped.extend(run.named.drain(..).map(|named| (named.name, named.previous)));
-                Box::pin(self.clear_stale(idx, true)).await?;
-                return Err(Failure::StalePlan);
-            }
-            self.skip_names(&mut run);
-        }
-        self.retry = Retry::No;
-        if relayed.error == Some(ServerError::StalePlan) {
-            Box::pin(self.clear_stale(idx, false)).await?;
-        }
-        let has_error = relayed.error.is_some();
-        if !has_error {
-            self.follow_settings(idx, &run.changes).await;
-        }
-        self.after_relay(idx, &relayed, run.leftover).await?;
-        timer.ended = self.released_at.take();
-        if self.transaction.phase == Phase::Idle {
-            self.portals.clear();
-        }
-        self.is_sync_spent |= relayed.has_copied_in;
-        if has_error && ready == Ready::Relay && !relayed.has_copied_in {
-            self.undo_skipped(Vec::new().into_iter());
-        }
-        if has_error && (ready == Ready::Swallow || relayed.has_copied_in) {
-            return Err(Failure::Reported);
-        }
-        Ok(!relayed.has_copied_in)
-    }
-
-    /// Has a backend close all its prepared statements, of which one was made before its columns changed. Where the run is to
-    /// be done again, the backend leaves the transaction, to join it anew.
-    async fn clear_stale(&mut self, idx: usize, is_again: bool) -> Result<(), Failure> {
-        self.database.note_schema_change();
-        let connection = self.enlisted[idx].begin_statement();
-        connection.close_prepared();
-        wire::bare(&mut connection.socket.output, b'S');
-        if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {
-            return Err(self.abandon(idx, error).await);
-        }
-        while self.next_message(idx, Watched::Nobody).await?.0 != b'Z' {}
-        if is_again && self.transaction.phase != Phase::Idle {
-            match self.tell(idx, "ROLLBACK").await {
-                Answer::Tag(_) => self.enlisted[idx].part = Part::Outside,
-                Answer::Error(failure) | Answer::Lost(failure) => return Err(failure),
-            }
-        }
-        Ok(())
-    }
-
-    /// After an error: the backend has not parsed what it has not answered, nor closed what had to go for it.
-    fn forget_unparsed(&mut self, idx: usize, run: &Run) {
-        let n_answered = run.n_marks - run.marks.len();
-        let Some(enlisted) = self.enlisted.get_mut(idx) else { return };
-        enlisted.lease.unnamed = None;
-        for (mark, id, displaced) in run.parsed.iter().filter(|(mark, ..)| *mark >= n_answered) {
-            enlisted.lease.prepared.remove(*id);
-            if let Some(displaced) = displaced.filter(|_| *mark > n_answered) {
-                enlisted.lease.prepared.restore(displaced);
-            }
-        }
-    }
-
-    /// After an error: names whose Parse or Close was not answered are to be given back.
-    fn skip_names(&mut self, run: &mut Run) {
-        let n_answered = run.n_marks - run.marks.len();
-        for named in run.named.drain(..).filter(|named| named.mark_idx >= n_answered) {
-            // A Parse that failed itself has ended the unnamed statement all the same.
-            let has_ended = named.name.is_empty() && named.is_next && named.mark_idx == n_answered;
-            self.skipped.push((named.name, named.previous.filter(|_| !has_ended)));
+    /// Sends a run, if there is one, with its Sync and relays the answer. True if the answer's ReadyForQuery was handled as
+    /// `ready` says.
+    async fn end_run(&mut self, run: Option<Run>, ready: Ready) -> Result<bool, Failure> {
+        match run {
+            Some(mut run) => self.finish_run(&mut run, ready).await,
+            None => Ok(false),
         }
     }
 }

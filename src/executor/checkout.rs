@@ -2,15 +2,13 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
-
-use tokio::time::sleep_until;
 
 use super::failure::{Failure, client_left};
 use super::timer::WaitError;
 use super::{Conversation, Database};
-use crate::backend::{CheckoutError, Lease, Rank, UserPools, Wish};
+use crate::backend::{Alarm, CheckoutError, Lease, Rank, UserPools, Wish};
 use crate::deadline::Deadline;
 use crate::observe::ClientState;
 use crate::plan::Access;
@@ -69,33 +67,33 @@ impl Conversation {
     async fn lease_watching(&mut self, access: Access, wish: Wish, notice_at: Deadline) -> Result<Lease, Failure> {
         let Self { client, database, user, timer, .. } = self;
         // In a transaction a write may follow: replicas serve it only while the primary is down.
-        let mut leasing = pin!(lease(database, &user.pools, access, wish));
-        // Most often one is idle: only a wait is worth a timer.
-        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(leasing.as_mut().poll(cx))).await {
-            return Ok(outcome?);
-        }
+        let alarm = Alarm::new(wish.now);
+        let mut leasing = pin!(lease(database, &user.pools, access, wish, &alarm));
         enum Event {
             Leased(Result<Lease, CheckoutError>),
             NoticeDue,
             Ended(WaitError),
         }
         // A notice stands before the statement's answer, or nowhere.
-        let may_tell = client.output.is_empty();
-        let mut notice = notice_at.instant().filter(|_| may_tell).map(|at| Box::pin(sleep_until(at.into())));
+        let mut notice_at = if client.output.is_empty() { notice_at } else { Deadline::NEVER };
         loop {
             let event = poll_fn(|cx| {
-                if let Poll::Ready(outcome) = leasing.as_mut().poll(cx) {
-                    return Poll::Ready(Event::Leased(outcome));
+                loop {
+                    if let Poll::Ready(outcome) = leasing.as_mut().poll(cx) {
+                        return Poll::Ready(Event::Leased(outcome));
+                    }
+                    // All that is waited for has one timer, which is seldom moved.
+                    match ready!(timer.poll_look(client, alarm.at().min(notice_at), cx)) {
+                        Some(error) => return Poll::Ready(Event::Ended(error)),
+                        None if notice_at.has_passed(Instant::now()) => return Poll::Ready(Event::NoticeDue),
+                        None => {}
+                    }
                 }
-                if notice.as_mut().is_some_and(|notice| notice.as_mut().poll(cx).is_ready()) {
-                    return Poll::Ready(Event::NoticeDue);
-                }
-                timer.poll_watching(client, cx).map(Event::Ended)
             });
             match event.await {
                 Event::Leased(outcome) => return Ok(outcome?),
                 Event::NoticeDue => {
-                    notice = None;
+                    notice_at = Deadline::NEVER;
                     wire::report(&mut client.output, Severity::Notice, &still_waiting(database, wish.shard));
                     client.flush().await?;
                 }
@@ -117,12 +115,18 @@ fn still_waiting(database: &Database, shard: ShardId) -> Report {
 
 /// Checks out a connection to the right node of a shard. A read tries another node when one cannot be reached; a write waits
 /// for a primary until the deadline.
-async fn lease(database: &Database, pools: &UserPools, access: Access, wish: Wish) -> Result<Lease, CheckoutError> {
+async fn lease(
+    database: &Database,
+    pools: &UserPools,
+    access: Access,
+    wish: Wish,
+    alarm: &Alarm,
+) -> Result<Lease, CheckoutError> {
     let (topology, shard) = (&database.config.topology, wish.shard);
     let no_node = || CheckoutError::NoNode { shard: topology.shard_name(shard).to_owned() };
     if topology.shards.get(shard.index()).is_none() {
         // The dedicated engine is one server and is not probed: its own error is the answer.
-        return pools.checkout(wish).await;
+        return pools.checkout(wish, alarm).await;
     }
     let node_idx = match access {
         Access::Read => database.board.reader_of(shard),
@@ -134,7 +138,7 @@ async fn lease(database: &Database, pools: &UserPools, access: Access, wish: Wis
     };
     // A read with somewhere else to go need not wait until this node is tried again.
     let waits_out_pause = access == Access::Write || topology.shard(shard).nodes.len() == 1;
-    let failure = match pools.checkout(Wish { node_idx, waits_out_pause, ..wish }).await {
+    let failure = match pools.checkout(Wish { node_idx, waits_out_pause, ..wish }, alarm).await {
         Ok(lease) => return Ok(lease),
         Err(failure) => failure,
     };
@@ -143,7 +147,7 @@ async fn lease(database: &Database, pools: &UserPools, access: Access, wish: Wis
     }
     database.board.report_connect_failure(shard, node_idx);
     match database.board.replica_besides(shard, node_idx).filter(|_| access == Access::Read) {
-        Some(replica) => pools.checkout(Wish { node_idx: replica, ..wish }).await.map_err(|_| failure),
+        Some(replica) => pools.checkout(Wish { node_idx: replica, ..wish }, alarm).await.map_err(|_| failure),
         None => Err(failure),
     }
 }

@@ -96,6 +96,16 @@ impl Conversation {
         wire::report(&mut self.client.output, Severity::Warning, &Report::new(sqlstate, message));
     }
 
+    /// Begins a block where there is none, or ends the one that is open and whole, as [`Self::run_command`] does.
+    pub(super) async fn take_turn(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
+        if let Command::Commit { .. } = command {
+            self.commit().await?;
+            self.complete("COMMIT");
+            return Ok(());
+        }
+        Box::pin(self.run_command(command, sql, Ready::Swallow)).await.map(drop)
+    }
+
     /// Sends a statement to every backend that the client holds.
     async fn tell_held(&mut self, sql: &str, leftover: Leftover) -> Result<(), Failure> {
         for idx in (0..self.enlisted.len()).rev() {

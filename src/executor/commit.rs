@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use super::Conversation;
 use super::conversation::SchemaChange;
 use super::enlist::{Enlisted, Part, Watched};
@@ -24,6 +26,9 @@ pub(super) enum Answer {
     Error(Failure),
     Lost(Failure),
 }
+
+/// Those of all backends that were told: mostly there is one.
+pub(super) type AllAnswers = SmallVec<[Answer; 1]>;
 
 impl Answer {
     /// # Errors
@@ -55,14 +60,18 @@ impl Conversation {
             let message = "the connection to a shard was lost during the transaction: it was rolled back";
             return Err(Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, message), ErrorKind::Connection));
         }
-        if let Err(failure) = self.hold_cursors().await {
+        if !self.cursors.is_empty()
+            && let Err(failure) = Box::pin(self.hold_cursors()).await
+        {
             self.tell_all("ROLLBACK").await;
             return Err(failure);
         }
         if self.enlisted.iter().filter(|enlisted| enlisted.part == Part::Writer).count() > 1 {
-            return self.commit_in_two_phases().await;
+            return Box::pin(self.commit_in_two_phases()).await;
         }
-        self.commit_before_locks().await?;
+        if self.enlisted.iter().any(|held| held.bonds.contains(Bonds::LOCKS)) {
+            Box::pin(self.commit_before_locks()).await?;
+        }
         all_committed(self.tell_all("COMMIT").await)
     }
 
@@ -110,18 +119,23 @@ impl Conversation {
         if had_local_sets || has_new_settings || self.has_untold_parameters() {
             self.tell_parameters();
         }
-        self.close_all_on_engine().await;
+        if self.portals.has_progress() {
+            Box::pin(self.close_all_on_engine()).await;
+        }
         self.portals.clear();
-        self.end_cursors(is_committed).await;
+        if !self.cursors.is_empty() {
+            Box::pin(self.end_cursors(is_committed)).await;
+        }
         self.note_temporaries_undone();
         self.settle_pins(is_committed).await;
+        self.note_habit();
         self.release();
         let block = std::mem::take(&mut self.block);
         if block.schema_change != SchemaChange::None && is_committed {
             self.database.note_schema_change();
         }
         if block.schema_change == SchemaChange::Catalog && is_committed {
-            self.refresh_schema().await;
+            Box::pin(self.refresh_schema()).await;
         }
     }
 
@@ -146,16 +160,21 @@ impl Conversation {
     }
 
     /// Sends a transaction statement to every backend with an open block and reads all answers. Lost backends are dropped.
-    pub(super) async fn tell_all(&mut self, sql: &str) -> Vec<Answer> {
+    pub(super) async fn tell_all(&mut self, sql: &str) -> AllAnswers {
         let timeout = self.database.query.timeout;
         self.timer.set(Deadline::after(std::time::Instant::now(), timeout));
+        match self.enlisted.as_slice() {
+            [] => return AllAnswers::new(),
+            [held] if held.part != Part::Outside => return AllAnswers::from_iter([self.tell(0, sql).await]),
+            _ => {}
+        }
         let shards = self.enlisted.iter().filter(|enlisted| enlisted.part != Part::Outside).map(|enlisted| enlisted.lease.shard);
         let told: Vec<_> = shards.map(|shard| (shard, Cow::Borrowed(sql))).collect();
-        self.tell_each(&told).await
+        Box::pin(self.tell_each(&told)).await
     }
 
     /// Sends each of these shards its statement, then reads all answers, in the same order. Lost backends are dropped.
-    pub(super) async fn tell_each(&mut self, told: &[(ShardId, Cow<'_, str>)]) -> Vec<Answer> {
+    pub(super) async fn tell_each(&mut self, told: &[(ShardId, Cow<'_, str>)]) -> AllAnswers {
         let mut unsent = Vec::new();
         for (shard, sql) in told {
             let Some(idx) = self.index_of(*shard) else {
@@ -166,10 +185,10 @@ impl Conversation {
             connection.write_query(sql.as_bytes());
             unsent.push(match connection.socket.flush().await {
                 Ok(()) => None,
-                Err(error) => Some(self.abandon(idx, error.into()).await),
+                Err(error) => Some(Box::pin(self.abandon(idx, error.into())).await),
             });
         }
-        let mut answers = Vec::new();
+        let mut answers = AllAnswers::new();
         for ((shard, _), unsent) in told.iter().zip(unsent) {
             answers.push(match (unsent, self.index_of(*shard)) {
                 (Some(failure), _) => Answer::Lost(failure),
@@ -190,7 +209,7 @@ impl Conversation {
         connection.write_query(sql.as_bytes());
         match connection.socket.flush().await {
             Ok(()) => self.read_answer(idx).await,
-            Err(error) => Answer::Lost(self.abandon(idx, error.into()).await),
+            Err(error) => Answer::Lost(Box::pin(self.abandon(idx, error.into())).await),
         }
     }
 
@@ -212,7 +231,7 @@ impl Conversation {
                     let unexpected = WaitError::Lost(ConnectionLost("unexpected answer".to_owned()));
                     return match answer {
                         Some(answer) => answer,
-                        None => Answer::Lost(self.abandon(idx, unexpected).await),
+                        None => Answer::Lost(Box::pin(self.abandon(idx, unexpected)).await),
                     };
                 }
                 b'E' if !matches!(answer, Some(Answer::Error(_))) => {
@@ -237,7 +256,7 @@ impl Conversation {
 }
 
 /// The first failure among the answers to COMMIT, if there is one.
-fn all_committed(answers: Vec<Answer>) -> Result<(), Failure> {
+fn all_committed(answers: AllAnswers) -> Result<(), Failure> {
     answers.into_iter().try_for_each(|answer| match answer {
         Answer::Tag(tag) if tag == "COMMIT" => Ok(()),
         Answer::Tag(_) => Err(rolled_back()),
@@ -246,7 +265,7 @@ fn all_committed(answers: Vec<Answer>) -> Result<(), Failure> {
 }
 
 /// The first failure among the answers, if there is one.
-pub(super) fn all_taken(answers: Vec<Answer>) -> Result<(), Failure> {
+pub(super) fn all_taken(answers: AllAnswers) -> Result<(), Failure> {
     answers.into_iter().try_for_each(Answer::taken)
 }
 

@@ -17,7 +17,7 @@ use super::greeting::Greeting;
 use super::own::Unbound;
 use super::own_settings::Own;
 use super::relay::Retry;
-use super::sequences::LastValues;
+use super::sequences::{BlockHabit, LastValues};
 use super::statements::{Portals, Statements};
 use super::templates::CachedTemplate;
 use super::temporary::Temporary;
@@ -138,6 +138,7 @@ pub struct Conversation {
     pub(super) tie: Tie,
     pub(super) temporary: Temporary,
     pub(super) last_values: LastValues,
+    pub(super) block_habit: BlockHabit,
 }
 
 impl Conversation {
@@ -190,6 +191,7 @@ impl Conversation {
             tie: Tie::Whole,
             temporary: Temporary::default(),
             last_values: LastValues::None,
+            block_habit: BlockHabit::Unknown,
             view,
             database,
         };

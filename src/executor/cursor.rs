@@ -84,6 +84,10 @@ impl Cursors {
         self.by_name.get(name).is_some_and(|cursor| !matches!(cursor.rows, Rows::Shard(_)))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// Whether there is one of this name, as far as is known.
     pub(super) fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
@@ -261,9 +265,6 @@ impl Conversation {
     /// # Errors
     /// The engine's: the transaction is then to be rolled back.
     pub(super) async fn hold_cursors(&mut self) -> Result<(), Failure> {
-        if self.cursors.by_name.is_empty() {
-            return Ok(());
-        }
         let mut cursors = std::mem::take(&mut self.cursors);
         let mut outcome = Ok(());
         for cursor in cursors.by_name.values_mut().filter(|cursor| cursor.is_with_hold && !cursor.is_kept) {
@@ -278,9 +279,6 @@ impl Conversation {
 
     /// After the transaction: closes what ends with it.
     pub(super) async fn end_cursors(&mut self, is_committed: bool) {
-        if self.cursors.by_name.is_empty() {
-            return;
-        }
         let ended = self.cursors.extract(|cursor| !(cursor.is_kept || is_committed && cursor.is_with_hold));
         self.end_rows_of(ended).await;
         for cursor in self.cursors.by_name.values_mut() {

@@ -1,5 +1,6 @@
 //! Which backends a statement or transaction holds: checking out, enlisting, giving back.
 
+use std::borrow::Cow;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use bytes::BytesMut;
 use super::Conversation;
 use super::failure::{Failure, client_left};
 use super::pin::Pin;
+use super::sequences::BlockHabit;
 use super::timer::{Timer, WaitError};
 use super::types::{Answers, tells_types};
 use crate::backend::{Connection, Lease, Socket};
@@ -190,7 +192,7 @@ impl Conversation {
                 }
                 Ok((tag, message))
             }
-            Err(error) => Err(self.abandon(idx, error).await),
+            Err(error) => Err(Box::pin(self.abandon(idx, error)).await),
         }
     }
 
@@ -334,7 +336,11 @@ impl Conversation {
     }
 
     fn open_block(&mut self, idx: usize) {
-        let sql = self.transaction.opening_statements();
+        let mut sql = self.transaction.opening_statements();
+        if self.block_habit == BlockHabit::DrawsNow && sql == "BEGIN" && self.has_others_values(&self.enlisted[idx]) {
+            sql = Cow::Borrowed("DISCARD SEQUENCES;BEGIN");
+            self.enlisted[idx].lease.sequence_user = self.entry.id;
+        }
         let enlisted = &mut self.enlisted[idx];
         enlisted.lease.is_clean = false;
         enlisted.lease.write_query(sql.as_bytes());

@@ -1,4 +1,5 @@
-//! The extended protocol's common case on its shortest way: one statement, bound to the unnamed portal, on one shard.
+//! The extended protocol's common case on its shortest way: one statement, bound to the unnamed portal, on one shard; and the
+//! words that begin and end a transaction.
 //!
 //! Such a batch is looked at once and written on as it came, but for the statement's name, which is the server's. Whatever is
 //! not as usual in it is left to the general way, before anything was changed.
@@ -11,24 +12,47 @@ use bytes::Bytes;
 use super::Conversation;
 use super::batch::{Batch, Portal, SessionStatement, Target, bind_parts, check_count};
 use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::own::Progress;
 use super::relay::{Ready, Retry};
 use super::run::Run;
 use super::types::ResultFormats;
+use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Params, Plan};
 use crate::session::bonds::Bonds;
 use crate::session::prepared::Prepared;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, BodyReader};
+use crate::sql::{Classified, Command};
 use crate::topology::{FIRST_OWN_OID, ShardId};
 
 /// Bodies of the messages about the unnamed portal.
 const DESCRIBE_PORTAL: &[u8] = b"P\0";
 const EXECUTE_ALL: &[u8] = b"\0\0\0\0\0";
 
+/// The messages of a usual batch: Bind, perhaps Describe, Execute and Sync.
+struct Usual<'a> {
+    bind: Range<usize>,
+    execute: Range<usize>,
+    has_describe: bool,
+    /// Bind's body, the statement's name in it and what follows.
+    body: &'a [u8],
+    name: &'a [u8],
+    rest: BodyReader<'a>,
+}
+
 /// What is to be done with a batch.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) enum Way {
+    /// It is written on to one shard.
+    Shard(ShardWay),
+    /// It begins or ends the client's block.
+    Turn { statement: SessionStatement, has_describe: bool },
+}
+
+#[derive(Debug)]
+pub(super) struct ShardWay {
     prepared: Arc<Prepared>,
     is_named: bool,
     shard: Option<ShardId>,
@@ -40,14 +64,8 @@ pub(super) struct Way {
     bonds: Bonds,
 }
 
-impl Conversation {
-    /// The way of a batch of Bind, perhaps Describe, Execute and Sync, if it is as usual.
-    pub(super) fn express_way(&mut self, batch: &Batch) -> Option<Way> {
-        let phase = self.transaction.phase;
-        let may_keep = matches!(phase, Phase::Idle | Phase::Explicit) && !self.portals.has_progress();
-        if !batch.has_sync || !may_keep || self.may_have_temporaries() || self.own.is_some() {
-            return None;
-        }
+impl<'a> Usual<'a> {
+    fn of(batch: &'a Batch) -> Option<Self> {
         let bytes = &batch.bytes;
         let (bind, execute, has_describe) = match batch.messages.as_slice() {
             [(b'B', bind), (b'E', execute)] => (bind, execute, false),
@@ -56,21 +74,57 @@ impl Conversation {
             }
             _ => return None,
         };
-        if bytes[execute.clone()] != *EXECUTE_ALL {
+        if !batch.has_sync || bytes[execute.clone()] != *EXECUTE_ALL {
             return None;
         }
         let body = &bytes[bind.clone()];
-        let mut reader = BodyReader(body);
-        let (portal, name) = (reader.c_string()?, reader.c_string()?);
-        let statement = self.statements.get(name).filter(|statement| self.is_usual(statement))?;
-        let bonds = statement.cached.leftover.bonds;
-        // In a block, and where last values are asked for, a sequence is moved with more care.
-        let is_careful = !bonds.is_empty() && (phase == Phase::Explicit || self.database.keeps_sequences());
-        if !portal.is_empty() || is_careful {
+        let mut rest = BodyReader(body);
+        let (portal, name) = (rest.c_string()?, rest.c_string()?);
+        portal.is_empty().then(|| Self { bind: bind.clone(), execute: execute.clone(), has_describe, body, name, rest })
+    }
+}
+
+impl Conversation {
+    /// The way of a batch of Bind, perhaps Describe, Execute and Sync, if it is as usual.
+    pub(super) fn express_way(&mut self, batch: &Batch) -> Option<Way> {
+        let may_keep = matches!(self.transaction.phase, Phase::Idle | Phase::Explicit) && !self.portals.has_open_progress();
+        if !may_keep || self.may_have_temporaries() || self.own.is_some() {
             return None;
         }
-        let parts = bind_parts(body, portal, name, reader).ok()?;
-        check_count(statement, name, reader).ok()?;
+        let usual = Usual::of(batch)?;
+        let statement = self.statements.get(usual.name).filter(|statement| self.is_usual(statement))?;
+        match statement.cached.template.class() {
+            Classified::Query => self.shard_way(&usual).map(Way::Shard),
+            Classified::Command(command) if self.is_turn(command) => {
+                check_count(statement, usual.name, usual.rest).ok()?;
+                let parts = bind_parts(usual.body, b"", usual.name, usual.rest).ok()?;
+                let is_plain = parts.values.is_empty();
+                is_plain.then(|| Way::Turn { statement: statement.clone(), has_describe: usual.has_describe })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a command takes the client from one phase of a transaction to the next, and nothing else.
+    fn is_turn(&self, command: &Command) -> bool {
+        match (command, self.transaction.phase) {
+            (Command::Begin { modes }, Phase::Idle) => modes.is_empty(),
+            (Command::Commit { and_chain } | Command::Rollback { and_chain }, Phase::Explicit) => !and_chain,
+            _ => false,
+        }
+    }
+
+    fn shard_way(&mut self, usual: &Usual<'_>) -> Option<ShardWay> {
+        let phase = self.transaction.phase;
+        let (name, body) = (usual.name, usual.body);
+        let statement = self.statements.get(name)?;
+        let bonds = statement.cached.leftover.bonds;
+        // Where last values are asked for, a sequence is moved with more care.
+        if !bonds.is_empty() && self.database.keeps_sequences() {
+            return None;
+        }
+        let parts = bind_parts(body, b"", name, usual.rest).ok()?;
+        check_count(statement, name, usual.rest).ok()?;
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
         let plan = self.bind_plainly(&statement.cached, &statement.prepared.text, &statement.literals, params).ok()?;
         let (shard, access) = match plan {
@@ -81,16 +135,17 @@ impl Conversation {
         if parts.result_formats.iter().any(|format| *format != 0) && self.may_hold_oids(shard, &statement.prepared) {
             return None;
         }
-        let way = Way {
+        let way = ShardWay {
             prepared: Arc::clone(&statement.prepared),
             is_named: !name.is_empty(),
             shard,
             access,
-            tail: bind.start + parts.tail_start..bind.end,
-            rest: bind.end..execute.end,
-            has_describe,
+            tail: usual.bind.start + parts.tail_start..usual.bind.end,
+            rest: usual.bind.end..usual.execute.end,
+            has_describe: usual.has_describe,
             bonds,
         };
+        self.portals.take_progress(b"");
         if phase == Phase::Explicit {
             // It can be executed again up to the transaction's end.
             let target = Target::One { shard, access, leftover: Leftover::NOTHING, changes: None };
@@ -104,7 +159,7 @@ impl Conversation {
     fn is_usual(&self, statement: &SessionStatement) -> bool {
         let cached = &statement.cached;
         statement.planned == self.planned_now()
-            && cached.is_plain_or_moves_sequences()
+            && cached.leaves_nothing_but_sequences()
             && (self.is_utf8 || !cached.template.depends_on_params())
             && statement.prepared.param_types.iter().all(|oid| *oid < FIRST_OWN_OID)
     }
@@ -113,14 +168,21 @@ impl Conversation {
     ///
     /// # Errors
     /// `StalePlan` when it is to be done again in the general way.
-    pub(super) async fn run_express(&mut self, batch: &Batch, way: Way) -> Result<bool, Failure> {
+    pub(super) async fn run_express(&mut self, batch: &Batch, way: &ShardWay) -> Result<bool, Failure> {
         self.retry = if way.has_describe { Retry::Possible } else { Retry::No };
         let shard = match way.shard {
             Some(shard) => shard,
             None => Box::pin(self.any_live_shard(way.access)).await?,
         };
-        let idx = self.enlist(shard, way.access).await?;
-        self.tie_sequences(idx, way.bonds)?;
+        self.follow_habit(false);
+        let outcome = self.enlist(shard, way.access).await;
+        self.follow_habit(true);
+        let idx = outcome?;
+        if !way.bonds.is_empty() {
+            self.clear_in_block(idx, way.bonds);
+            self.tie_sequences(idx, way.bonds)?;
+            self.enlisted[idx].bonds = self.enlisted[idx].bonds.union(way.bonds);
+        }
         if way.shard.is_none() && self.transaction.is_open() {
             self.portals.note_shard(&Bytes::new(), shard);
         }
@@ -128,14 +190,38 @@ impl Conversation {
         let mut run = Run::new(shard, Leftover::NOTHING);
         let name = self.ensure_parsed(idx, &mut run, way.is_named, &way.prepared);
         let output = &mut self.enlisted[idx].lease.socket.output;
-        wire::bind(output, b"", name.as_bytes(), &batch.bytes[way.tail]);
-        output.extend_from_slice(&batch.bytes[way.rest]);
+        wire::bind(output, b"", name.as_bytes(), &batch.bytes[way.tail.clone()]);
+        output.extend_from_slice(&batch.bytes[way.rest.clone()]);
         if way.has_describe {
             self.expect_description(idx, &way.prepared);
         }
         self.expect_rows(idx, &way.prepared, &ResultFormats::Text);
         let relays_ready = !self.has_untold_parameters();
-        let is_synced = self.end_run(Some(run), if relays_ready { Ready::Relay } else { Ready::Swallow }).await?;
+        let is_synced = self.finish_run(&mut run, if relays_ready { Ready::Relay } else { Ready::Swallow }).await?;
         Ok(relays_ready && is_synced)
+    }
+
+    /// Begins or ends the client's block, as the general way does.
+    ///
+    /// # Errors
+    /// What made a commit roll back.
+    pub(super) async fn run_turn(&mut self, statement: &SessionStatement, has_describe: bool) -> Result<(), Failure> {
+        self.retry = Retry::No;
+        let _timer = StatementTimer::start(self.database.counters.clone(), Route::Command, self.began);
+        let output = &mut self.client.output;
+        wire::bare(output, b'2');
+        if has_describe {
+            wire::bare(output, b'n');
+        }
+        let Classified::Command(command) = statement.cached.template.class() else { return Ok(()) };
+        self.take_turn(command, &statement.prepared.text).await?;
+        if self.transaction.is_open() {
+            // It lives in the block that it has begun.
+            let target = Target::Own { plan: Arc::new(Plan::Command(command.clone())), values: Arc::new(BoundValues::none()) };
+            let portal = Portal { statement: statement.clone(), target, formats: ResultFormats::Text, n_savepoints: 0 };
+            self.portals.insert(Bytes::new(), portal, &self.database.query)?;
+            self.portals.progress.insert(Bytes::new(), Progress::Done);
+        }
+        Ok(())
     }
 }

@@ -190,9 +190,6 @@ impl Conversation {
 
     /// Gives up all that the engine holds for portals: their transaction ends.
     pub(super) async fn close_all_on_engine(&mut self) {
-        if !self.portals.has_progress() {
-            return;
-        }
         for progress in std::mem::take(&mut self.portals.progress).into_values() {
             if let Progress::Engine(rows) = progress {
                 self.end_rows_on_engine(*rows).await;

@@ -38,6 +38,16 @@ impl LastValues {
     }
 }
 
+/// What the client's blocks do with sequences: the next one most likely does what the last one did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlockHabit {
+    Unknown,
+    /// The last block has moved some, perhaps.
+    Draws,
+    /// The same, and a query is about to begin the next block: what others have drawn is forgotten together with its BEGIN.
+    DrawsNow,
+}
+
 impl Enlisted {
     /// Has the backend forget what others than `user` have drawn from sequences. Sent together with what comes next.
     pub(super) fn clear_sequences(&mut self, user: u64) {
@@ -112,6 +122,22 @@ impl Conversation {
             self.keeps_backend(idx);
         }
         Ok(())
+    }
+
+    /// To be called before a backend is enlisted for a query, and after. Only for a query: DISCARD takes a snapshot, before which
+    /// a transaction's characteristics are to be set.
+    pub(super) fn follow_habit(&mut self, is_enlisted: bool) {
+        self.block_habit = match self.block_habit {
+            BlockHabit::Unknown => BlockHabit::Unknown,
+            _ if is_enlisted => BlockHabit::Draws,
+            _ => BlockHabit::DrawsNow,
+        };
+    }
+
+    /// At the end of a transaction.
+    pub(super) fn note_habit(&mut self) {
+        let draws = self.enlisted.iter().any(|held| held.bonds.contains(Bonds::MOVES_SEQUENCES));
+        self.block_habit = if draws { BlockHabit::Draws } else { BlockHabit::Unknown };
     }
 
     fn keeps_backend(&mut self, idx: usize) -> bool {

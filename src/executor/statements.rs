@@ -102,6 +102,8 @@ fn size_of(name: &[u8], statement: &SessionStatement) -> usize {
 /// A client's portals by name.
 #[derive(Debug, Default)]
 pub(super) struct Portals {
+    /// Most statements use no other.
+    unnamed: Option<Portal>,
     by_name: HashMap<Bytes, Portal>,
     n_bytes: usize,
     /// Where those are that any shard could take.
@@ -113,7 +115,7 @@ pub(super) struct Portals {
 
 impl Portals {
     pub(super) fn get(&self, name: &[u8]) -> Option<&Portal> {
-        self.by_name.get(name)
+        if name.is_empty() { self.unnamed.as_ref() } else { self.by_name.get(name) }
     }
 
     /// # Errors
@@ -121,8 +123,13 @@ impl Portals {
     pub(super) fn insert(&mut self, name: Bytes, portal: Portal, limits: &QueryConfig) -> Result<(), Failure> {
         self.remove(&name);
         let n_bytes = values_len(&portal);
+        if name.is_empty() {
+            self.n_bytes += n_bytes;
+            self.unnamed = Some(portal);
+            return Ok(());
+        }
         let has_room = self.by_name.len() < limits.max_client_statements && fits(self.n_bytes + n_bytes, limits);
-        if !has_room && !name.is_empty() {
+        if !has_room {
             return Err(limit_reached("portals", limits, "Close portals that are no longer used"));
         }
         self.n_bytes += n_bytes;
@@ -131,15 +138,16 @@ impl Portals {
     }
 
     pub(super) fn remove(&mut self, name: &[u8]) -> Option<Portal> {
-        if self.by_name.is_empty() {
-            return None;
-        }
-        let removed = self.by_name.remove(name);
+        let removed = match name {
+            [] => self.unnamed.take(),
+            name => self.by_name.remove(name),
+        };
         self.n_bytes -= removed.as_ref().map_or(0, values_len);
         removed
     }
 
     pub(super) fn clear(&mut self) {
+        (self.unnamed, self.n_bytes) = (None, 0);
         if !self.by_name.is_empty() || !self.progress.is_empty() || !self.shards.is_empty() {
             *self = Self::default();
         }
@@ -159,6 +167,11 @@ impl Portals {
         !self.progress.is_empty()
     }
 
+    /// Whether such a portal has more to give, or keeps its name.
+    pub(super) fn has_open_progress(&self) -> bool {
+        self.has_progress() && !(self.progress.len() == 1 && matches!(self.progress.get(&b""[..]), Some(Progress::Done)))
+    }
+
     /// Forgets how far a portal of the proxy's own has run.
     pub(super) fn take_progress(&mut self, name: &[u8]) -> Option<Progress> {
         if self.progress.is_empty() { None } else { self.progress.remove(name) }
@@ -172,9 +185,10 @@ impl Portals {
 
     /// Forgets portals that were bound after this many savepoints: they go with a ROLLBACK TO the one before.
     pub(super) fn roll_back_to(&mut self, n_savepoints: usize) {
-        let names: Vec<Bytes> =
-            self.by_name.iter().filter(|(_, portal)| portal.n_savepoints > n_savepoints).map(|(name, _)| name.clone()).collect();
-        for name in names {
+        let is_undone = |portal: &Portal| portal.n_savepoints > n_savepoints;
+        let named = self.by_name.iter().filter(|(_, portal)| is_undone(portal)).map(|(name, _)| name.clone());
+        let unnamed = self.unnamed.iter().filter(|portal| is_undone(portal)).map(|_| Bytes::new());
+        for name in named.chain(unnamed).collect::<Vec<_>>() {
             self.remove(&name);
             self.progress.remove(&name);
         }
@@ -182,7 +196,7 @@ impl Portals {
 
     /// Savepoints beyond this many are released: what was bound after them belongs to the level before.
     pub(super) fn release_to(&mut self, n_savepoints: usize) {
-        for portal in self.by_name.values_mut() {
+        for portal in self.by_name.values_mut().chain(&mut self.unnamed) {
             portal.n_savepoints = portal.n_savepoints.min(n_savepoints);
         }
     }

@@ -337,7 +337,7 @@ impl Conversation {
         run.push(Mark::Hide);
         let is_last = self.transaction.phase != Phase::Implicit && !self.has_untold_parameters();
         let ready = if is_last { ready } else { Ready::Swallow };
-        let is_synced = self.end_run(Some(run), ready).await?;
+        let is_synced = self.finish_run(&mut run, ready).await?;
         Ok(is_synced && ready == Ready::Relay)
     }
 }

@@ -31,10 +31,10 @@ impl CachedTemplate {
         self.leftover == Leftover::NOTHING && matches!(self.template.class(), Classified::Query)
     }
 
-    /// The same, but that it may move sequences.
-    pub fn is_plain_or_moves_sequences(&self) -> bool {
+    /// Whether it leaves nothing in its session but, perhaps, last values of sequences.
+    pub fn leaves_nothing_but_sequences(&self) -> bool {
         let leftover = Leftover { bonds: self.leftover.bonds.without(Bonds::MOVES_SEQUENCES), ..self.leftover };
-        leftover == Leftover::NOTHING && matches!(self.template.class(), Classified::Query)
+        leftover == Leftover::NOTHING
     }
 }
 

@@ -137,24 +137,32 @@ impl Timer {
     /// Ready once the deadline has passed, or the client has left: once a second it is looked at, without a system call.
     /// What it sends meanwhile is left in its socket.
     pub(super) fn poll_watching(&mut self, client: &Socket, cx: &mut Context<'_>) -> Poll<WaitError> {
-        let deadline = self.deadline();
         loop {
-            if !self.is_look_armed {
-                let look_at = Deadline::after(Instant::now(), LOOK_INTERVAL).min(deadline);
-                self.arm(look_at);
-            }
-            if let Some(sleep) = &mut self.sleep {
-                ready!(sleep.as_mut().poll(cx));
-            }
-            self.is_look_armed = false;
-            let now = Instant::now();
-            if deadline.has_passed(now) {
-                return Poll::Ready(WaitError::DeadlinePassed);
-            }
-            if self.has_left(client, now) {
-                return Poll::Ready(WaitError::ClientLeft);
+            if let Some(error) = ready!(self.poll_look(client, Deadline::NEVER, cx)) {
+                return Poll::Ready(error);
             }
         }
+    }
+
+    /// The same, but also ready, with `None`, at `alarm` or before.
+    pub(super) fn poll_look(&mut self, client: &Socket, alarm: Deadline, cx: &mut Context<'_>) -> Poll<Option<WaitError>> {
+        let deadline = self.deadline();
+        if !self.is_look_armed {
+            let look_at = Deadline::after(Instant::now(), LOOK_INTERVAL).min(deadline);
+            self.arm(look_at);
+        }
+        if let Some(sleep) = &mut self.sleep {
+            if let Some(at) = alarm.instant().filter(|at| *at < sleep.deadline().into_std()) {
+                sleep.as_mut().reset(at.into());
+            }
+            ready!(sleep.as_mut().poll(cx));
+        }
+        self.is_look_armed = false;
+        let now = Instant::now();
+        if deadline.has_passed(now) {
+            return Poll::Ready(Some(WaitError::DeadlinePassed));
+        }
+        Poll::Ready(self.has_left(client, now).then_some(WaitError::ClientLeft))
     }
 
     fn arm(&mut self, deadline: Deadline) {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Conversation;
-use super::commit::Answer;
+use super::commit::{AllAnswers, Answer};
 use super::enlist::{Enlisted, Part};
 use super::failure::Failure;
 use crate::observe::ErrorKind;
@@ -113,7 +113,7 @@ impl Conversation {
     }
 
     /// The same command on each of these shards, about its prepared transaction, all at once.
-    async fn tell_prepared(&mut self, shards: &[ShardId], command: &str, gid: &str) -> Vec<Answer> {
+    async fn tell_prepared(&mut self, shards: &[ShardId], command: &str, gid: &str) -> AllAnswers {
         let told: Vec<_> =
             shards.iter().map(|&shard| (shard, Cow::Owned(format!("{command} {}", self.name_on(shard, gid))))).collect();
         self.tell_each(&told).await

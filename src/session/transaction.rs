@@ -1,5 +1,7 @@
 //! The client's transaction as the client sees it. Pure: which shards are enlisted is the executor's business.
 
+use std::borrow::Cow;
+
 use super::settings::{SettingValue, Settings, quote_identifier};
 
 /// Whether the client is in a transaction block.
@@ -108,7 +110,10 @@ impl Transaction {
     }
 
     /// The statements that bring a shard that joins now to where the others are: one simple-query string.
-    pub fn opening_statements(&self) -> String {
+    pub fn opening_statements(&self) -> Cow<'static, str> {
+        if self.modes.is_empty() && self.savepoints.is_empty() && self.local_sets.is_empty() {
+            return Cow::Borrowed("BEGIN");
+        }
         let mut sql = format!("BEGIN {}", self.modes);
         let mut n_replayed = 0;
         for savepoint in &self.savepoints {
@@ -124,7 +129,7 @@ impl Transaction {
             sql.push(';');
             sql.push_str(local);
         }
-        sql
+        Cow::Owned(sql)
     }
 
     /// Returns to the newest savepoint of this name, which stays.

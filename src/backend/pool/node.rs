@@ -1,7 +1,11 @@
 //! The connections of one user to one node: opening them, waiting for them, keeping them.
 
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -64,7 +68,7 @@ impl NodePool {
     /// A connection that is fit for use. An idle one is taken without waiting.
     ///
     /// Cancel safe: dropping the future gives its place in the queue away.
-    pub(super) async fn checkout(&self, mut request: Request) -> Result<Box<Connection>, CheckoutError> {
+    pub(super) async fn checkout(&self, mut request: Request, alarm: &Alarm) -> Result<Box<Connection>, CheckoutError> {
         let mut place = self.state().slots.acquire(&request);
         let mut refusal = None;
         loop {
@@ -72,7 +76,7 @@ impl NodePool {
                 Place::Now(turn) => turn,
                 Place::Queued { ticket, turn } => {
                     let queued = Queued { pool: self, ticket, since: request.now, turn, has_had_turn: false };
-                    match queued.wait(request.deadline).await {
+                    match queued.wait(request.deadline, alarm).await {
                         Some(turn) => turn,
                         None => return Err(self.too_late(refusal)),
                     }
@@ -261,6 +265,34 @@ impl NodePool {
     }
 }
 
+/// When a future that waits for a connection is to be polled again, though nothing has woken it.
+#[derive(Debug)]
+pub struct Alarm {
+    began: Instant,
+    /// After `began`; `u64::MAX`: never.
+    micros: AtomicU64,
+}
+
+impl Alarm {
+    /// Not set, for a wait that begins at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self { began: now, micros: AtomicU64::new(u64::MAX) }
+    }
+
+    pub fn at(&self) -> Deadline {
+        match self.micros.load(Ordering::Relaxed) {
+            u64::MAX => Deadline::NEVER,
+            micros => (self.began + Duration::from_micros(micros)).into(),
+        }
+    }
+
+    fn set(&self, at: Deadline) {
+        // Not before it.
+        let micros = at.instant().map(|at| at.saturating_duration_since(self.began).as_micros() + 1);
+        self.micros.store(micros.and_then(|micros| micros.try_into().ok()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
 /// The right to open a connection, passed on when it is dropped unsettled.
 struct Opening<'a>(Option<&'a NodePool>);
 
@@ -290,25 +322,25 @@ struct Queued<'a> {
 
 impl Queued<'_> {
     /// Waits for its turn; `None` after the deadline. Cancel safe.
-    async fn wait(mut self, deadline: Deadline) -> Option<Turn<Box<Connection>>> {
-        loop {
-            let now = Instant::now();
-            let event = {
-                let slots = &mut self.pool.state().slots;
-                slots.grant(now);
-                slots.next_event(self.since, now)
-            };
-            let tick = event.map_or(now + WAITING_TICK, |at| at.min(now + WAITING_TICK));
-            let until = deadline.instant().map_or(tick, |at| at.min(tick));
-            match timeout_at(until.into(), &mut self.turn).await {
-                Ok(outcome) => {
-                    self.has_had_turn = true;
-                    return Some(outcome.unwrap_or(Turn::Closed));
-                }
-                Err(_) if deadline.has_passed(Instant::now()) => return None,
-                Err(_) => {}
+    async fn wait(mut self, deadline: Deadline, alarm: &Alarm) -> Option<Turn<Box<Connection>>> {
+        let outcome = poll_fn(|cx| {
+            if let Poll::Ready(outcome) = Pin::new(&mut self.turn).poll(cx) {
+                return Poll::Ready(Some(outcome.unwrap_or(Turn::Closed)));
             }
-        }
+            let now = Instant::now();
+            if deadline.has_passed(now) {
+                return Poll::Ready(None);
+            }
+            let slots = &mut self.pool.state().slots;
+            slots.grant(now);
+            let tick = now + WAITING_TICK;
+            alarm.set(deadline.min(slots.next_event(self.since, now).map_or(tick, |at| at.min(tick)).into()));
+            Poll::Pending
+        })
+        .await;
+        alarm.set(Deadline::NEVER);
+        self.has_had_turn = outcome.is_some();
+        outcome
     }
 }
 
