@@ -50,6 +50,7 @@ demo: deps-postgres
 
 lint:
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/drivers/sqlx/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 
 test: deps lint

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what tests/drivers needs and what is not there yet: Debian's packages, and the drivers of Python and Node.js
+# Installs what tests/drivers needs and what is not there yet: Debian's packages, and the drivers of Python, Node.js and Rust
 # below target/drivers. `make deps` runs it; when all is there it takes less than a second.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -55,3 +55,6 @@ if ! is_made_from "$target/node" "$node_drivers"; then
     (cd "$target/node" && npm ci --silent)
     echo "$node_drivers" >"$target/node/.made-from"
 fi
+
+# A package apart from the proxy's, so that the proxy's tests do not compile it. Cargo itself sees what is made already.
+cargo build --quiet --locked --manifest-path "$here/sqlx/Cargo.toml" --target-dir "$target/rust"

@@ -46,6 +46,7 @@ programs! {
     psql: "tests/drivers/psql/suite.sh", "command -v psql";
     psycopg: "target/drivers/python/bin/python tests/drivers/psycopg/suite.py", "test -e target/drivers/python/.made-from";
     ruby_pg: "ruby tests/drivers/ruby/suite.rb", "ruby -e 'require \"pg\"'";
+    sqlx: "target/drivers/rust/debug/sqlx-suite", "test -x target/drivers/rust/debug/sqlx-suite";
     sqlalchemy: "target/drivers/python/bin/python tests/drivers/sqlalchemy/suite.py", "test -e target/drivers/python/.made-from";
 }
 
