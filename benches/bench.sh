@@ -58,7 +58,26 @@ idle_kib=$(resident_kib "$sharded")
 alternate ordered-300000 -- -M simple -c 1 "${latency[@]}" -f "$(query all 'SELECT * FROM facts ORDER BY fact_id;')" -- "${beside_server[@]}"
 awk -v kib="$(($(peak_kib "$sharded") - idle_kib))" 'BEGIN { printf "ordered-300000 sharded %.1f MiB above idle\n", kib / 1024 }' | tee -a "$work/notes" >&2
 alternate rows-10000 -- -M simple -c 4 -j 2 -f "$(query rows 'SELECT * FROM facts WHERE fact_id <= 10000;')" -- \
-    trunkline "$plain" 17440 whole server - 17430 whole
+    trunkline "$plain" 17440 whole pgbouncer "$bouncer_transaction" 17460 whole server - 17430 whole
+
+if [ "$mode" = full ]; then
+    # What may grow: shards and tables, and shapes of statements.
+    start_grown
+    alternate grown -- -M simple -c 16 -j 2 -f "$root/sql/pgbench/select_user.sql" -- grown "$grown" 17444 bench sharded "$sharded" 17450 bench
+    cat >"$work/shapes.sql" <<'SQL'
+\set n :n + 1
+\set shape (:n * 16 + :client_id) % :shapes
+\set user_id random(1, 5000)
+SELECT name AS n:shape, email, country FROM users WHERE user_id = :user_id;
+SQL
+    extra=([shapes-10000]='-D n=0 -D shapes=10000' [shapes-1]='-D n=0 -D shapes=1')
+    # Planned once before it counts.
+    "$bin/pgbench" -n -h 127.0.0.1 -p 17450 -U postgres -c 16 -j 2 -t 700 -D n=0 -D shapes=10000 -f "$work/shapes.sql" bench >/dev/null
+    alternate shapes -- -M simple -c 16 -j 2 -f "$work/shapes.sql" -- shapes-10000 "$sharded" 17450 bench shapes-1 "$sharded" 17450 bench
+    extra=()
+    start_tls
+    PGSSLMODE=require alternate tls-simple-16 -- -M simple -S -c 16 -j 2 -- trunkline "$tls" 17446 bench pgbouncer "$bouncer_tls" 17462 bench
+fi
 
 # One client, all on one core: what the pooler adds to a round trip.
 if command -v taskset >/dev/null; then

@@ -19,7 +19,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use trunkline::config;
+use trunkline::config::Config;
 use trunkline::executor::{CachedTemplate, TemplateCache};
 use trunkline::merge::{Comparator, MergeSpec, OrderedMerge, ResolvedKey, Step};
 use trunkline::plan::{Context, Params, PlanSettings, Values, analyze, assumed_schema};
@@ -46,10 +46,13 @@ const GROUPED: &str = "SELECT country, count(*), avg(user_id) FROM users GROUP B
 const N_ROWS: i64 = 300;
 
 /// What is counted, by name.
-const PIECES: [&str; 8] = [
+const PIECES: [&str; 11] = [
     "fingerprint-72",
     "fingerprint-237",
     "hit-point",
+    "hit-64-shards",
+    "hit-1000-tables",
+    "hit-10000-shapes",
     "hit-prepared",
     "miss-point",
     "miss-join",
@@ -127,7 +130,10 @@ fn run_piece(name: &str) {
     let mut piece: Box<dyn FnMut()> = match name {
         "fingerprint-72" => Box::new(move || fingerprint(POINT.as_bytes(), true, &mut print)),
         "fingerprint-237" => Box::new(move || fingerprint(JOIN.as_bytes(), true, &mut print)),
-        "hit-point" => Box::new(planning.hit()),
+        "hit-point" => Box::new(planning.hit(0)),
+        "hit-64-shards" => Box::new(Planning::of(&grown_config(64, 0)).hit(0)),
+        "hit-1000-tables" => Box::new(Planning::of(&grown_config(3, 1_000)).hit(0)),
+        "hit-10000-shapes" => Box::new(planning.hit(10_000)),
         "hit-prepared" => Box::new(planning.hit_prepared()),
         "miss-point" => Box::new(planning.miss(POINT)),
         "miss-join" => Box::new(planning.miss(JOIN)),
@@ -148,9 +154,26 @@ struct Planning {
     settings: PlanSettings,
 }
 
+/// A database of so many shards, whose sharded table `users` stands among so many others.
+fn grown_config(n_shards: usize, n_others: usize) -> String {
+    let mut text = "[server]\nlisten = \"127.0.0.1:6432\"\n[auth]\nmethod = \"trust\"\n[databases.shop]\n".to_owned();
+    for n in 0..n_shards {
+        let nodes = "nodes = [{ host = \"127.0.0.1\", port = 5432 }]";
+        writeln!(text, "[[databases.shop.shards]]\nname = \"s{n}\"\ndbname = \"s{n}\"\n{nodes}").unwrap();
+    }
+    for name in (0..n_others).map(|n| format!("table{n}")).chain(["users".to_owned()]) {
+        writeln!(text, "[[databases.shop.tables]]\nname = \"{name}\"\nkey = {{ hash = \"user_id\" }}").unwrap();
+    }
+    text
+}
+
 impl Planning {
     fn new() -> Self {
-        let config = config::load(Path::new(CONFIG)).unwrap();
+        Self::of(&std::fs::read_to_string(CONFIG).unwrap())
+    }
+
+    fn of(config: &str) -> Self {
+        let config = Config::parse(config, Path::new(CONFIG)).unwrap();
         let topology = config.databases["shop"].topology.clone();
         let settings = PlanSettings::default();
         Self { schema: assumed_schema(&topology), topology, settings }
@@ -165,9 +188,14 @@ impl Planning {
         Arc::new(CachedTemplate { template, leftover: Leftover::NOTHING, reads_catalog: false, is_settings_only: false })
     }
 
-    /// Fingerprint, look-up, binding, hash.
-    fn hit(self) -> impl FnMut() {
+    /// Fingerprint, look-up, binding, hash; among so many other shapes.
+    fn hit(self, n_others: usize) -> impl FnMut() {
         let (cache, mut print) = (TemplateCache::default(), Fingerprint::default());
+        for n in 0..n_others {
+            let sql = format!("SELECT name AS n{n} FROM users WHERE user_id = 4711");
+            fingerprint(sql.as_bytes(), true, &mut print);
+            cache.insert(&sql, &print, 0, &self.cached(&sql, &print));
+        }
         fingerprint(POINT.as_bytes(), true, &mut print);
         cache.insert(POINT, &print, 0, &self.cached(POINT, &print));
         move || {

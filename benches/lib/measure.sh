@@ -32,7 +32,8 @@ one_run() { # case target pid port database pgbench's arguments…
     shift 5
     local before after report n tps
     before=$(cpu_ticks "$pid")
-    report=$("${pinned[@]}" "$bin/pgbench" -n -h 127.0.0.1 -p "$port" -U postgres -T "$seconds" "$@" "$database" 2>&1) || { echo "$report" >&2; exit 1; }
+    # shellcheck disable=SC2086 # arguments
+    report=$("${pinned[@]}" "$bin/pgbench" -n -h 127.0.0.1 -p "$port" -U postgres -T "$seconds" "$@" ${extra[$target]:-} "$database" 2>&1) || { echo "$report" >&2; exit 1; }
     after=$(cpu_ticks "$pid")
     n=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' <<<"$report")
     tps=$(sed -n 's/^tps = \([0-9.]*\).*/\1/p' <<<"$report")
@@ -46,6 +47,8 @@ one_run() { # case target pid port database pgbench's arguments…
         'BEGIN { cpu = pid == "-" ? "-" : sprintf("%.3f", t / hz / n * 1e6); printf "%s %.1f %s %s\n", line, tps, cpu, median }' | tee -a "$rows" >&2
 }
 pinned=()
+# Arguments of pgbench for one target only.
+declare -A extra=()
 
 # Each target once per round, in turns, so that drift meets all: `alternate case -- pgbench's arguments -- target pid port database …`
 alternate() {

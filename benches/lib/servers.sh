@@ -45,16 +45,17 @@ wait_for() { # port [database]
 start_server() { # index
     local port=$((17430 + $1))
     "${as_user[@]}" "$bin/initdb" -D "$work/pg$1" -U postgres -A trust --no-sync --locale=C --encoding=UTF8 >/dev/null
-    "${as_user[@]}" "$bin/postgres" -D "$work/pg$1" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off \
+    "${as_user[@]}" "$bin/postgres" -D "$work/pg$1" -p "$port" -c listen_addresses=0.0.0.0 -c unix_socket_directories= -c fsync=off \
         -c synchronous_commit=off -c max_connections=300 -c max_prepared_transactions=64 -c shared_buffers=256MB >"$work/pg$1.log" 2>&1 &
     pids+=($!)
     wait_for "$port"
     psql_at "$port" postgres -c 'CREATE DATABASE bench'
 }
-start_bouncer() { # port mode server-connections; sets bouncer_pid
-    cat >"$work/bouncer-$2.ini" <<INI
+start_bouncer() { # port mode server-connections [further settings]; sets bouncer_pid
+    cat >"$work/bouncer-$1.ini" <<INI
 [databases]
 bench = host=127.0.0.1 port=17430 dbname=bench user=postgres
+whole = host=127.0.0.1 port=17430 dbname=whole user=postgres
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = $1
@@ -65,8 +66,9 @@ default_pool_size = $3
 max_client_conn = 6000
 log_connections = 0
 log_disconnections = 0
+${4:-}
 INI
-    "${as_user[@]}" "$pgbouncer" "$work/bouncer-$2.ini" >"$work/bouncer-$2.log" 2>&1 &
+    "${as_user[@]}" "$pgbouncer" "$work/bouncer-$1.ini" >"$work/bouncer-$1.log" 2>&1 &
     bouncer_pid=$!
     pids+=("$bouncer_pid")
     wait_for "$1" bench
@@ -111,6 +113,34 @@ start_all() {
     start_trunkline 17440 "$work/plain.toml"; plain=$trunkline_pid
     start_trunkline 17450 "$work/sharded.toml"; sharded=$trunkline_pid
     load
+}
+
+# What may grow without a one-shard statement costing more: 64 shards, each under an address of its own though all are server 0's
+# `whole`, and 1,000 tables beside the one that is read.
+start_grown() { # sets grown
+    {
+        server_lines 17444 | sed 's/max_per_node = 20/max_per_node = 2/'
+        database_lines bench
+        for n in $(seq 64); do shard_lines bench "shard$n" 0 whole | sed "s/127.0.0.1/127.0.0.$n/"; done
+        for name in users $(seq -f 'table%g' 1000); do printf '[[databases.bench.tables]]\nname = "%s"\nkey = { hash = "user_id" }\n' "$name"; done
+    } >"$work/grown.toml"
+    start_trunkline 17444 "$work/grown.toml"; grown=$trunkline_pid
+}
+
+# The same database behind TLS, for clients only.
+start_tls() { # sets tls and bouncer_tls
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout "$work/tls.key" -out "$work/tls.crt" 2>/dev/null
+    chmod 644 "$work/tls.key"
+    {
+        server_lines 17446
+        printf '[tls]\nmode = "require"\ncert = "tls.crt"\nkey = "tls.key"\n'
+        database_lines bench; shard_lines bench one 0 bench
+    } >"$work/tls.toml"
+    PGSSLMODE=require start_trunkline 17446 "$work/tls.toml"; tls=$trunkline_pid
+    local settings="client_tls_sslmode = require
+client_tls_cert_file = $work/tls.crt
+client_tls_key_file = $work/tls.key"
+    PGSSLMODE=require start_bouncer 17462 transaction 20 "$settings"; bouncer_tls=$bouncer_pid
 }
 
 # The same rows over three shards and in one database.

@@ -10,7 +10,10 @@ use crate::session::unpooled::Leftover;
 use crate::sql::{Classified, Fingerprint, Literal};
 
 /// Templates in each of two generations. When the young one is full it becomes the old one; what is used again moves back.
-const GENERATION_CAPACITY: usize = 4_096;
+const GENERATION_CAPACITY: usize = 10_000;
+
+/// Most bytes of text in each.
+const GENERATION_TEXT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Longest text that is cached.
 const MAX_TEXT_LEN: usize = 64 * 1024;
@@ -48,6 +51,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Generations {
     young: HashMap<u64, Entry>,
+    /// Of the texts in `young`.
+    n_bytes: usize,
     old: HashMap<u64, Entry>,
 }
 
@@ -83,10 +88,15 @@ impl TemplateCache {
 
 impl Generations {
     fn insert(&mut self, key: u64, entry: Entry) {
-        if self.young.len() >= GENERATION_CAPACITY {
+        let len = entry.sql.len();
+        if self.young.len() >= GENERATION_CAPACITY || self.n_bytes + len > GENERATION_TEXT_BYTES {
             self.old = std::mem::take(&mut self.young);
+            self.n_bytes = 0;
         }
-        self.young.insert(key, entry);
+        self.n_bytes += len;
+        if let Some(replaced) = self.young.insert(key, entry) {
+            self.n_bytes -= replaced.sql.len();
+        }
     }
 }
 
@@ -107,4 +117,47 @@ fn is_same_shape(entry: &Entry, sql: &str, fingerprint: &Fingerprint) -> bool {
         (our_start, their_start) = (our.end, their.end);
     }
     ours.get(our_start..) == theirs.get(their_start..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Context, PlanSettings, analyze, assumed_schema};
+    use crate::sql::fingerprint;
+
+    const CONFIG: &str =
+        "[auth]\nmethod = \"trust\"\n[databases.d]\n[[databases.d.shards]]\nname = \"s\"\nnodes = [{ host = \"h\" }]\n";
+
+    fn template() -> Arc<CachedTemplate> {
+        let config = crate::config::Config::parse(CONFIG, std::path::Path::new("trunkline.toml")).unwrap();
+        let topology = config.databases["d"].topology.clone();
+        let (schema, settings) = (assumed_schema(&topology), PlanSettings::default());
+        let template = analyze("SELECT 1", &[], &Context { topology: &topology, schema: &schema, settings: &settings }).unwrap();
+        Arc::new(CachedTemplate { template, leftover: Leftover::NOTHING, reads_catalog: false, is_settings_only: false })
+    }
+
+    fn insert(cache: &TemplateCache, sql: &str, template: &Arc<CachedTemplate>) {
+        let mut print = Fingerprint::default();
+        fingerprint(sql.as_bytes(), true, &mut print);
+        cache.insert(sql, &print, 0, template);
+    }
+
+    fn has(cache: &TemplateCache, sql: &str) -> bool {
+        let mut print = Fingerprint::default();
+        fingerprint(sql.as_bytes(), true, &mut print);
+        cache.get(sql, &print, 0).is_some()
+    }
+
+    #[test]
+    fn long_texts_leave_room_for_others_and_what_is_used_stays() {
+        let (cache, template) = (TemplateCache::default(), template());
+        insert(&cache, "SELECT used", &template);
+        let long = |n: usize| format!("SELECT {} AS n{n}", "a".repeat(MAX_TEXT_LEN - 100));
+        let n_long = 3 * GENERATION_TEXT_BYTES / MAX_TEXT_LEN;
+        for n in 0..n_long {
+            insert(&cache, &long(n), &template);
+            assert!(has(&cache, "SELECT used"), "{n}");
+        }
+        assert!(!has(&cache, &long(0)) && has(&cache, &long(n_long - 1)));
+    }
 }

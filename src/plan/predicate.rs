@@ -223,7 +223,7 @@ pub(super) fn slot(collector: &mut Collector<'_>, expr: &Expr) -> Option<Slot> {
                 _ => None,
             }
         }
-        Expr::BinaryOp { left, op: op @ (BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply), right } => {
+        Expr::BinaryOp { left, op, right } if is_arithmetic(op) => {
             let (left, right) = (slot(collector, left)?, slot(collector, right)?);
             let is_plain =
                 |slot: &Slot| slot.cast.is_none() && matches!(slot.operand, Operand::Literal { .. } | Operand::Arithmetic(_));
@@ -237,6 +237,11 @@ pub(super) fn slot(collector: &mut Collector<'_>, expr: &Expr) -> Option<Slot> {
         }
         _ => None,
     }
+}
+
+fn is_arithmetic(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus};
+    matches!(op, Plus | Minus | Multiply | Divide | Modulo)
 }
 
 fn operand(collector: &mut Collector<'_>, value: &sqlparser::ast::ValueWithSpan, is_negated: bool) -> Option<Operand> {

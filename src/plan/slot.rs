@@ -27,14 +27,14 @@ pub(super) enum Operand {
     Param(usize),
     Null,
     Time(TimeOperand),
-    /// Whole numbers added, subtracted, multiplied.
+    /// Whole numbers added, subtracted, multiplied, divided.
     Arithmetic(Box<Arithmetic>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Arithmetic {
     pub(super) left: Operand,
-    /// `+`, `-` or `*`.
+    /// `+`, `-`, `*`, `/` or `%`.
     pub(super) sign: char,
     pub(super) right: Operand,
 }
@@ -56,7 +56,10 @@ impl Operand {
                 match arithmetic.sign {
                     '+' => left.checked_add(right)?,
                     '-' => left.checked_sub(right)?,
-                    _ => left.checked_mul(right)?,
+                    '*' => left.checked_mul(right)?,
+                    // Both cut towards zero, as the server does.
+                    '/' => left.checked_div(right)?,
+                    _ => left.checked_rem(right)?,
                 }
             }
             Self::Param(_) | Self::Null | Self::Time(_) => return None,
