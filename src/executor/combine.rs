@@ -46,6 +46,15 @@ struct PartialRows {
     n_bytes: u64,
 }
 
+/// A place in partial rows.
+#[derive(Debug)]
+struct Mark {
+    /// Of each column's elements, in bytes.
+    lengths: Vec<usize>,
+    n_rows: usize,
+    n_bytes: u64,
+}
+
 impl PartialRows {
     fn add(&mut self, body: &[u8], max_bytes: u64) -> Result<(), Failure> {
         let fields = wire::fields(body).filter(|fields| fields.len() == self.columns.len());
@@ -68,6 +77,18 @@ impl PartialRows {
             return Ok(());
         }
         Err(Failure::too_many_bytes("the partial rows of the shards", max_bytes, "Group by fewer values"))
+    }
+
+    /// What there is now.
+    fn mark(&self) -> Mark {
+        let lengths = self.columns.iter().map(|column| column.elements.len()).collect();
+        Mark { lengths, n_rows: self.n_rows, n_bytes: self.n_bytes }
+    }
+
+    /// Takes back what has come since.
+    fn cut(&mut self, mark: &Mark) {
+        self.columns.iter_mut().zip(&mark.lengths).for_each(|(column, len)| column.elements.truncate(*len));
+        (self.n_rows, self.n_bytes) = (mark.n_rows, mark.n_bytes);
     }
 
     /// The tail of Bind: every parameter binary.
@@ -135,26 +156,31 @@ impl Conversation {
         let types: Vec<TypeOid> = columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect();
         let final_sql = plan.final_sql(&types, &self.view.schema)?;
         let rows = self.read_partial_rows(plan, values, &types).await?;
+        let answered = self.end_partial().await;
         if !self.transaction.is_open() {
             // The engine's connection must not wait for those of the shards.
             self.release();
         }
         let bound = BoundValues { param_types: Vec::new(), encoded: rows.bound(), result_formats: values.result_formats.clone() };
-        let engine = self.engine();
+        let engine = self.engine(answered);
         let columns = original.row_description.as_deref().unwrap_or_default();
         self.check_engine_types(engine, columns, &values.result_formats)?;
         Ok(FinalPart { engine, sql: final_sql, bound, description: original.row_description })
     }
 
     /// A shard that the transaction holds already, so that nobody waits while holding; else the configured engine.
-    fn engine(&mut self) -> ShardId {
+    /// Any is one of those that have `answered`, where some have not.
+    fn engine(&mut self, answered: Option<ShardSet>) -> ShardId {
         if let Some(held) = self.enlisted.first() {
             return held.lease.shard;
         }
         match (&self.view.topology.engine, self.view.topology.dedicated_engine()) {
             (Engine::Shard(shard), _) => *shard,
             (Engine::Dedicated { .. }, Some((engine, _))) => engine,
-            (Engine::Any | Engine::Dedicated { .. }, _) => self.any_shard(),
+            (Engine::Any | Engine::Dedicated { .. }, _) => {
+                let known = answered.and_then(|shards| shards.iter().next());
+                known.unwrap_or_else(|| self.any_shard())
+            }
         }
     }
 
@@ -170,11 +196,15 @@ impl Conversation {
         let mut rows = PartialRows { columns, n_rows: 0, n_bytes: 0 };
         let max_bytes = self.max_gather_bytes();
         for &idx in &idxs {
+            let mark = rows.mark();
             while let Some(row) = self.next_row(&idxs, idx).await? {
                 if let Err(failure) = rows.add(&row, max_bytes) {
                     self.cancel_and_drain(&idxs).await;
                     return Err(failure);
                 }
+            }
+            if self.is_left_out(idx) {
+                rows.cut(&mark);
             }
         }
         Ok(rows)

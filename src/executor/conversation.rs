@@ -16,6 +16,7 @@ use super::enlist::{Enlisted, Tie};
 use super::greeting::Greeting;
 use super::own::Unbound;
 use super::own_settings::Own;
+use super::partial::Partial;
 use super::relay::Retry;
 use super::sequences::{BlockHabit, LastValues};
 use super::statements::{Portals, Statements};
@@ -115,6 +116,8 @@ pub struct Conversation {
     pub(super) cursors: Cursors,
     /// Rows of answers are written as data of this COPY.
     pub(super) copying: Option<Box<Copying>>,
+    /// A read that may leave shards out.
+    pub(super) partial: Option<Box<Partial>>,
     /// What is noted of a read while it runs.
     pub(super) watch: Option<Box<Watch>>,
     pub(super) unbound: Option<Unbound>,
@@ -176,6 +179,7 @@ impl Conversation {
             portals: Portals::default(),
             cursors: Cursors::default(),
             copying: None,
+            partial: None,
             watch: None,
             unbound: None,
             retry: Retry::No,

@@ -116,6 +116,7 @@ impl Conversation {
     pub(super) async fn send_of(&mut self, idxs: &[usize], idx: usize) -> Result<(), Failure> {
         match self.timer.send(&mut self.enlisted[idx].lease).await {
             Ok(()) => Ok(()),
+            Err(error) if self.goes_on_without(idxs, idx, &error) => Ok(()),
             Err(error) => Err(self.end_fan_out(idxs, idx, error).await),
         }
     }
@@ -132,6 +133,21 @@ impl Conversation {
                 Err(lost) => return Err(self.end_fan_out(idxs, idx, lost.into()).await),
             }
             self.fill_any(idxs, idx).await?;
+        }
+    }
+
+    /// The next message of backend `idx`'s answer, as [`Self::next_answer_of`] gives it; `None` once it is ready, or its shard is
+    /// left out of the answer.
+    pub(super) async fn next_answer_if_any(&mut self, idxs: &[usize], idx: usize) -> Result<Option<(u8, BytesMut)>, Failure> {
+        loop {
+            if self.enlisted[idx].is_ready {
+                return Ok(None);
+            }
+            if let Ok(None) = self.enlisted[idx].lease.buffered_header() {
+                self.fill_any(idxs, idx).await?;
+                continue;
+            }
+            return self.next_answer_of(idxs, idx).await.map(Some);
         }
     }
 
@@ -175,6 +191,9 @@ impl Conversation {
             (idx, Ok(_)) => (idx, ConnectionLost("server closed the connection unexpectedly".to_owned()).into()),
             (idx, Err(error)) => (idx, error),
         };
+        if self.goes_on_without(idxs, failed.0, &failed.1) {
+            return Ok(());
+        }
         Err(self.end_fan_out(idxs, failed.0, failed.1).await)
     }
 
@@ -187,7 +206,7 @@ impl Conversation {
         match held.lease.buffered_header() {
             Ok(Some(header)) if header.tag == b'E' => {
                 let message = self.enlisted[idx].take_answer(header).unwrap_or_default();
-                Err(self.shard_failed(idxs, idx, &message).await)
+                self.take_error(idxs, idx, &message).await
             }
             _ => Ok(()),
         }

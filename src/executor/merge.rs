@@ -46,15 +46,17 @@ impl Conversation {
             self.concatenate(&idxs, plan, description).await?
         } else {
             let described = self.describe(first, &plan.text, &values.param_types).await?;
-            let spec = merge_spec(plan, &described, self.has_stored_text())?;
+            let mut spec = merge_spec(plan, &described, self.has_stored_text())?;
             let formats = formats_with_hidden(&values.result_formats, spec.n_visible, plan.n_hidden);
             let idxs = self.fan_out(&statements, Access::Read, values, &formats).await?;
+            spec.n_streams = idxs.len();
             if description == Description::Send {
                 let body = described.row_description.unwrap_or_else(no_columns);
                 write_prefix(&mut self.client.output, &body, spec.n_visible, &values.result_formats);
             }
             self.merge_ordered(&idxs, spec).await?
         };
+        self.end_partial().await;
         self.end_rows(n_emitted);
         Ok(())
     }
@@ -70,7 +72,10 @@ impl Conversation {
                     self.client.flush_if_large().await?;
                 }
                 Step::NeedFrom(stream_idx) => match self.next_row(idxs, idxs[stream_idx]).await? {
-                    Some(row) => merge.supply(stream_idx, row).map_err(|error| malformed(&error.to_string()))?,
+                    Some(row) => {
+                        self.note_used(idxs[stream_idx]);
+                        merge.supply(stream_idx, row).map_err(|error| malformed(&error.to_string()))?;
+                    }
                     None => merge.end(stream_idx),
                 },
                 Step::Done => break,
@@ -86,17 +91,14 @@ impl Conversation {
     /// The next DataRow body of a backend; `None` once it is ready for the next statement.
     pub(super) async fn next_row(&mut self, idxs: &[usize], idx: usize) -> Result<Option<Bytes>, Failure> {
         loop {
-            if self.enlisted[idx].is_ready {
-                return Ok(None);
-            }
-            let (tag, mut message) = self.next_answer_of(idxs, idx).await?;
+            let Some((tag, mut message)) = self.next_answer_if_any(idxs, idx).await? else { return Ok(None) };
             match tag {
                 b'D' => {
                     message.advance(HEADER_LEN);
                     self.watch_rows(idx, 1, message.len() as u64);
                     return Ok(Some(message.freeze()));
                 }
-                b'E' => return Err(self.shard_failed(idxs, idx, &message).await),
+                b'E' => self.take_error(idxs, idx, &message).await?,
                 b'Z' => {
                     self.watch_rows(idx, 0, 0);
                     return Ok(None);
@@ -134,11 +136,12 @@ impl Conversation {
     }
 
     async fn await_description(&mut self, idxs: &[usize], description: &mut Option<()>) -> Result<(), Failure> {
-        let Some(&first) = idxs.first() else { return Ok(()) };
         loop {
-            let (tag, message) = self.next_answer_of(idxs, first).await?;
+            // One that is left out tells nothing.
+            let Some(first) = idxs.iter().copied().find(|&idx| !self.is_left_out(idx)) else { return Ok(()) };
+            let Some((tag, message)) = self.next_answer_if_any(idxs, first).await? else { continue };
             match tag {
-                b'E' => return Err(self.shard_failed(idxs, first, &message).await),
+                b'E' => self.take_error(idxs, first, &message).await?,
                 b'T' | b'n' => {
                     if description.take().is_some() && tag == b'T' {
                         self.client.output.extend_from_slice(&message);
@@ -158,9 +161,12 @@ impl Conversation {
                 Ok(None) => return Ok(()),
                 Err(_) => return self.next_of(idxs, idx).await.map(drop),
             };
-            let Self { client, enlisted, copying, watch, .. } = self;
+            let Self { client, enlisted, copying, watch, partial, .. } = self;
             let held = &mut enlisted[idx];
             if header.tag == b'D' {
+                if let Some(partial) = partial {
+                    partial.note_used(held.lease.shard);
+                }
                 if let Some(watch) = watch {
                     watch.note_rows(held.lease.shard, 1, (header.len - HEADER_LEN) as u64);
                 }
@@ -183,7 +189,8 @@ impl Conversation {
             let Some(mut message) = held.take_answer(header) else { continue };
             self.watch_rows(idx, 0, 0);
             if header.tag == b'E' {
-                return Err(self.shard_failed(idxs, idx, &message).await);
+                self.take_error(idxs, idx, &message).await?;
+                continue;
             }
             // Its description says which of its values hold OIDs.
             self.translate(idx, header.tag, &mut message).await;

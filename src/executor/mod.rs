@@ -36,6 +36,7 @@ mod meeting;
 mod merge;
 mod own;
 mod own_settings;
+mod partial;
 mod pin;
 mod portal;
 mod relay;

@@ -25,7 +25,7 @@ use crate::session::transaction::Phase;
 use crate::session::wire;
 use crate::sql::{Classified, Command};
 use crate::sqlstate::{Report, SqlState};
-use crate::topology::ShardId;
+use crate::topology::{ShardId, ShardSet};
 
 /// How far a portal of the proxy's own has run.
 #[derive(Debug)]
@@ -287,6 +287,10 @@ impl Conversation {
             _ => None,
         };
         let body = match shard {
+            Some(_) if matches!(plan, Plan::Merge(_) | Plan::Combine(_)) => {
+                let shards = several_shards(plan);
+                self.describe_by_any(shards, &statement.prepared.text, &statement.prepared.param_types).await?.row_description
+            }
             Some(shard) => self.describe(shard, &statement.prepared.text, &statement.prepared.param_types).await?.row_description,
             None if matches!(plan, Plan::Command(Command::Execute { .. })) => {
                 self.describe_named(&statement.prepared.text).await?
@@ -395,9 +399,12 @@ impl Conversation {
     ) -> Result<BoundValues, Failure> {
         let mut values = values.clone();
         if values.has_values() {
-            let shard = statement.cached.template.describe_shard().unwrap_or_else(|| first_shard(plan));
-            values.param_types =
-                self.describe(shard, &statement.prepared.text, &statement.prepared.param_types).await?.param_types;
+            let shards = match statement.cached.template.describe_shard() {
+                Some(shard) => ShardSet::only(shard),
+                None => several_shards(plan),
+            };
+            let prepared = &statement.prepared;
+            values.param_types = self.describe_by_any(shards, &prepared.text, &prepared.param_types).await?.param_types;
         }
         Ok(values)
     }
@@ -412,6 +419,15 @@ fn answers_bind(plan: &Plan) -> bool {
 fn is_run_next(name: &Bytes, next: &[Action]) -> bool {
     let is_description = |action: &&Action| matches!(action, Action::DescribePortal { name: other, .. } if other == name);
     matches!(next.iter().find(|action| !is_description(action)), Some(Action::Execute { name: other, .. }) if other == name)
+}
+
+/// Shards that can describe the original of a plan.
+fn several_shards(plan: &Plan) -> ShardSet {
+    match plan {
+        Plan::Merge(plan) => plan.shards,
+        Plan::Combine(plan) => plan.shards,
+        plan => ShardSet::only(first_shard(plan)),
+    }
 }
 
 pub(super) fn first_shard(plan: &Plan) -> ShardId {

@@ -93,6 +93,9 @@ impl Conversation {
             );
             return self.gather_instead(sql, values, description, failure).await;
         }
+        if self.may_be_partial(plan) {
+            return Box::pin(self.run_partially(sql, plan, values, description)).await;
+        }
         // In a transaction of the client's, what others commit between the two runs could be told for a difference.
         let may_check = self.transaction.phase == Phase::Idle && self.converted_encoding().is_none();
         if !may_check || !database.self_check.is_due(database.query.self_check_ratio) {

@@ -130,6 +130,8 @@ pub struct DatabaseCounters {
     /// Ended transactions that reached a server, implicit ones too.
     pub n_transactions: Counter,
     pub n_two_phase_commits: Counter,
+    /// Shards that were left out of answers.
+    pub n_left_out: Counter,
     pub n_bytes_from_clients: Counter,
     pub n_bytes_to_clients: Counter,
     /// Cancel requests sent to servers.

@@ -21,7 +21,7 @@ pub(crate) async fn column(admin: &Client, command: &str, name: &str) -> Vec<Str
 }
 
 /// Status line and body of `GET path`.
-async fn get(proxy: &Proxy, path: &str) -> (String, String) {
+pub(crate) async fn get(proxy: &Proxy, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.admin_port)).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

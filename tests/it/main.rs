@@ -26,6 +26,7 @@ mod locks;
 mod meetings;
 mod merged;
 mod own_settings;
+mod partial;
 mod pinned;
 mod pools;
 mod portals;
