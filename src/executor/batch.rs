@@ -379,7 +379,7 @@ impl Conversation {
         Ok(match plan {
             Plan::Route { shard, access } => Target::One { shard: Some(shard), access, leftover, changes },
             Plan::AnyOne { access } => Target::One { shard: None, access, leftover, changes },
-            Plan::Command(Command::Show { name }) if !name.starts_with("trunkline.") => read(None),
+            Plan::Command(Command::Show { name }) if !self.is_shown_here(&name) => read(None),
             Plan::Command(Command::Fetch { name }) if !self.cursors.is_own(&name) => read(self.cursors.shard_of(&name)),
             plan => {
                 let encoded = Bytes::copy_from_slice(parts.encoded_values);

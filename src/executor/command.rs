@@ -47,8 +47,7 @@ impl Conversation {
             Command::Reset { .. } | Command::ResetAll => self.reset(command, sql).await?,
             Command::Discard(target) => self.discard(target, sql).await?,
             Command::Deallocate(target) => self.deallocate(target)?,
-            Command::Show { name } if name.starts_with(PREFIX) => self.show_own(name, Description::Send)?,
-            Command::Show { name } if name == IDLE_SESSION_TIMEOUT && self.show_idle_limit() => {}
+            Command::Show { name } if self.is_shown_here(name) => self.show_own(name, Description::Send)?,
             Command::Show { .. } => {
                 let shard = self.any_shard();
                 return self.forward((shard, Access::Read), sql.as_bytes(), Leftover::NOTHING, ready).await;

@@ -266,7 +266,8 @@ impl Database {
         match unread {
             Some(error) if n_read == 0 => return Err(error),
             // What only the unread shard has is still taken to be there.
-            Some(_) => {
+            Some(error) => {
+                tracing::warn!(database = self.name, %error, "the schema of a shard could not be read again");
                 schema.relations = known.relations.clone().into_iter().chain(schema.relations).collect();
                 schema.views = known.views.clone().into_iter().chain(schema.views).collect();
                 schema.parents = known.parents.clone().into_iter().chain(schema.parents).collect();

@@ -158,8 +158,9 @@ impl Conversation {
                     self.run_whole(&portal.statement, (plan, description), values).await?;
                 }
                 let mark = self.behind_notices(mark);
-                let is_fetch = matches!(**plan, Plan::Command(Command::Fetch { .. } | Command::Execute { .. }));
-                let is_kept = matches!(**plan, Plan::Everywhere { .. } | Plan::Explain(_)) || (max_rows > 0 && is_fetch);
+                let has_rows =
+                    matches!(**plan, Plan::Command(Command::Fetch { .. } | Command::Execute { .. } | Command::Show { .. }));
+                let is_kept = matches!(**plan, Plan::Everywhere { .. } | Plan::Explain(_)) || (max_rows > 0 && has_rows);
                 if is_kept && self.client.output.get(mark) == Some(&b'D') {
                     let answer = self.client.output.split_off(mark);
                     self.give_kept(name, answer, max_rows);
@@ -248,7 +249,10 @@ impl Conversation {
         };
         let words = answer[tag.start + wire::HEADER_LEN..tag.end - 1].to_vec();
         self.client.output.extend_from_slice(&answer[..tag.start]);
-        wire::command_complete(&mut self.client.output, &wire::with_count(&words, n_rows));
+        // SHOW and EXPLAIN do not tell how many rows there were.
+        let is_counted = words.last().is_some_and(u8::is_ascii_digit);
+        let told = if is_counted { wire::with_count(&words, n_rows) } else { words.clone() };
+        wire::command_complete(&mut self.client.output, &told);
         self.client.output.extend_from_slice(&answer[tag.end..]);
         // What returned rows may be run again, for none.
         let mut again = BytesMut::new();

@@ -187,11 +187,15 @@ impl Conversation {
         self.own.as_ref().map_or(self.database.query.max_gather_bytes, |own| own.settings.max_gather_bytes)
     }
 
-    /// The row of `SHOW trunkline.…`.
+    /// The row of `SHOW` of a setting that is shown here.
     ///
     /// # Errors
     /// 42704.
     pub(super) fn show_own(&mut self, name: &str, description: Description) -> Result<(), Failure> {
+        if name == IDLE_SESSION_TIMEOUT {
+            self.show_idle_limit(description);
+            return Ok(());
+        }
         let setting = OwnSetting::named(name).map_err(Failure::client)?;
         let bounds = self.own_bounds();
         let value = self.transaction.change_of(setting.name()).unwrap_or_else(|| self.settings.value(setting.name()));
@@ -214,13 +218,19 @@ impl Conversation {
         std::time::Duration::from_millis(value.unwrap_or(0))
     }
 
-    /// The row of `SHOW idle_session_timeout` where the client has set it; false where it has not.
-    pub(super) fn show_idle_limit(&mut self) -> bool {
-        let Some(value) = self.settings.value(IDLE_SESSION_TIMEOUT).and_then(milliseconds) else { return false };
-        row_description::write_text_column(&mut self.client.output, IDLE_SESSION_TIMEOUT);
-        wire::text_row(&mut self.client.output, &shown(value));
+    /// Whether the proxy keeps a setting itself: one of its own, and `idle_session_timeout` where the client has set it.
+    pub(super) fn is_shown_here(&self, name: &str) -> bool {
+        name.starts_with(PREFIX) || (name == IDLE_SESSION_TIMEOUT && self.settings.value(name).is_some())
+    }
+
+    /// The row of `SHOW idle_session_timeout`, of what the client has set.
+    fn show_idle_limit(&mut self, description: Description) {
+        if description == Description::Send {
+            row_description::write_text_column(&mut self.client.output, IDLE_SESSION_TIMEOUT);
+        }
+        let milliseconds = u64::try_from(self.own_idle_limit().as_millis()).unwrap_or(u64::MAX);
+        wire::text_row(&mut self.client.output, &shown(milliseconds));
         self.complete("SHOW");
-        true
     }
 }
 
@@ -229,13 +239,16 @@ pub(super) fn is_own_show(statement: &SessionStatement) -> bool {
     matches!(statement.cached.template.class(), Classified::Command(Command::Show { name }) if name.starts_with(PREFIX))
 }
 
-/// The body of the RowDescription of `SHOW trunkline.…`.
+/// The body of the RowDescription of `SHOW` of a setting that is shown here.
 ///
 /// # Errors
 /// 42704.
 pub(super) fn describe_own_setting(name: &str) -> Result<bytes::Bytes, Failure> {
-    let setting = OwnSetting::named(name).map_err(Failure::client)?;
+    let name = match name {
+        IDLE_SESSION_TIMEOUT => name,
+        _ => OwnSetting::named(name).map_err(Failure::client)?.name(),
+    };
     let mut message = bytes::BytesMut::new();
-    row_description::write_text_column(&mut message, setting.name());
+    row_description::write_text_column(&mut message, name);
     Ok(message.freeze().slice(wire::HEADER_LEN..))
 }

@@ -135,8 +135,17 @@ fn diff(expected: &str, got: &str) -> String {
 }
 
 #[tokio::test]
-async fn conversations_are_those_of_postgres() {
-    let stage = Stage::set().await;
+async fn conversations_on_one_shard_are_those_of_postgres() {
+    all_are_those_of_postgres(1).await;
+}
+
+#[tokio::test]
+async fn conversations_on_three_shards_are_those_of_postgres() {
+    all_are_those_of_postgres(3).await;
+}
+
+async fn all_are_those_of_postgres(n_shards: usize) {
+    let stage = Stage::set(&[n_shards]).await;
     let only = std::env::var("TRUNKLINE_CONVERSATION").unwrap_or_default();
     let all: Vec<Script> = texts().iter().flat_map(|text| parse_scripts(text)).collect();
     assert!(all.len() >= N_CONVERSATIONS, "{}", all.len());
@@ -148,7 +157,6 @@ async fn conversations_are_those_of_postgres() {
         }
         scripts.push((script, expected));
     }
-    // Clusters side by side: their rows are their own.
     let outcomes = join_all(stage.proxied.iter().map(|proxied| compare(proxied, &scripts))).await;
     for outcome in outcomes {
         faults += &outcome.faults;

@@ -1,8 +1,9 @@
 //! Types that users made have other OIDs on each shard: a client sees those of the first, in every message and value.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::harness::{Cluster, Message, Proxy, ProxyOptions, Raw, failure, message, poll, rows, text, value};
 
@@ -233,4 +234,37 @@ async fn a_stand_in_is_not_asked_for_types() {
     poll("another answers", async || client.simple_query("SELECT name FROM pg_settings").await.is_ok()).await;
     let (sqlstate, _) = failure(&client, "SELECT oid FROM pg_type WHERE typname = 'mood'").await;
     assert!(["08006", "57P03", "08001"].contains(&sqlstate.as_str()), "{sqlstate}");
+}
+
+/// Types of extensions: the driver knows them by their names, which it asks for by the OIDs that it is told.
+#[tokio::test]
+async fn types_of_extensions_go_both_ways() {
+    let (cluster, _proxy, client) = start().await;
+    client
+        .batch_execute(
+            "CREATE EXTENSION citext; CREATE EXTENSION hstore; ALTER TABLE items ADD COLUMN word citext, ADD COLUMN attrs hstore",
+        )
+        .await
+        .unwrap();
+    let (citext, hstore) = (oid(&cluster.direct(0).await, "citext").await, oid(&cluster.direct(0).await, "hstore").await);
+    assert_ne!(citext, oid(&cluster.direct(1).await, "citext").await, "the test needs OIDs that differ");
+    let update = client.prepare("UPDATE items SET word = $2, attrs = $3 WHERE id = $1").await.unwrap();
+    assert_eq!(update.params().iter().map(Type::oid).collect::<Vec<_>>()[1..], [citext, hstore]);
+    for id in 1..=8_i64 {
+        let attrs = HashMap::from([("id".to_owned(), Some(id.to_string())), ("none".to_owned(), None)]);
+        let word = if id % 2 == 0 { "Hello" } else { "hELLO" };
+        assert_eq!(client.execute(&update, &[&id, &word, &attrs]).await.unwrap(), 1);
+        let row = client.query_one("SELECT word, attrs FROM items WHERE id = $1", &[&id]).await.unwrap();
+        assert_eq!(row.columns().iter().map(|column| column.type_().oid()).collect::<Vec<_>>(), [citext, hstore]);
+        assert_eq!((row.get::<_, &str>(0), row.get::<_, HashMap<String, Option<String>>>(1)), (word, attrs));
+    }
+    // Over all shards, compared and sorted without regard to case.
+    let found = client.query("SELECT id, word, attrs FROM items WHERE word = 'HELLO' ORDER BY word, id", &[]).await.unwrap();
+    assert_eq!(found.iter().map(|row| row.get::<_, i64>(0)).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    for row in &found {
+        let attrs: HashMap<String, Option<String>> = row.get(2);
+        assert_eq!((row.columns()[1].type_().oid(), attrs["id"].clone()), (citext, Some(row.get::<_, i64>(0).to_string())));
+    }
+    assert_eq!(value(&client, "SELECT count(*) FROM items WHERE attrs -> 'id' = '3'").await, "1");
+    assert_eq!(value(&client, "SELECT count(DISTINCT word) FROM items").await, "1");
 }

@@ -135,6 +135,29 @@ def many_rows_are_inserted():
         conn.rollback()
 
 
+def rows_are_streamed():
+    """By a cursor of the server's, in portions of a hundred."""
+    with engine.connect() as conn:
+        wanted = sa.select(items.c.id, items.c.label).where(items.c.id >= 100).order_by(items.c.id)
+        streamed = conn.execution_options(yield_per=100).execute(wanted)
+        assert [row.id for row in streamed] == list(range(100, 1300))
+        portions = list(conn.execution_options(stream_results=True, max_row_buffer=64).execute(wanted).partitions(250))
+        assert [len(portion) for portion in portions] == [250, 250, 250, 250, 200], [len(portion) for portion in portions]
+        # Left early: the cursor is closed, and the connection goes on.
+        early = conn.execution_options(yield_per=10).execute(sa.select(items.c.id).where(items.c.id >= 100))
+        assert len(early.fetchmany(3)) == 3
+        early.close()
+        assert conn.scalar(sa.select(sa.func.count()).select_from(items)) == 1202
+    with Session(engine) as session:
+        session.add_all([Author(author_id=number, name=f"streamed {number}") for number in range(500, 560)])
+        session.commit()
+        found = session.scalars(sa.select(Author).where(Author.author_id >= 500).order_by(Author.author_id).execution_options(yield_per=25))
+        assert [author.name for author in found] == [f"streamed {number}" for number in range(500, 560)]
+        for author in session.scalars(sa.select(Author).where(Author.author_id >= 500)).all():
+            session.delete(author)
+        session.commit()
+
+
 def objects_are_kept():
     with Session(engine) as session, session.begin():
         for number in range(1, 9):
@@ -221,6 +244,9 @@ def over_asyncpg():
             await conn.execute(sa.insert(items), {"id": 3, **VALUES})
             row = (await conn.execute(sa.select(*[items.c[name] for name in VALUES]).where(items.c.id == 3))).mappings().one()
             assert dict(row) == VALUES, row
+            wanted = sa.select(items.c.id).where(items.c.id >= 100).order_by(items.c.id)
+            streamed = await conn.stream(wanted.execution_options(yield_per=100))
+            assert [row.id async for row in streamed] == list(range(100, 1300))
         await asyncio.gather(*[work(number) for number in range(1, 8)])
         await engine.dispose()
 
@@ -246,6 +272,7 @@ run(
     tables_are_reflected,
     types_go_both_ways,
     many_rows_are_inserted,
+    rows_are_streamed,
     objects_are_kept,
     transactions_and_savepoints,
     errors_have_their_sqlstate,

@@ -112,11 +112,12 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) async fn set() -> Self {
+    /// With a proxy of each mode before as many shards as is said here.
+    pub(crate) async fn set(numbers_of_shards: &[usize]) -> Self {
         let single = Single::start_with(SETTINGS).await;
         let direct = Side::new(single.server.port(), single.connect().await, vec![single.connect().await]);
         let (mut clusters, mut proxied) = (Vec::new(), Vec::new());
-        for n_shards in [1, 3] {
+        for &n_shards in numbers_of_shards {
             let options = ClusterOptions { n_shards, has_replicas: false, login: Login::Trust, settings: SETTINGS };
             let cluster = Cluster::start_with(options).await;
             let mut of_cluster = Vec::new();

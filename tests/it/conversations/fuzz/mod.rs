@@ -2,6 +2,13 @@
 //!
 //! `TRUNKLINE_SEED` and `TRUNKLINE_FUZZ_CASES` choose others than those of every run. A case that differs is printed in the
 //! notation of the conversations, to be shortened by hand into a file of `tests/conversations`.
+//!
+//! What 2,000 cases of another seed still show, a handful of them, and why it stays:
+//! - A stream that ends within COPY FROM STDIN, half closed: a server says 08006 with the line it was at before it closes; the proxy
+//!   closes, and who has stopped sending seldom listens.
+//! - In a failed block, Describe or Execute of the portal that a failed Bind or simple query has left half made: a server
+//!   answers NoData or EmptyQueryResponse by accident of what it had set up; the proxy says that there is no such portal, or 25P02.
+//! - On several shards, of two wrong rows of one COPY, which is told first: each shard tells of its own.
 
 mod maker;
 
@@ -124,7 +131,7 @@ async fn compare(proxied: &[Proxied], cases: &[Case], seed: u64) -> Outcome {
 async fn random_messages_are_answered_as_by_postgres() {
     let (seed, n_cases) = (setting("TRUNKLINE_SEED", SEED), setting("TRUNKLINE_FUZZ_CASES", N_CASES));
     let first = setting("TRUNKLINE_FUZZ_FIRST", 0);
-    let stage = Stage::set().await;
+    let stage = Stage::set(&[1, 3]).await;
     let mut cases = Vec::new();
     for number in first..first + n_cases {
         let messages = conversation(&mut Random::new(seed.wrapping_mul(1_000_003).wrapping_add(number)));
