@@ -317,6 +317,39 @@ async fn in_a_block_the_last_value_is_that_of_the_block() {
     }
 }
 
+/// Blocks by prepared statements, one like the other: then a connection forgets what others have drawn with its BEGIN.
+#[tokio::test]
+async fn a_block_like_the_one_before_has_only_its_own_last_values() {
+    let cluster = Cluster::start(1).await;
+    let proxy = proxy_of_sequences(&cluster, "[pool]\nmax_per_node = 1\nmax_pinned = 0\nreserve = 0\n").await;
+    let (client, other) = (proxy.connect().await, proxy.connect().await);
+    let begin = client.prepare("BEGIN").await.unwrap();
+    let commit = client.prepare("COMMIT").await.unwrap();
+    let insert = client.prepare("INSERT INTO tickets (name) VALUES ($1) RETURNING id").await.unwrap();
+    let plain = client.prepare("SELECT 1").await.unwrap();
+    for round in 0..3 {
+        client.execute(&begin, &[]).await.unwrap();
+        client.query(&plain, &[]).await.unwrap();
+        let own: i32 = client.query_one(&insert, &[&"mine"]).await.unwrap().get(0);
+        assert_eq!(value(&client, "SELECT lastval()").await, own.to_string(), "{round}");
+        // Only a block of its own tells: outside of it the connection goes round.
+        client.execute(&commit, &[]).await.unwrap();
+        other.batch_execute("BEGIN; INSERT INTO tickets (name) VALUES ('theirs'); COMMIT").await.unwrap();
+    }
+    client.execute(&begin, &[]).await.unwrap();
+    client.query(&plain, &[]).await.unwrap();
+    assert_eq!(failure(&client, "SELECT currval('tickets_id_seq')").await.0, "0A000");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    // What is to be set before the first query still can be.
+    client.execute(&begin, &[]).await.unwrap();
+    client.batch_execute("INSERT INTO tickets (name) VALUES ('mine'); COMMIT").await.unwrap();
+    client.execute(&begin, &[]).await.unwrap();
+    client.batch_execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").await.unwrap();
+    client.query(&plain, &[]).await.unwrap();
+    assert_eq!(value(&client, "SHOW transaction_isolation").await, "serializable");
+    client.execute(&commit, &[]).await.unwrap();
+}
+
 #[tokio::test]
 async fn sequences_of_several_shards_are_not_told_apart() {
     let cluster = Cluster::start(3).await;
