@@ -1,6 +1,7 @@
 //! From values to shards: the rung *route*, and the way to the others.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use smallvec::SmallVec;
 use sqlparser::ast::{SetExpr, Statement};
@@ -17,7 +18,7 @@ use super::slot::{Binding, SlotValue};
 use super::template::Template;
 use super::text::{Parsed, parse, tokens_of};
 use super::views::{self, Expanded};
-use super::{dml, insert, select};
+use super::{dml, insert, select, shape};
 use crate::sql::{KeyType, Literal, TokenKind};
 use crate::topology::{FunctionVolatility, KeyMap, KeyPredicate, ShardId, ShardSet};
 
@@ -51,6 +52,8 @@ pub(super) struct StatementTemplate {
     access: Access,
     needs: Option<Needs>,
     has_params: bool,
+    /// The plan of its own text on several shards, with these: `None` where it depends on more.
+    merged: OnceLock<Option<(ShardSet, Plan)>>,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,15 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
         return Ok(Body::Fixed(plan));
     }
     let has_params = tokens_of(sql, true).iter().any(|token| matches!(token.kind, TokenKind::Parameter(_)));
-    Ok(Body::Statement(Box::new(StatementTemplate { parsed, collected, kind, access, needs, has_params })))
+    Ok(Body::Statement(Box::new(StatementTemplate {
+        parsed,
+        collected,
+        kind,
+        access,
+        needs,
+        has_params,
+        merged: OnceLock::new(),
+    })))
 }
 
 /// `TABLE name`, which the parser reads without telling quoted names from others.
@@ -307,10 +318,30 @@ impl StatementTemplate {
                     (Some(_), _) | (_, true) if self.collected.facts.select_into.is_yes() => self.select_into(shards, context),
                     (Some(shard), _) => Ok(Plan::Route { shard, access: self.access }),
                     (None, true) => Ok(Plan::AnyOne { access: self.access }),
-                    (None, false) => self.on_many(shards, values, context, select::plan),
+                    (None, false) => self.merge(shards, values, context),
                 }
             }
         }
+    }
+
+    /// The plan of a read on several shards, made once where it is the same for each execution.
+    fn merge(&self, shards: ShardSet, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
+        let is_own_text = values.sql == self.parsed.sql;
+        if let (true, Some(Some((known, plan)))) = (is_own_text, self.merged.get())
+            && *known == shards
+        {
+            return Ok(plan.clone());
+        }
+        let plan = self.on_many(shards, values, context, select::plan)?;
+        if is_own_text {
+            self.merged.get_or_init(|| {
+                let is_fixed = !self.has_params && !shape::tells_time(&self.collected, context);
+                // A gathered view may tell the time where the statement does not.
+                let is_merged = matches!(plan, Plan::Merge(_) | Plan::Combine(_));
+                (is_fixed && is_merged).then(|| (shards, plan.clone()))
+            });
+        }
+        Ok(plan)
     }
 
     /// The plan of a read on several shards: it may depend on all of the text.

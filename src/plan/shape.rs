@@ -132,6 +132,11 @@ pub(super) fn clock_literals(many: &Many<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether `now()`, `CURRENT_DATE` or the like is called.
+pub(super) fn tells_time(collected: &Collected, context: &Context<'_>) -> bool {
+    collected.functions.iter().any(|call| call.nature(context) == Nature::Time)
+}
+
 /// Replacements of `now()`, `CURRENT_DATE` and the like by the transaction's time.
 pub(super) fn time_edits(
     collected: &Collected,

@@ -1,5 +1,7 @@
 //! The shards that a route names always hold every row that satisfies the statement.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::fixture::{NOW, fixture};
@@ -194,4 +196,24 @@ proptest! {
         prop_assert_eq!(&quoted, &as_text);
         prop_assert_eq!(&as_binary, &as_text);
     }
+}
+
+/// A plan of several shards is made once, unless it depends on when it runs.
+#[test]
+fn what_tells_the_time_is_planned_each_time() {
+    let fixture = fixture();
+    let context = fixture.context();
+    let two_plans = |sql: &str| {
+        let mut shape = crate::sql::Fingerprint::default();
+        crate::sql::fingerprint(sql.as_bytes(), true, &mut shape);
+        let template = analyze(sql, &shape.literals, &context).unwrap();
+        [NOW, NOW + 1_000_000].map(|now_micros| {
+            let values = Values { sql, literals: &shape.literals, params: Params::default(), now_micros };
+            template.bind(&values, &context).unwrap()
+        })
+    };
+    let same = two_plans("SELECT name FROM users ORDER BY user_id LIMIT 20");
+    assert!(matches!(&same, [Plan::Merge(a), Plan::Merge(b)] if Arc::ptr_eq(a, b)), "{same:?}");
+    let [first, second] = two_plans("SELECT name, now() FROM users ORDER BY user_id");
+    assert!(matches!(first, Plan::Merge(_)) && first != second, "{first:?}");
 }
