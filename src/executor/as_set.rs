@@ -2,7 +2,9 @@
 
 use super::Conversation;
 use super::templates::CachedTemplate;
-use crate::plan::{Access, Params, Plan, Refusal, Values, check_hint, hinted, route_in_words, scatter_refusal};
+use crate::plan::{
+    Access, Params, Plan, Refusal, Values, check_hint, has_hint, hinted, route_in_words, scatter_refusal, shard_of_key,
+};
 use crate::session::own_settings::AllowScatter;
 use crate::session::wire::{self, Severity};
 use crate::sql::Literal;
@@ -34,7 +36,12 @@ impl Conversation {
     }
 
     fn plan_as_set(&self, cached: &CachedTemplate, sql: &str, literals: &[Literal], params: Params<'_>) -> Result<Plan, Refusal> {
-        let Some(shard) = self.hinted_shard() else { return self.bind_plainly(cached, sql, literals, params) };
+        let shard = match self.own.as_ref().and_then(|own| own.settings.key.as_deref()) {
+            _ if has_hint(sql, &self.context()) => None,
+            Some(key) if self.hinted_shard().is_none() => shard_of_key(key, sql, literals, &self.context())?,
+            _ => self.hinted_shard(),
+        };
+        let Some(shard) = shard else { return self.bind_plainly(cached, sql, literals, params) };
         let values = Values { sql, literals, params, now_micros: self.now_micros };
         let outcome = cached.template.bind(&values, &self.context());
         check_hint(shard, sql, &self.context())?;

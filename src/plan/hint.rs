@@ -71,11 +71,31 @@ fn read(words: &str, context: &Context<'_>) -> Result<Hint, Refusal> {
             };
             context.topology.shard_named(value).map(Hint::Shard).ok_or_else(unknown)
         }
-        "key" if !value.is_empty() => {
-            Ok(Hint::Key(value.split(',').map(|part| part.trim().trim_matches('\'').to_owned()).collect()))
-        }
+        "key" if !value.is_empty() => Ok(Hint::Key(key_values(value))),
         other => Err(bad(format!("routing hint \"{other}\" is not known"))),
     }
+}
+
+/// The values of a key, with commas between.
+fn key_values(text: &str) -> Vec<String> {
+    text.split(',').map(|part| part.trim().trim_matches('\'').to_owned()).collect()
+}
+
+/// Whether the statement has a hint of its own, which goes before those of the session.
+pub fn has_hint(sql: &str, context: &Context<'_>) -> bool {
+    !matches!(find(sql, context), Ok(None))
+}
+
+/// The shard of a key that the session has set; `None` for a statement without a table of such a key.
+///
+/// # Errors
+/// `BadHint` for what is no value of the tables' keys, and where they mean different shards.
+pub fn shard_of_key(key: &str, sql: &str, literals: &[Literal], context: &Context<'_>) -> Result<Option<ShardId>, Refusal> {
+    let values = key_values(key);
+    let Ok(parsed) = parse(sql, context.settings.has_standard_strings) else { return Ok(None) };
+    let collected = collect(&parsed, literals, context);
+    let has_such_key = collected.refs.iter().filter_map(|of| of.key()).any(|key| key.columns.len() == values.len());
+    if has_such_key { shard_of(&values, sql, literals, context).map(Some) } else { Ok(None) }
 }
 
 /// The plan of a statement under a hint for `shard`, given its plan without one: reads go where the hint says, writes only if

@@ -59,7 +59,7 @@ pub use ddl::{check_hint, is_about_temporaries};
 pub use explain::{
     ExplainReport, Figures, Outline, OutlinePart, ShardReport, assumed_schema, explain, explain_offline, outline, route_in_words,
 };
-pub use hint::hinted;
+pub use hint::{has_hint, hinted, shard_of_key};
 pub use home::{at_home, is_met_at_home, off_home};
 pub use lock::lock_statements;
 pub use refusal::{Refusal, RefusalCode};

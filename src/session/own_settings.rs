@@ -14,6 +14,7 @@ pub const PREFIX: &str = "trunkline.";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnSetting {
     Shard,
+    Key,
     AllowScatter,
     ExplainRoute,
     MaxGatherBytes,
@@ -42,11 +43,13 @@ pub struct OwnBounds {
 }
 
 impl OwnSetting {
-    pub const ALL: [Self; 5] = [Self::AllowScatter, Self::ExplainRoute, Self::MaxGatherBytes, Self::PartialResults, Self::Shard];
+    pub const ALL: [Self; 6] =
+        [Self::AllowScatter, Self::ExplainRoute, Self::Key, Self::MaxGatherBytes, Self::PartialResults, Self::Shard];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Shard => "trunkline.shard",
+            Self::Key => "trunkline.key",
             Self::AllowScatter => "trunkline.allow_scatter",
             Self::ExplainRoute => "trunkline.explain_route",
             Self::MaxGatherBytes => "trunkline.max_gather_bytes",
@@ -72,7 +75,7 @@ impl OwnSetting {
     /// 22023 for what is no value of the setting, 42501 for one that the configuration forbids.
     pub fn canonical(self, value: &str, bounds: &OwnBounds) -> Result<String, Report> {
         match self {
-            Self::Shard => Ok(value.to_owned()),
+            Self::Shard | Self::Key => Ok(value.to_owned()),
             Self::AllowScatter => AllowScatter::of(value)
                 .map(|word| word.as_str().to_owned())
                 .ok_or_else(|| invalid(self.name(), value).with_hint("Available values: on, notice, off.")),
@@ -116,7 +119,7 @@ impl OwnSetting {
     /// What holds where the session has set nothing, as SHOW prints it.
     pub fn preset(self, bounds: &OwnBounds) -> String {
         match self {
-            Self::Shard => String::new(),
+            Self::Shard | Self::Key => String::new(),
             Self::AllowScatter => bounds.allow_scatter.as_str().to_owned(),
             Self::ExplainRoute | Self::PartialResults => on_off(false).to_owned(),
             Self::MaxGatherBytes => shown_bytes(bounds.max_gather_bytes),
@@ -146,6 +149,8 @@ impl AllowScatter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnSettings {
     pub shard: Option<String>,
+    /// One value for each column, with commas between.
+    pub key: Option<String>,
     pub allow_scatter: AllowScatter,
     pub explains_route: bool,
     pub max_gather_bytes: u64,
@@ -161,6 +166,7 @@ impl OwnSettings {
         let is_on = |setting| text_of(setting).is_some_and(|text| text == "on");
         let own = Self {
             shard: text_of(OwnSetting::Shard).filter(|name| !name.is_empty()),
+            key: text_of(OwnSetting::Key).filter(|key| !key.is_empty()),
             allow_scatter: text_of(OwnSetting::AllowScatter)
                 .and_then(|word| AllowScatter::of(&word))
                 .unwrap_or(bounds.allow_scatter),
@@ -175,6 +181,7 @@ impl OwnSettings {
 
     fn is_usual(&self, bounds: &OwnBounds) -> bool {
         self.shard.is_none()
+            && self.key.is_none()
             && self.allow_scatter == AllowScatter::On
             && !self.explains_route
             && !self.is_partial

@@ -166,6 +166,38 @@ async fn a_hint_for_the_session_ends_with_its_savepoint() {
 }
 
 #[tokio::test]
+async fn the_statements_own_hint_goes_before_the_sessions() {
+    let (cluster, _proxy, client) = start("").await;
+    fill(&client).await;
+    let count = async |shard_idx: usize| value(&cluster.direct(shard_idx).await, "SELECT count(*) FROM users").await;
+    let (on_first, on_second) = (count(0).await, count(1).await);
+    assert_ne!(on_first, on_second, "or the test would show nothing");
+    let of_second = value(&cluster.direct(1).await, "SELECT min(user_id) FROM users").await;
+    client.batch_execute("SET trunkline.shard = shard0").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, on_first);
+    assert_eq!(value(&client, "/* trunkline: shard=shard1 */ SELECT count(*) FROM users").await, on_second);
+    assert_eq!(value(&client, &format!("/* trunkline: key={of_second} */ SELECT count(*) FROM users")).await, on_second);
+    client.batch_execute(&format!("RESET trunkline.shard; SET trunkline.key = {of_second}")).await.unwrap();
+    assert_eq!(value(&client, "SHOW trunkline.key").await, of_second);
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, on_second);
+    assert_eq!(
+        client.query_one("SELECT count(*) FROM users WHERE name <> $1", &[&""]).await.unwrap().get::<_, i64>(0).to_string(),
+        on_second
+    );
+    // Statements without such a key go where they would; a write does not misplace rows.
+    assert_eq!(value(&client, "SELECT name FROM countries").await, "United States");
+    let of_first = value(&cluster.direct(0).await, "SELECT min(user_id) FROM users").await;
+    let (sqlstate, message) = failure(&client, &format!("UPDATE users SET name = 'x' WHERE user_id = {of_first}")).await;
+    assert_eq!(sqlstate, "22023", "{message}");
+    client.batch_execute("SET trunkline.key = 'no number'").await.unwrap();
+    assert_eq!(failure(&client, "SELECT count(*) FROM users").await.0, "22023");
+    client.batch_execute("BEGIN; SET LOCAL trunkline.key = ''").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "30");
+    client.batch_execute("COMMIT; RESET trunkline.key").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "30");
+}
+
+#[tokio::test]
 async fn statements_on_several_shards_can_be_refused() {
     let (_cluster, proxy, client) = start("").await;
     fill(&client).await;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::harness::{Cluster, Proxy, ProxyOptions, rows, value};
+use crate::harness::{Cluster, Proxy, ProxyOptions, poll, rows, value};
 
 /// The counts of checks: equal, differs, skipped.
 fn checks(proxy: &Proxy) -> [u64; 3] {
@@ -53,8 +53,10 @@ async fn an_answer_that_differs_is_told_counted_and_not_given_again() {
     let wrong: i64 = value(&client, JOINED).await.parse().unwrap();
     assert!((1..60).contains(&wrong), "{wrong}");
     assert_eq!(checks(&proxy)[1], 1);
+    let is_told = |line: &&str| line.contains("ERROR") && line.contains("differs from the same");
+    poll("the log has it", async || proxy.log().lines().any(|line| is_told(&line))).await;
     let log = proxy.log();
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("ERROR") && line.contains("differs from the same")).collect();
+    let told: Vec<&str> = log.lines().filter(is_told).collect();
     assert!(told.len() == 1 && told[0].contains("combine") && !told[0].contains("country"), "{log}");
     // Other literals are the same kind of statement, another text is not.
     assert_eq!(value(&client, &JOINED.replace("100", "999")).await, "60");
