@@ -148,12 +148,13 @@ load() {
     local facts='CREATE TABLE facts (fact_id bigint PRIMARY KEY, kind int NOT NULL, amount bigint NOT NULL, note text NOT NULL)'
     for target in '17430 whole' '17430 bench' '17431 bench' '17432 bench'; do
         # shellcheck disable=SC2086 # port and database
-        psql_at $target -f "$root/sql/demo/schema.sql" -c "$facts"
+        psql_at $target -f "$root/sql/demo/schema.sql" -c "$facts" -c 'CREATE INDEX ON facts (amount, fact_id)'
     done
     psql_at 17430 whole -c "INSERT INTO users (user_id, name, email, country)
             SELECT n, 'user ' || n, 'user' || n || '@example.com', 'us' FROM generate_series(1, 50000) AS n" \
-        -c "INSERT INTO facts SELECT n, n % 10000, n::bigint * 7919 % 1000003, rpad('note ' || n, 66, '.') FROM generate_series(1, 300000) AS n"
-    for table in users facts; do
+        -c "INSERT INTO facts SELECT n, n % 10000, n::bigint * 7919 % 1000003, rpad('note ' || n, 66, '.') FROM generate_series(1, 1000000) AS n" \
+        -c "INSERT INTO orders (order_id, user_id, total_cents) SELECT n, n * 31 % 50000 + 1, n FROM generate_series(1, 100000) AS n"
+    for table in users orders facts; do
         psql_at 17430 whole -c "COPY $table TO STDOUT" | psql_at 17450 bench -c "COPY $table FROM STDIN"
     done
     for idx in 0 1 2; do psql_at $((17430 + idx)) bench -c 'VACUUM ANALYZE'; done
