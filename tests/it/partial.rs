@@ -259,3 +259,36 @@ async fn a_shard_of_which_rows_were_sent_is_not_left_out() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_shard_that_waits_too_long_is_left_out_and_its_statement_cancelled() {
+    let (cluster, proxy, client) = start("[query]\ntimeout = \"20s\"\nshard_timeout = \"500ms\"\n").await;
+    let rest = users_of(&cluster, &[0, 2]).await;
+    let mut raw = Raw::log_in(proxy.port).await;
+    ask(&mut raw, ON).await;
+    let holder = cluster.direct(1).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    for sql in READS {
+        holder.batch_execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        check(&ask(&mut raw, sql).await, sql, &rest, "shard1");
+        poll("it waits no more", async || value(&holder, waiting).await == "0").await;
+        // Nobody else's answer lacks anything.
+        assert_eq!(failure(&client, sql).await.0, "57014", "{sql}");
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(ask(&mut raw, sql).await.users.len(), 60, "{sql}");
+    }
+    // In a transaction: a shard that has no part in it yet is left out, and takes part later; one that has is not.
+    let of_first = rest.iter().find(|user| **user > 0).unwrap();
+    ask(&mut raw, &format!("BEGIN; SELECT user_id FROM users WHERE user_id = {of_first}")).await;
+    holder.batch_execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    check(&ask(&mut raw, READS[0]).await, READS[0], &rest, "shard1");
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(ask(&mut raw, READS[0]).await.users.len(), 60);
+    cluster.shards[1].pause();
+    let answer = ask(&mut raw, READS[0]).await;
+    cluster.shards[1].resume();
+    assert_eq!((answer.error.unwrap().field(b'C').as_str(), answer.warnings.len()), ("57014", 0));
+    assert!(ask(&mut raw, "COMMIT").await.error.is_none(), "the transaction is rolled back");
+    poll("it is served again", async || ask(&mut raw, READS[0]).await.users.len() == 60).await;
+    cluster.wait_until_clean().await;
+}
