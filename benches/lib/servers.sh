@@ -46,7 +46,7 @@ start_server() { # index
     local port=$((17430 + $1))
     "${as_user[@]}" "$bin/initdb" -D "$work/pg$1" -U postgres -A trust --no-sync --locale=C --encoding=UTF8 >/dev/null
     "${as_user[@]}" "$bin/postgres" -D "$work/pg$1" -p "$port" -c listen_addresses=0.0.0.0 -c unix_socket_directories= -c fsync=off \
-        -c synchronous_commit=off -c max_connections=300 -c max_prepared_transactions=64 -c shared_buffers=256MB >"$work/pg$1.log" 2>&1 &
+        -c synchronous_commit=off -c max_connections=500 -c max_prepared_transactions=64 -c shared_buffers=256MB >"$work/pg$1.log" 2>&1 &
     pids+=($!)
     wait_for "$port"
     psql_at "$port" postgres -c 'CREATE DATABASE bench'
