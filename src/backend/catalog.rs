@@ -22,6 +22,7 @@ SELECT n.nspname, c.relname, c.relkind, a.attname, a.atttypid, pg_catalog.format
   CASE WHEN a.attcollation = 0 THEN 'none'
     WHEN co.collprovider = 'b' OR co.collprovider = 'c' AND co.collcollate IN ('C', 'POSIX') THEN 'c'
     WHEN co.collprovider = 'd' AND (db.provider = 'b' OR db.provider = 'c' AND db.datcollate IN ('C', 'POSIX')) THEN 'c'
+    WHEN co.collprovider = 'd' THEN 'default'
     ELSE 'other' END,
   a.attnotnull OR coalesce(t.typnotnull, false), a.attidentity, a.attgenerated,
   CASE WHEN d.oid IS NULL THEN t.typdefault ELSE pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
@@ -326,6 +327,7 @@ impl Reader {
             collation: match get(6)? {
                 "none" => Collation::None,
                 "c" => Collation::C,
+                "default" => Collation::Default,
                 _ => Collation::Other,
             },
             is_not_null: get(7)? == "t",

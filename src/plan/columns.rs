@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart, Visit, Visitor};
 
 use super::collect::Collected;
-use super::merge::compares_by_bytes;
+use super::merge::{TextOrder, text_order};
 use super::names::folded;
 use super::text::{Parsed, Positions};
 use crate::sql::Token;
@@ -20,13 +20,13 @@ pub(super) struct ColumnUse {
     pub(super) canonical: String,
 }
 
-/// The column references of a statement, and where calls start whose first argument compares under collation C.
-pub(super) fn column_uses(parsed: &Parsed, collected: &Collected, tokens: &[Token]) -> (Vec<ColumnUse>, Vec<usize>) {
+/// The column references of a statement, and where calls start with how their first argument compares if it is text.
+pub(super) fn column_uses(parsed: &Parsed, collected: &Collected, tokens: &[Token]) -> (Vec<ColumnUse>, Vec<(usize, TextOrder)>) {
     let mut uses =
-        Uses { parsed, collected, tokens, positions: Positions::of(&parsed.sql), columns: Vec::new(), c_calls: Vec::new() };
+        Uses { parsed, collected, tokens, positions: Positions::of(&parsed.sql), columns: Vec::new(), call_orders: Vec::new() };
     let flow = parsed.statement.visit(&mut uses);
     debug_assert!(flow.is_continue());
-    (uses.columns, uses.c_calls)
+    (uses.columns, uses.call_orders)
 }
 
 struct Uses<'a> {
@@ -35,7 +35,7 @@ struct Uses<'a> {
     tokens: &'a [Token],
     positions: Positions,
     columns: Vec<ColumnUse>,
-    c_calls: Vec<usize>,
+    call_orders: Vec<(usize, TextOrder)>,
 }
 
 impl Uses<'_> {
@@ -67,10 +67,11 @@ impl Visitor for Uses<'_> {
                     FunctionArguments::None | FunctionArguments::Subquery(_) => None,
                 };
                 if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))) = first
-                    && self.collected.top.as_ref().is_some_and(|scope| compares_by_bytes(arg, scope))
+                    && let Some(scope) = &self.collected.top
                     && let Some(ObjectNamePart::Identifier(ident)) = function.name.0.first()
+                    && let Some(start) = self.positions.start(&self.parsed.sql, ident.span)
                 {
-                    self.c_calls.extend(self.positions.start(&self.parsed.sql, ident.span));
+                    self.call_orders.push((start, text_order(arg, scope)));
                 }
             }
             _ => {}

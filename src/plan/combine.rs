@@ -11,7 +11,7 @@ use sqlparser::ast::{Expr, GroupByExpr, OrderBySort, Value};
 use super::contract::{CombinePlan, FinalPiece, Plan};
 use super::finish::{Finish, Partial};
 use super::layout::sort_expression;
-use super::merge::{compares_by_bytes, item_expression};
+use super::merge::{TextOrder, item_expression, text_order};
 use super::names::folded;
 use super::output::item_name;
 use super::predicate::unnested;
@@ -60,11 +60,17 @@ pub(super) fn plan(many: &Many<'_>, plain: &Plain<'_>) -> Result<Plan, Refusal> 
     }
     let (pieces, mut partial) = finish.done();
     if partial.columns.is_empty() {
-        partial.add("count(*)".to_owned(), false);
+        partial.add("count(*)".to_owned(), TextOrder::Default);
     }
     let text = partial_text(many, plain, &partial, keys.len());
-    let c_columns = partial.c_columns();
-    let plan = CombinePlan { shards: many.shards, text, n_columns: partial.columns.len(), c_columns, finish: pieces };
+    let plan = CombinePlan {
+        shards: many.shards,
+        text,
+        n_columns: partial.columns.len(),
+        c_columns: partial.ordered(TextOrder::Bytes),
+        odd_columns: partial.ordered(TextOrder::Other),
+        finish: pieces,
+    };
     Ok(Plan::Combine(Arc::new(plan)))
 }
 
@@ -102,8 +108,8 @@ fn group_keys(many: &Many<'_>, plain: &Plain<'_>, partial: &mut Partial) -> Resu
             continue;
         }
         let text = plain.edits.apply(many.sql(), byte_range(&many.tokens, &range));
-        let is_c = many.collected.top.as_ref().is_some_and(|scope| compares_by_bytes(expr, scope));
-        let column_idx = partial.add(text, is_c);
+        let order = many.collected.top.as_ref().map_or(TextOrder::Other, |scope| text_order(expr, scope));
+        let column_idx = partial.add(text, order);
         keys.push(GroupKey { column_idx, canonical });
     }
     Ok(keys)

@@ -172,6 +172,8 @@ pub struct CombinePlan {
     pub n_columns: usize,
     /// Columns whose text compares under collation C.
     pub c_columns: Vec<usize>,
+    /// Columns whose text compares under a collation that the final statement does not know.
+    pub odd_columns: Vec<usize>,
     /// The final statement, but for the types of the partial columns.
     pub finish: Vec<FinalPiece>,
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::combine::GroupKey;
 use super::contract::FinalPiece;
 use super::functions::{FunctionCall, Nature};
+use super::merge::TextOrder;
 use super::refusal::{Refusal, RefusalCode};
 use super::select::{Many, Plain};
 use super::text::{after_closing, byte_range};
@@ -19,21 +20,23 @@ pub(super) struct Partial {
 #[derive(Debug)]
 pub(super) struct PartialColumn {
     pub(super) text: String,
-    pub(super) is_c: bool,
+    /// Of its text, if it is that and is compared.
+    pub(super) order: TextOrder,
 }
 
 impl Partial {
     /// The index of the column with this text, new or known.
-    pub(super) fn add(&mut self, text: String, is_c: bool) -> usize {
+    pub(super) fn add(&mut self, text: String, order: TextOrder) -> usize {
         if let Some(idx) = self.columns.iter().position(|column| column.text == text) {
             return idx;
         }
-        self.columns.push(PartialColumn { text, is_c });
+        self.columns.push(PartialColumn { text, order });
         self.columns.len() - 1
     }
 
-    pub(super) fn c_columns(&self) -> Vec<usize> {
-        self.columns.iter().enumerate().filter(|(_, column)| column.is_c).map(|(idx, _)| idx).collect()
+    /// The columns whose text compares so.
+    pub(super) fn ordered(&self, order: TextOrder) -> Vec<usize> {
+        self.columns.iter().enumerate().filter(|(_, column)| column.order == order).map(|(idx, _)| idx).collect()
     }
 }
 
@@ -140,7 +143,7 @@ impl<'a> Finish<'a> {
             return Err(Refusal::new(RefusalCode::Subquery, "a subquery in a grouped SELECT across shards is not supported"));
         }
         if let TokenKind::Parameter(number) = token.kind {
-            let column_idx = self.partial.add(format!("${number}"), false);
+            let column_idx = self.partial.add(format!("${number}"), TextOrder::Default);
             self.text(&format!("(array_agg(p.c{column_idx}))[1]"));
             return Ok(idx + 1);
         }
@@ -182,17 +185,20 @@ impl<'a> Finish<'a> {
             end = after_closing(tokens, close + 1).ok_or_else(odd)?;
         }
         let text = |range: Range<usize>| self.plain.edits.apply(sql, byte_range(tokens, &range));
-        let is_c = self.many.c_calls.contains(&call.start);
+        let order_of = |start| self.many.call_orders.iter().find(|(call, _)| *call == start).map(|(_, order)| *order);
         let piece = match call.short_name() {
             "avg" => {
                 let (args, filter) =
                     (text(open..close), if end > close { format!(" {}", text(close..end)) } else { String::new() });
-                let sum_idx = self.partial.add(format!("sum{args}{filter}"), false);
-                let count_idx = self.partial.add(format!("count{args}{filter}"), false);
+                let sum_idx = self.partial.add(format!("sum{args}{filter}"), TextOrder::Default);
+                let count_idx = self.partial.add(format!("count{args}{filter}"), TextOrder::Default);
                 FinalPiece::Avg { sum_idx, count_idx }
             }
             name => {
-                let column_idx = self.partial.add(text(first..end), is_c && matches!(name, "min" | "max"));
+                let column_idx = match name {
+                    "min" | "max" => self.partial.add(text(first..end), order_of(call.start).unwrap_or(TextOrder::Other)),
+                    _ => self.partial.add(text(first..end), TextOrder::Default),
+                };
                 match name {
                     "count" => FinalPiece::Count { column_idx },
                     "sum" => FinalPiece::Sum { column_idx },

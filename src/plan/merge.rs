@@ -71,11 +71,28 @@ fn column_collation(scope: &Scope, item_idx: usize, column: &str) -> Option<Coll
     Some(scope.items.get(item_idx)?.relation.as_ref()?.column(column)?.collation)
 }
 
+/// How text that an expression gives compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TextOrder {
+    /// As the database has it by itself.
+    Default,
+    /// Under collation C.
+    Bytes,
+    /// Under another collation, or nobody here can tell under which.
+    Other,
+}
+
 /// Whether text that `expr` gives compares under collation C: all its text columns do, and there is one, or it says so itself.
 pub(super) fn compares_by_bytes(expr: &Expr, scope: &Scope) -> bool {
+    text_order(expr, scope) == TextOrder::Bytes
+}
+
+/// How text that `expr` gives compares: as all its text columns do, if they agree, or as it says itself.
+pub(super) fn text_order(expr: &Expr, scope: &Scope) -> TextOrder {
     struct Columns<'a> {
         scope: &'a Scope,
         n_c: usize,
+        n_default: usize,
         n_other: usize,
     }
     impl Columns<'_> {
@@ -86,6 +103,7 @@ pub(super) fn compares_by_bytes(expr: &Expr, scope: &Scope) -> bool {
             match collation {
                 Some(Collation::C) => self.n_c += 1,
                 Some(Collation::None) => {}
+                Some(Collation::Default) => self.n_default += 1,
                 Some(Collation::Other) | None => self.n_other += 1,
             }
         }
@@ -104,15 +122,23 @@ pub(super) fn compares_by_bytes(expr: &Expr, scope: &Scope) -> bool {
         }
     }
     if let Expr::Nested(inner) = expr {
-        return compares_by_bytes(inner, scope);
+        return text_order(inner, scope);
     }
     if let Expr::Collate { collation, .. } = expr {
-        return matches!(super::names::last_part(collation).as_str(), "C" | "POSIX");
+        return match super::names::last_part(collation).as_str() {
+            "C" | "POSIX" => TextOrder::Bytes,
+            "default" => TextOrder::Default,
+            _ => TextOrder::Other,
+        };
     }
-    let mut columns = Columns { scope, n_c: 0, n_other: 0 };
+    let mut columns = Columns { scope, n_c: 0, n_default: 0, n_other: 0 };
     let flow = expr.visit(&mut columns);
     debug_assert!(flow.is_continue());
-    columns.n_c > 0 && columns.n_other == 0
+    match columns {
+        Columns { n_c: 0, n_other: 0, .. } => TextOrder::Default,
+        Columns { n_default: 0, n_other: 0, .. } => TextOrder::Bytes,
+        _ => TextOrder::Other,
+    }
 }
 
 /// Resolves a sort item as Postgres does: a position, a bare name of an output column, else an expression over input columns.

@@ -7,6 +7,7 @@ use super::columns::{ColumnUse, column_uses};
 use super::contract::{Access, Context, Plan, Values};
 use super::functions::Nature;
 use super::layout::{Layout, layout};
+use super::merge::TextOrder;
 use super::refusal::{Refusal, RefusalCode};
 use super::text::{Edits, Parsed, tokens_of};
 use super::{combine, gather, merge, shape};
@@ -22,8 +23,8 @@ pub(super) struct Many<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) tokens: Vec<Token>,
     pub(super) columns: Vec<ColumnUse>,
-    /// Where calls start whose first argument is text under collation C.
-    pub(super) c_calls: Vec<usize>,
+    /// Where calls start, and how their first argument compares if it is text.
+    pub(super) call_orders: Vec<(usize, TextOrder)>,
 }
 
 /// A plain SELECT with the places of its clauses.
@@ -52,8 +53,8 @@ impl<'a> Many<'a> {
         context: &'a Context<'a>,
     ) -> Self {
         let tokens = tokens_of(&parsed.sql, context.settings.has_standard_strings);
-        let (columns, c_calls) = column_uses(parsed, collected, &tokens);
-        Self { parsed, collected, shards, values, context, tokens, columns, c_calls }
+        let (columns, call_orders) = column_uses(parsed, collected, &tokens);
+        Self { parsed, collected, shards, values, context, tokens, columns, call_orders }
     }
 
     pub(super) fn sql(&self) -> &'a str {

@@ -19,6 +19,9 @@ pub enum Collation {
     None,
     /// `C` or `POSIX`, by its own collation or the database's: compares by bytes.
     C,
+    /// The database's own, which is not by bytes.
+    Default,
+    /// One that the column names.
     Other,
 }
 

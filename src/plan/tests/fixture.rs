@@ -167,7 +167,7 @@ fn column(words: &str) -> Column {
     let how = words.get(2).copied();
     let collation = match (type_name, how) {
         ("text", Some("C")) => Collation::C,
-        ("text", _) => Collation::Other,
+        ("text", _) => Collation::Default,
         _ => Collation::None,
     };
     let default = match how {
@@ -177,7 +177,7 @@ fn column(words: &str) -> Column {
     };
     let declaration = match collation {
         Collation::C => format!("{type_name} COLLATE pg_catalog.\"C\""),
-        Collation::None | Collation::Other => type_name.to_owned(),
+        Collation::None | Collation::Default | Collation::Other => type_name.to_owned(),
     };
     Column {
         name: words[0].to_owned(),

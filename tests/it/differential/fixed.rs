@@ -8,6 +8,10 @@ SELECT 1 FROM acct HAVING true
 SELECT grp FROM acct GROUP BY grp, id % 2
 SELECT sum(id), sum(grp), sum(small), sum(num) FROM acct
 SELECT avg(v), avg(n), sum(v) FROM region
+SELECT min(c COLLATE "und-x-icu"), max(c COLLATE "und-x-icu"), min(t COLLATE "und-x-icu"), max(lower(t) COLLATE "und-x-icu") FROM acct
+SELECT grp, min((c || 'x') COLLATE "und-x-icu"), max(c) FROM acct GROUP BY grp
+= SELECT c COLLATE "und-x-icu" AS x, count(*) FROM acct GROUP BY 1 ORDER BY 1 NULLS FIRST
+= SELECT DISTINCT t COLLATE "und-x-icu" AS x FROM acct ORDER BY 1 DESC
 SELECT avg(v), avg(n), sum(v), count(v) FROM region WHERE false
 SELECT sum(k), avg(k) FROM tiny
 SELECT sum(f4) FROM acct

@@ -5,7 +5,7 @@ use super::random::Random;
 
 /// Types without a kind of their own: how each is declared, and values that it takes.
 pub(super) const OTHERS: &[(&str, &[&str])] = &[
-    ("interval", &["'1 day'", "'-3 hours'", "'1 mon 2 days'", "'24:00:00'", "'0'"]),
+    ("interval", &["'1 day'", "'-3 hours'", "'1 mon 2 days'", "'25:00:00'", "'0'"]),
     ("time", &["'10:00'", "'23:59:59.999999'", "'00:00'"]),
     ("timetz", &["'10:00+02'", "'08:00+00'", "'23:00-05'"]),
     ("jsonb", &["'{\"a\": [1, null]}'", "'[]'", "'1.50'", "'\"x\"'", "'null'"]),

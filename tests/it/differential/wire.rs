@@ -95,7 +95,11 @@ impl Client {
             match tag {
                 b'T' => rows.columns = columns(&body),
                 b't' => rows.param_types = oids(&body),
-                b'D' => rows.rows.push(fields(&body)),
+                b'D' => {
+                    let mut row = fields(&body);
+                    row.iter_mut().zip(&rows.columns).for_each(|(field, column)| blot_nan(field.as_mut(), column));
+                    rows.rows.push(row);
+                }
                 b'C' => rows.tags.push(string(&body)),
                 b'E' if error.is_none() => error = Some(failure(&body)),
                 b'Z' => {
@@ -214,6 +218,20 @@ fn columns(body: &[u8]) -> Vec<Column> {
         rest = &tail[18..];
     }
     columns
+}
+
+/// The sign of a NaN that a sum has come to is that of whichever came first, infinity or its opposite: nothing that a statement
+/// determines.
+fn blot_nan(field: Option<&mut Vec<u8>>, column: &Column) {
+    let (Some(bytes), 1) = (field, column.format) else { return };
+    let is_nan = match (column.type_oid, bytes.as_slice()) {
+        (701, bytes) => bytes.try_into().is_ok_and(|bytes| f64::from_be_bytes(bytes).is_nan()),
+        (700, bytes) => bytes.try_into().is_ok_and(|bytes| f32::from_be_bytes(bytes).is_nan()),
+        _ => false,
+    };
+    if is_nan {
+        bytes[0] &= 0x7f;
+    }
 }
 
 fn fields(body: &[u8]) -> Row {
