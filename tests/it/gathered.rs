@@ -109,7 +109,7 @@ async fn rows_are_limited_for_one_statement_and_for_all_and_half_is_told() {
 #[tokio::test]
 async fn errors_of_the_engine_and_of_shards_are_the_clients_and_the_session_goes_on() {
     let mut cluster = Cluster::start(3).await;
-    let times = "[pool]\ncheckout_timeout = \"2s\"\n[query]\ntimeout = \"3s\"\nshard_timeout = \"3s\"\n";
+    let times = "[pool]\ncheckout_timeout = \"2s\"\n[query]\ntimeout = \"6s\"\nshard_timeout = \"6s\"\n";
     let sections = format!("{times}{QUICK_HEALTH}");
     let proxy = cluster.proxy_with(ProxyOptions { sections: &sections, ..ProxyOptions::default() }).await;
     let client = proxy.connect().await;
