@@ -169,6 +169,21 @@ impl<'d> Section<'d> {
 }
 
 impl<'d> Value<'d> {
+    /// The one of `all` whose word this is; else a fault, which says what it is not and, by a plural, what there is.
+    pub(super) fn one_of<T: Copy, const N: usize>(
+        &self,
+        all: [T; N],
+        word_of: fn(T) -> &'static str,
+        (what, plural): (&str, &str),
+    ) -> Option<T> {
+        let word = self.string()?;
+        let found = all.into_iter().find(|each| word_of(*each) == word);
+        if found.is_none() {
+            self.fault(format!("\"{word}\" is not {what}; {plural} are {}", all.map(word_of).join(", ")));
+        }
+        found
+    }
+
     pub(super) fn string(&self) -> Option<&'d str> {
         match self.node.get_ref() {
             DeValue::String(text) => Some(text),

@@ -289,12 +289,7 @@ pub(super) fn read_pool(mut section: Section<'_>, default: &PoolConfig) -> PoolC
 
 fn read_mode(value: &Value<'_>) -> Option<PoolMode> {
     let modes = [PoolMode::Transaction, PoolMode::Session, PoolMode::Statement];
-    let word = value.string()?;
-    let mode = modes.into_iter().find(|mode| mode.as_str() == word);
-    if mode.is_none() {
-        value.fault(format!("\"{word}\" is not a pool mode; modes are transaction, session, statement"));
-    }
-    mode
+    value.one_of(modes, PoolMode::as_str, ("a pool mode", "modes"))
 }
 
 /// Reads a `[query]`, or one database's own over `default`.
@@ -368,12 +363,7 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
 
 fn read_scatter(value: &Value<'_>) -> Option<AllowScatter> {
     let words = [AllowScatter::On, AllowScatter::Notice, AllowScatter::Off];
-    let word = value.string()?;
-    let allowed = words.into_iter().find(|allowed| allowed.as_str() == word);
-    if allowed.is_none() {
-        value.fault(format!("\"{word}\" is not known; words are on, notice, off"));
-    }
-    allowed
+    value.one_of(words, AllowScatter::as_str, ("known", "words"))
 }
 
 pub(super) fn read_health(mut section: Section<'_>) -> HealthConfig {

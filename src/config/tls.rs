@@ -102,12 +102,7 @@ fn read_file(value: &Value<'_>, dir: &Path) -> Option<(String, Vec<u8>)> {
 }
 
 fn read_mode(value: &Value<'_>) -> Option<TlsMode> {
-    let word = value.string()?;
-    let mode = TlsMode::ALL.into_iter().find(|mode| mode.as_str() == word);
-    if mode.is_none() {
-        value.fault(format!("\"{word}\" is not a mode of TLS; modes are {}", TlsMode::ALL.map(TlsMode::as_str).join(", ")));
-    }
-    mode
+    value.one_of(TlsMode::ALL, TlsMode::as_str, ("a mode of TLS", "modes"))
 }
 
 #[cfg(test)]

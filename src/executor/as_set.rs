@@ -2,12 +2,9 @@
 
 use super::Conversation;
 use super::templates::CachedTemplate;
-use crate::plan::{
-    Access, Params, Plan, Refusal, Values, check_hint, has_hint, hinted, route_in_words, scatter_refusal, shard_of_key,
-};
+use crate::plan::{Access, Plan, Refusal, Values, check_hint, has_hint, hinted, route_in_words, scatter_refusal, shard_of_key};
 use crate::session::own_settings::AllowScatter;
 use crate::session::wire::{self, Severity};
-use crate::sql::Literal;
 use crate::sqlstate::{Report, SqlState};
 
 impl Conversation {
@@ -15,19 +12,13 @@ impl Conversation {
     ///
     /// # Errors
     /// TL070 for what goes to several shards under `trunkline.allow_scatter = off`; TL007 for what a hint would misplace.
-    pub(super) fn bind_as_set(
-        &mut self,
-        cached: &CachedTemplate,
-        sql: &str,
-        literals: &[Literal],
-        params: Params<'_>,
-    ) -> Result<Plan, Refusal> {
-        let plan = self.plan_as_set(cached, sql, literals, params)?;
+    pub(super) fn bind_as_set(&mut self, cached: &CachedTemplate, values: &Values<'_>) -> Result<Plan, Refusal> {
+        let plan = self.plan_as_set(cached, values)?;
         let Some(own) = &self.own else { return Ok(plan) };
         let (allow_scatter, explains_route) = (own.settings.allow_scatter, own.settings.explains_route);
         let is_scattered = allow_scatter != AllowScatter::On && plan.is_scattered();
         if is_scattered && allow_scatter == AllowScatter::Off {
-            return Err(scatter_refusal(sql, literals, &self.context()));
+            return Err(scatter_refusal(values.sql, values.literals, &self.context()));
         }
         if explains_route || is_scattered {
             self.tell_route(&plan);
@@ -35,15 +26,15 @@ impl Conversation {
         Ok(plan)
     }
 
-    fn plan_as_set(&self, cached: &CachedTemplate, sql: &str, literals: &[Literal], params: Params<'_>) -> Result<Plan, Refusal> {
+    fn plan_as_set(&self, cached: &CachedTemplate, values: &Values<'_>) -> Result<Plan, Refusal> {
+        let sql = values.sql;
         let shard = match self.own.as_ref().and_then(|own| own.settings.key.as_deref()) {
             _ if has_hint(sql, &self.context()) => None,
-            Some(key) if self.hinted_shard().is_none() => shard_of_key(key, sql, literals, &self.context())?,
+            Some(key) if self.hinted_shard().is_none() => shard_of_key(key, sql, values.literals, &self.context())?,
             _ => self.hinted_shard(),
         };
-        let Some(shard) = shard else { return self.bind_plainly(cached, sql, literals, params) };
-        let values = Values { sql, literals, params, now_micros: self.now_micros };
-        let outcome = cached.template.bind(&values, &self.context());
+        let Some(shard) = shard else { return self.bind_plainly(cached, values) };
+        let outcome = cached.template.bind(values, &self.context());
         check_hint(shard, sql, &self.context())?;
         let access = match &outcome {
             Ok(Plan::Route { access, .. } | Plan::AnyOne { access }) => *access,

@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::Conversation;
-use super::cursor::not_in_block;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::simple::{ends_transaction, is_utility, unreadable};
@@ -132,7 +131,7 @@ pub(super) fn refuse_declare(actions: &mut [Action]) {
         matches!(statement.cached.template.class(), Classified::Command(Command::Declare { is_with_hold: false, .. }))
     };
     if let Some(action) = actions.iter_mut().find(is_declare) {
-        *action = Action::Fail { failure: not_in_block(), ended: None };
+        *action = Action::Fail { failure: Failure::not_in_block("DECLARE CURSOR"), ended: None };
     }
 }
 

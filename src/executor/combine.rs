@@ -3,12 +3,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Conversation;
-use super::describe::no_columns;
+use super::describe::{column_types, no_columns};
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::{Description, malformed};
 use crate::plan::{Access, CombinePlan, MergePlan};
-use crate::session::row_description::{columns, write_description};
+use crate::session::row_description::write_description;
 use crate::session::wire;
 use crate::topology::{Engine, ShardId, ShardSet, TypeOid};
 
@@ -152,8 +152,7 @@ impl Conversation {
         let Some(first) = plan.shards.iter().next() else { return Err(malformed("a plan without shards")) };
         let original = self.describe(first, sql, &values.param_types).await?;
         let partial = self.describe(first, &plan.text, &values.param_types).await?;
-        let body = partial.row_description.unwrap_or_else(no_columns);
-        let types: Vec<TypeOid> = columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect();
+        let types = column_types(partial);
         let final_sql = plan.final_sql(&types, &self.view.schema)?;
         let rows = self.read_partial_rows(plan, values, &types).await?;
         let answered = self.end_partial().await;

@@ -186,8 +186,7 @@ impl Conversation {
         let chained = and_chain.then(|| self.transaction.characteristics());
         match self.transaction.phase {
             Phase::Idle | Phase::Implicit if and_chain => {
-                let message = format!("{tag} AND CHAIN can only be used in transaction blocks");
-                return Err(Failure::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message)));
+                return Err(Failure::not_in_block(&format!("{tag} AND CHAIN")));
             }
             Phase::Idle => self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress"),
             Phase::Implicit => {
@@ -218,8 +217,7 @@ impl Conversation {
 
     async fn savepoint(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
         if matches!(self.transaction.phase, Phase::Idle | Phase::Implicit) {
-            let message = format!("{} can only be used in transaction blocks", savepoint_words(command));
-            return Err(Failure::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message)));
+            return Err(Failure::not_in_block(savepoint_words(command)));
         }
         match command {
             Command::Savepoint { name } => {
@@ -391,7 +389,7 @@ impl Conversation {
         Ok(())
     }
 
-    fn warn_outside(&mut self, words: Option<&str>) {
+    pub(super) fn warn_outside(&mut self, words: Option<&str>) {
         if let Some(words) = words {
             self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, &format!("{words} can only be used in transaction blocks"));
         }

@@ -431,10 +431,15 @@ impl Conversation {
         Context { topology: &self.view.topology, schema: &self.view.schema, settings: &self.plan_settings }
     }
 
+    /// What a statement is bound to at the transaction's time.
+    pub(super) fn values<'a>(&self, sql: &'a str, literals: &'a [Literal], params: Params<'a>) -> Values<'a> {
+        Values { sql, literals, params, now_micros: self.now_micros }
+    }
+
     /// Binds a template to the literals of the text whose fingerprint was taken last, and to parameters.
     pub(super) fn bind(&mut self, cached: &CachedTemplate, sql: &str, params: Params<'_>) -> Result<Plan, Refusal> {
         if self.own.is_none() {
-            return self.bind_plainly(cached, sql, &self.fingerprint.literals, params);
+            return self.bind_plainly(cached, &self.values(sql, &self.fingerprint.literals, params));
         }
         let literals = self.fingerprint.literals.clone();
         self.bind_with(cached, sql, &literals, params)
@@ -448,23 +453,17 @@ impl Conversation {
         literals: &[Literal],
         params: Params<'_>,
     ) -> Result<Plan, Refusal> {
+        let values = self.values(sql, literals, params);
         match self.own {
-            None => self.bind_plainly(cached, sql, literals, params),
-            Some(_) => self.bind_as_set(cached, sql, literals, params),
+            None => self.bind_plainly(cached, &values),
+            Some(_) => self.bind_as_set(cached, &values),
         }
     }
 
     /// The same where the client has set nothing of the proxy's own.
-    pub(super) fn bind_plainly(
-        &self,
-        cached: &CachedTemplate,
-        sql: &str,
-        literals: &[Literal],
-        params: Params<'_>,
-    ) -> Result<Plan, Refusal> {
-        let values = Values { sql, literals, params, now_micros: self.now_micros };
-        match cached.template.bind(&values, &self.context())? {
-            Plan::AnyOne { access } if cached.reads_catalog => Ok(Plan::Route { shard: self.catalog_shard(sql), access }),
+    pub(super) fn bind_plainly(&self, cached: &CachedTemplate, values: &Values<'_>) -> Result<Plan, Refusal> {
+        match cached.template.bind(values, &self.context())? {
+            Plan::AnyOne { access } if cached.reads_catalog => Ok(Plan::Route { shard: self.catalog_shard(values.sql), access }),
             Plan::Route { .. } if cached.is_settings_only && self.view.topology.only_shard().is_none() => {
                 Ok(Plan::AnyOne { access: Access::Read })
             }

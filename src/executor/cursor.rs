@@ -125,12 +125,6 @@ impl Cursors {
     }
 }
 
-/// 25P01 for a DECLARE outside of a transaction block.
-pub(super) fn not_in_block() -> Failure {
-    let message = "DECLARE CURSOR can only be used in transaction blocks";
-    Failure::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message))
-}
-
 impl Conversation {
     /// 42P03 for a name that another cursor or portal has. One on the same shard is that shard's to refuse.
     pub(super) fn check_cursor_name(&self, name: &str, shard: Option<ShardId>) -> Result<(), Failure> {
@@ -165,7 +159,7 @@ impl Conversation {
             Phase::Explicit | Phase::Failed => true,
         };
         if !declared.is_with_hold && !is_in_block {
-            return Err(not_in_block());
+            return Err(Failure::not_in_block("DECLARE CURSOR"));
         }
         self.check_cursor_name(&declared.name, None)?;
         self.check_cursor_room()?;

@@ -10,8 +10,9 @@ use super::enlist::Watched;
 use super::failure::Failure;
 use crate::plan::Access;
 use crate::session::prepared::Described;
+use crate::session::row_description::columns;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
-use crate::topology::ShardId;
+use crate::topology::{ShardId, TypeOid};
 
 /// Most texts that are kept; the table is emptied when it is full.
 const CAPACITY: usize = 1_024;
@@ -105,6 +106,12 @@ fn parameter_types(body: &[u8]) -> Vec<u32> {
     let mut reader = BodyReader(body);
     let n_types = reader.u16().unwrap_or(0);
     (0..n_types).map_while(|_| reader.u32()).collect()
+}
+
+/// The types of the columns that a text gives.
+pub(super) fn column_types(described: Described) -> Vec<TypeOid> {
+    let body = described.row_description.unwrap_or_else(no_columns);
+    columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect()
 }
 
 /// The body of a RowDescription without columns.

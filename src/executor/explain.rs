@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::Conversation;
 use super::copy_out::Copying;
-use super::describe::no_columns;
+use super::describe::{column_types, no_columns};
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::{Description, malformed, merge_spec};
 use super::own::first_shard;
 use super::watch::{Seen, Watch};
 use crate::plan::{Access, ExplainPlan, ExplainReport, Figures, Outline, Plan, ShardReport, outline};
-use crate::session::row_description::{columns, write_description};
+use crate::session::row_description::write_description;
 use crate::session::transaction::Phase;
 use crate::session::wire;
 use crate::sql::ExplainFormat;
@@ -90,9 +90,7 @@ impl Conversation {
             }
             Plan::Combine(combine) => {
                 let described = self.describe(first_shard(plan), &combine.text, &values.param_types).await?;
-                let body = described.row_description.unwrap_or_else(no_columns);
-                let types: Vec<u32> = columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect();
-                combine.final_sql(&types, &self.view.schema).map(Some).map_err(Failure::from)
+                combine.final_sql(&column_types(described), &self.view.schema).map(Some).map_err(Failure::from)
             }
             _ => Ok(None),
         };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Conversation;
-use super::batch::{Batch, Portal, SessionStatement, Target, bind_parts, check_count};
+use super::batch::{Batch, BindParts, Portal, SessionStatement, Target, bind_parts, check_count};
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::own::Progress;
@@ -93,16 +93,26 @@ impl Conversation {
         }
         let usual = Usual::of(batch)?;
         let statement = self.statements.get(usual.name).filter(|statement| self.is_usual(statement))?;
-        match statement.cached.template.class() {
-            Classified::Query => self.shard_way(&usual).map(Way::Shard),
-            Classified::Command(command) if self.is_turn(command) => {
-                check_count(statement, usual.name, usual.rest).ok()?;
-                let parts = bind_parts(usual.body, b"", usual.name, usual.rest).ok()?;
-                let is_plain = parts.values.is_empty();
-                is_plain.then(|| Way::Turn { statement: statement.clone(), has_describe: usual.has_describe })
+        check_count(statement, usual.name, usual.rest).ok()?;
+        let parts = bind_parts(usual.body, b"", usual.name, usual.rest).ok()?;
+        let way = match statement.cached.template.class() {
+            Classified::Query => self.shard_way(&usual, statement, &parts)?,
+            Classified::Command(command) if self.is_turn(command) && parts.values.is_empty() => {
+                return Some(Way::Turn { statement: statement.clone(), has_describe: usual.has_describe });
             }
-            _ => None,
+            _ => return None,
+        };
+        let bound = (self.transaction.phase == Phase::Explicit).then(|| {
+            // It can be executed again up to the transaction's end.
+            let target = Target::One { shard: way.shard, access: way.access, leftover: Leftover::NOTHING, changes: None };
+            let n_savepoints = self.transaction.savepoints.len();
+            Portal { statement: statement.clone(), target, formats: ResultFormats::Text, n_savepoints }
+        });
+        self.portals.take_progress(b"");
+        if let Some(portal) = bound {
+            self.portals.insert(Bytes::new(), portal, &self.database.query).ok()?;
         }
+        Some(Way::Shard(way))
     }
 
     /// Whether a command takes the client from one phase of a transaction to the next, and nothing else.
@@ -114,19 +124,15 @@ impl Conversation {
         }
     }
 
-    fn shard_way(&mut self, usual: &Usual<'_>) -> Option<ShardWay> {
-        let phase = self.transaction.phase;
-        let (name, body) = (usual.name, usual.body);
-        let statement = self.statements.get(name)?;
+    fn shard_way(&self, usual: &Usual<'_>, statement: &SessionStatement, parts: &BindParts<'_>) -> Option<ShardWay> {
         let bonds = statement.cached.leftover.bonds;
         // Where last values are asked for, a sequence is moved with more care.
         if !bonds.is_empty() && self.database.keeps_sequences() {
             return None;
         }
-        let parts = bind_parts(body, b"", name, usual.rest).ok()?;
-        check_count(statement, name, usual.rest).ok()?;
         let params = Params { types: &statement.prepared.param_types, formats: &parts.formats, values: &parts.values };
-        let plan = self.bind_plainly(&statement.cached, &statement.prepared.text, &statement.literals, params).ok()?;
+        let values = self.values(&statement.prepared.text, &statement.literals, params);
+        let plan = self.bind_plainly(&statement.cached, &values).ok()?;
         let (shard, access) = match plan {
             Plan::Route { shard, access } => (Some(shard), access),
             Plan::AnyOne { access } => (None, access),
@@ -135,25 +141,16 @@ impl Conversation {
         if parts.result_formats.iter().any(|format| *format != 0) && self.may_hold_oids(shard, &statement.prepared) {
             return None;
         }
-        let way = ShardWay {
+        Some(ShardWay {
             prepared: Arc::clone(&statement.prepared),
-            is_named: !name.is_empty(),
+            is_named: !usual.name.is_empty(),
             shard,
             access,
             tail: usual.bind.start + parts.tail_start..usual.bind.end,
             rest: usual.bind.end..usual.execute.end,
             has_describe: usual.has_describe,
             bonds,
-        };
-        self.portals.take_progress(b"");
-        if phase == Phase::Explicit {
-            // It can be executed again up to the transaction's end.
-            let target = Target::One { shard, access, leftover: Leftover::NOTHING, changes: None };
-            let n_savepoints = self.transaction.savepoints.len();
-            let portal = Portal { statement: statement.clone(), target, formats: ResultFormats::Text, n_savepoints };
-            self.portals.insert(Bytes::new(), portal, &self.database.query).ok()?;
-        }
-        Some(way)
+        })
     }
 
     fn is_usual(&self, statement: &SessionStatement) -> bool {

@@ -35,6 +35,11 @@ impl Failure {
         Self::Statement { report: Box::new(report), kind }
     }
 
+    /// 25P01 for what only a transaction block has room for.
+    pub fn not_in_block(what: &str) -> Self {
+        Self::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, format!("{what} can only be used in transaction blocks")))
+    }
+
     /// The client's own mistake.
     pub fn client(report: Report) -> Self {
         Self::statement(report, ErrorKind::Client)

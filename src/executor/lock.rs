@@ -7,7 +7,6 @@ use super::relay::Ready;
 use crate::plan::{Access, lock_statements};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
-use crate::sqlstate::{Report, SqlState};
 
 impl Conversation {
     /// Locks tables until the end of the transaction. True if ReadyForQuery is already with the client.
@@ -19,13 +18,13 @@ impl Conversation {
     /// 25P01 outside of a block; the planner's for names that it does not know; a server's own.
     pub(super) async fn lock_tables(&mut self, sql: &str, ready: Ready) -> Result<bool, Failure> {
         if self.transaction.phase == Phase::Implicit && self.block.origin == Origin::Pipeline {
-            return Err(not_in_block());
+            return Err(Failure::not_in_block("LOCK TABLE"));
         }
         if let Some(shard) = self.view.topology.only_shard() {
             return self.forward((shard, Access::Write), sql.as_bytes(), Leftover::NOTHING, ready).await;
         }
         if self.transaction.phase == Phase::Idle {
-            return Err(not_in_block());
+            return Err(Failure::not_in_block("LOCK TABLE"));
         }
         let statements = match lock_statements(sql, &self.context()) {
             Ok(statements) => statements,
@@ -41,9 +40,4 @@ impl Conversation {
         self.complete("LOCK TABLE");
         Ok(false)
     }
-}
-
-fn not_in_block() -> Failure {
-    let message = "LOCK TABLE can only be used in transaction blocks";
-    Failure::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message))
 }

@@ -70,7 +70,7 @@ impl Conversation {
             None => self.settings.with_reset(name, &self.startup_settings),
         };
         let sql = match self.settings.value(name) {
-            Some(SettingValue::Text(text) | SettingValue::Sql(text)) => format!("SET {name} TO {}", quote_literal(text)),
+            Some(value) => format!("SET {name} TO {}", quote_literal(value.text())),
             None => format!("RESET {name}"),
         };
         if !self.enlisted.is_empty() {
@@ -88,19 +88,16 @@ impl Conversation {
     }
 
     async fn set_own_locally(&mut self, setting: OwnSetting, text: Option<String>) -> Result<(), Failure> {
-        const WARNING: &str = "SET LOCAL can only be used in transaction blocks";
+        let words = Some("SET LOCAL");
         let name = setting.name();
         if !self.transaction.is_open() {
-            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, WARNING);
+            self.warn_outside(words);
             return Ok(());
         }
         if self.block.origin == Origin::Pipeline && self.transaction.phase == Phase::Implicit {
-            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, WARNING);
+            self.warn_outside(words);
         }
-        let value = text.or_else(|| match self.startup_settings.value(name) {
-            Some(SettingValue::Text(text) | SettingValue::Sql(text)) => Some(text.clone()),
-            None => None,
-        });
+        let value = text.or_else(|| self.startup_settings.value(name).map(|value| value.text().to_owned()));
         let sql = match &value {
             Some(text) => format!("SET LOCAL {name} TO {}", quote_literal(text)),
             None => format!("SET LOCAL {name} TO DEFAULT"),
@@ -133,8 +130,7 @@ impl Conversation {
     pub(super) fn check_startup_settings(&self) -> Result<(), Failure> {
         for (name, value) in self.startup_settings.beginning_with(PREFIX) {
             let setting = OwnSetting::named(name).map_err(Failure::client)?;
-            let (SettingValue::Text(text) | SettingValue::Sql(text)) = value;
-            self.checked(setting, text)?;
+            self.checked(setting, value.text())?;
         }
         Ok(())
     }
@@ -199,10 +195,7 @@ impl Conversation {
         let setting = OwnSetting::named(name).map_err(Failure::client)?;
         let bounds = self.own_bounds();
         let value = self.transaction.change_of(setting.name()).unwrap_or_else(|| self.settings.value(setting.name()));
-        let text = match value {
-            Some(SettingValue::Text(text) | SettingValue::Sql(text)) => setting.canonical(text, &bounds).ok(),
-            None => None,
-        };
+        let text = value.and_then(|value| setting.canonical(value.text(), &bounds).ok());
         let text = text.unwrap_or_else(|| setting.preset(&bounds));
         if description == Description::Send {
             row_description::write_text_column(&mut self.client.output, setting.name());

@@ -22,6 +22,9 @@ use crate::session::wire::{self, HEADER_LEN, Severity};
 use crate::sqlstate::{Report, SqlState};
 use crate::topology::{ShardId, ShardSet};
 
+/// Why a shard that is late is left out.
+const NO_ANSWER: &str = "no answer within query.shard_timeout";
+
 /// A read that may leave shards out, while it runs.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -244,7 +247,7 @@ impl Conversation {
                     if let Some(partial) = &mut self.partial {
                         partial.late.insert(shard);
                     }
-                    "no answer within query.shard_timeout".to_owned()
+                    NO_ANSWER.to_owned()
                 }
             };
             self.leave_out(shard, &why);
@@ -331,9 +334,7 @@ fn is_gone(failure: &Failure, is_late: bool) -> bool {
 
 fn words_of(failure: &Failure) -> String {
     match failure {
-        Failure::Statement { kind: ErrorKind::ShardTimeout | ErrorKind::CheckoutTimeout, .. } => {
-            "no answer within query.shard_timeout".to_owned()
-        }
+        Failure::Statement { kind: ErrorKind::ShardTimeout | ErrorKind::CheckoutTimeout, .. } => NO_ANSWER.to_owned(),
         Failure::Statement { report, .. } => report.message.clone(),
         Failure::Shard(message) => {
             let words = wire::report_field(message.get(HEADER_LEN..).unwrap_or_default(), b'M').unwrap_or_default();

@@ -216,7 +216,7 @@ fn create_as(sql: &str, tokens: &[Token], objects: &[(Option<String>, String)], 
 pub(super) fn shards_of(object: &(Option<String>, String), context: &Context<'_>) -> Result<ShardSet, Refusal> {
     Ok(match home(object, context)? {
         Home::Everywhere => context.topology.all_shards(),
-        Home::On(shard) => [shard].into_iter().collect(),
+        Home::On(shard) => ShardSet::only(shard),
     })
 }
 

@@ -160,9 +160,7 @@ pub struct OwnSettings {
 impl OwnSettings {
     /// From the values of a session. A value that no longer fits the configuration is brought to what does.
     pub fn of<'a>(value_of: impl Fn(&'static str) -> Option<&'a SettingValue>, bounds: &OwnBounds) -> Option<Box<Self>> {
-        let text_of = |setting: OwnSetting| match value_of(setting.name())? {
-            SettingValue::Text(text) | SettingValue::Sql(text) => setting.canonical(text, bounds).ok(),
-        };
+        let text_of = |setting: OwnSetting| setting.canonical(value_of(setting.name())?.text(), bounds).ok();
         let is_on = |setting| text_of(setting).is_some_and(|text| text == "on");
         let own = Self {
             shard: text_of(OwnSetting::Shard).filter(|name| !name.is_empty()),

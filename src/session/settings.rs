@@ -17,6 +17,14 @@ pub enum SettingValue {
     Sql(String),
 }
 
+impl SettingValue {
+    /// As it was given.
+    pub fn text(&self) -> &str {
+        let (Self::Text(text) | Self::Sql(text)) = self;
+        text
+    }
+}
+
 /// All settings that differ from the server's own, under their folded names. Cheap to clone and to compare.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {

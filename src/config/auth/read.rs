@@ -55,13 +55,7 @@ pub(in super::super) fn read_auth(mut section: Section<'_>, around: &Around<'_>)
 }
 
 fn read_method(value: &Value<'_>) -> Option<AuthMethod> {
-    let word = value.string()?;
-    let method = AuthMethod::ALL.into_iter().find(|method| method.as_str() == word);
-    if method.is_none() {
-        let known = AuthMethod::ALL.map(AuthMethod::as_str).join(", ");
-        value.fault(format!("\"{word}\" is not a method of authentication; methods are {known}"));
-    }
-    method
+    value.one_of(AuthMethod::ALL, AuthMethod::as_str, ("a method of authentication", "methods"))
 }
 
 /// What the short form must not say: it fits whoever reaches a listen address.
@@ -158,12 +152,7 @@ fn read_networks(value: &Value<'_>) -> Option<Vec<Network>> {
 }
 
 fn read_transport(value: &Value<'_>) -> Option<Transport> {
-    let word = value.string()?;
-    let transport = Transport::ALL.into_iter().find(|transport| transport.as_str() == word);
-    if transport.is_none() {
-        value.fault(format!("\"{word}\" is not a transport; transports are tls, clear, unix"));
-    }
-    transport
+    value.one_of(Transport::ALL, Transport::as_str, ("a transport", "transports"))
 }
 
 fn read_map(value: &Value<'_>, method: Option<AuthMethod>) -> Option<BTreeMap<String, Vec<String>>> {
