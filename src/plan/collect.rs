@@ -14,7 +14,7 @@ use super::derived::{self, Exposed};
 use super::functions::{CallForm, FunctionCall, Nature};
 use super::names::{Target, folded, folded_parts, resolve};
 use super::predicate;
-use super::scope::{Item, Scope, items_of};
+use super::scope::{Item, Scope, Using, items_of};
 use super::text::{Parsed, Positions};
 use crate::sql::{KeyType, Literal};
 use crate::topology::{Key, Placement};
@@ -354,7 +354,7 @@ impl Collector<'_> {
         }
     }
 
-    fn push_scope(&mut self, items: Vec<Item>, usings: Vec<String>) {
+    fn push_scope(&mut self, items: Vec<Item>, usings: Vec<Using>) {
         let is_top = self.scopes.iter().all(|scope| scope.items.is_empty());
         let scope = Scope { items, usings, sees_outer: false };
         if is_top && self.found.top.is_none() && !scope.items.is_empty() {
@@ -475,7 +475,7 @@ impl Visitor for Collector<'_> {
 
 impl Collector<'_> {
     /// Makes a scope of its own for a write's tables and marks the one that is written.
-    pub(super) fn enter(&mut self, items: Vec<Item>, usings: Vec<String>, written: Option<usize>) {
+    pub(super) fn enter(&mut self, items: Vec<Item>, usings: Vec<Using>, written: Option<usize>) {
         if let Some(ref_idx) = written {
             self.found.refs[ref_idx].is_written = true;
         }

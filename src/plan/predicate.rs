@@ -1,6 +1,7 @@
 //! From WHERE and ON terms to conditions on key columns, and to equalities between keys of joined tables.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, DataType, Expr, FromTable, Ident, JoinConstraint, Statement, TableFactor, TableObject,
@@ -364,9 +365,8 @@ fn tree_terms(collector: &mut Collector<'_>, tree: &TableWithJoins, item_idx: &m
                 }
             }
             Some(JoinConstraint::Using(columns)) => {
-                let reach = if is_full { start..*item_idx } else { restricted };
                 for column in columns {
-                    using_edges(collector, &last_part(column), start..right, right..*item_idx, &reach);
+                    using_edges(collector, &last_part(column), &(start..*item_idx));
                 }
                 if is_full {
                     let sides = (refs_in(collector, start..right), refs_in(collector, right..*item_idx));
@@ -379,7 +379,7 @@ fn tree_terms(collector: &mut Collector<'_>, tree: &TableWithJoins, item_idx: &m
 }
 
 /// The table references of items of the innermost scope.
-fn refs_in(collector: &Collector<'_>, items: std::ops::Range<usize>) -> Vec<usize> {
+fn refs_in(collector: &Collector<'_>, items: Range<usize>) -> Vec<usize> {
     let scope = collector.scopes.last();
     scope.and_then(|scope| scope.items.get(items)).unwrap_or_default().iter().filter_map(|item| item.ref_idx).collect()
 }
@@ -399,7 +399,7 @@ fn factor_terms(collector: &mut Collector<'_>, factor: &TableFactor, item_idx: &
 }
 
 /// Adds what one ON term says of the items `restricted` of the innermost scope.
-fn restrict(collector: &mut Collector<'_>, term: &Expr, restricted: std::ops::Range<usize>) {
+fn restrict(collector: &mut Collector<'_>, term: &Expr, restricted: Range<usize>) {
     let Some(scope) = collector.scopes.last() else { return };
     let items = scope.items.get(restricted).unwrap_or_default();
     let ref_idxs: Vec<(usize, bool)> = items.iter().flat_map(Item::restricted_refs).collect();
@@ -440,29 +440,25 @@ fn add_edges(collector: &mut Collector<'_>, term: &Expr, may_restrict: impl Fn(K
     }
 }
 
-fn using_edges(
-    collector: &mut Collector<'_>,
-    column: &str,
-    left: std::ops::Range<usize>,
-    right: std::ops::Range<usize>,
-    restricted: &std::ops::Range<usize>,
-) {
+/// Adds what USING of the join of these items of the innermost scope says: the sides' values are equal where both have a row.
+fn using_edges(collector: &mut Collector<'_>, column: &str, items: &Range<usize>) {
     let Some(scope) = collector.scopes.last() else { return };
-    let keys = |range: std::ops::Range<usize>| -> Vec<(usize, KeyColumn)> {
-        range
-            .filter(|idx| !scope.items[*idx].is_nullable || restricted.contains(idx))
-            .flat_map(|idx| scope.items[idx].keys_named(column).into_iter().map(move |key| (idx, key)))
-            .collect()
+    let Some(using) = scope.usings.iter().find(|using| using.column == column && using.items == *items) else { return };
+    let keys = |idxs: &[usize]| -> Vec<KeyColumn> {
+        idxs.iter().filter_map(|&idx| scope.items.get(idx)).flat_map(|item| item.keys_named(column)).collect()
     };
+    let (restricts_left, restricts_right) = match using.side {
+        Side::Inner | Side::Full => (true, true),
+        Side::Left => (false, true),
+        Side::Right => (true, false),
+        Side::Other => (false, false),
+    };
+    let (lefts, rights) = (keys(&using.left), keys(&using.right));
     let mut edges = Vec::new();
-    for (left_idx, a) in keys(left) {
-        for (right_idx, b) in keys(right.clone()) {
-            if restricted.contains(&left_idx) {
-                edges.push(Edge { from: b, to: a });
-            }
-            if restricted.contains(&right_idx) {
-                edges.push(Edge { from: a, to: b });
-            }
+    for &left in &lefts {
+        for &right in &rights {
+            edges.extend(restricts_left.then_some(Edge { from: right, to: left }));
+            edges.extend(restricts_right.then_some(Edge { from: left, to: right }));
         }
     }
     collector.found.edges.extend(edges);
@@ -502,12 +498,7 @@ pub(super) fn enter_write(collector: &mut Collector<'_>, statement: &Statement) 
 }
 
 fn enter_tables(collector: &mut Collector<'_>, lists: &[&[TableWithJoins]], selection: Option<&Expr>) {
-    let (mut items, mut usings) = (Vec::new(), Vec::new());
-    for list in lists {
-        let (more, more_usings) = items_of(collector, list);
-        items.extend(more);
-        usings.extend(more_usings);
-    }
+    let (items, usings) = items_of(collector, lists.iter().copied().flatten());
     let written = items.first().and_then(|item| item.ref_idx);
     collector.enter(items, usings, written);
     let mut item_idx = 0;

@@ -1,5 +1,6 @@
 //! The tables that a SELECT's expressions can name.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use sqlparser::ast::{Ident, JoinConstraint, JoinOperator, ObjectName, TableAlias, TableFactor, TableWithJoins};
@@ -28,10 +29,35 @@ pub(super) struct Item {
 #[derive(Debug, Clone)]
 pub(super) struct Scope {
     pub(super) items: Vec<Item>,
-    /// Columns merged by USING in joins that are not FULL.
-    pub(super) usings: Vec<String>,
+    /// Columns merged by USING, those of inner joins before those of the joins around them.
+    pub(super) usings: Vec<Using>,
     /// Whether names that are not here may mean the query around it.
     pub(super) sees_outer: bool,
+}
+
+/// A column that a join's USING merges.
+#[derive(Debug, Clone)]
+pub(super) struct Using {
+    pub(super) column: String,
+    pub(super) side: Side,
+    /// The join's items.
+    pub(super) items: Range<usize>,
+    /// Items of its left side whose own column has the merged value in every row that the side gives.
+    pub(super) left: Vec<usize>,
+    pub(super) right: Vec<usize>,
+}
+
+impl Using {
+    /// Items whose own column has the merged value in every row of the join: of an outer join the side that it preserves. What
+    /// FULL merges is of neither.
+    fn carriers(&self) -> Vec<usize> {
+        match self.side {
+            Side::Inner => [self.left.as_slice(), &self.right].concat(),
+            Side::Left => self.left.clone(),
+            Side::Right => self.right.clone(),
+            Side::Full | Side::Other => Vec::new(),
+        }
+    }
 }
 
 /// A column of an item.
@@ -77,23 +103,22 @@ impl Item {
 }
 
 impl Scope {
-    /// The items whose column `idents` names; several for a column merged by USING.
+    /// The items whose column `idents` names; several for a column merged by USING, whose value all of them have.
     pub(super) fn find(&self, idents: &[String]) -> Vec<usize> {
         let position = |alias: &str| self.items.iter().position(|item| item.alias == alias);
         match idents {
-            [column] => {
-                let all: Vec<usize> = self
-                    .items
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, item)| item.has(column) == Some(true))
-                    .map(|(idx, _)| idx)
-                    .collect();
-                if all.len() > 1 && !self.usings.contains(column) { Vec::new() } else { all }
-            }
+            [column] => match self.usings.iter().rfind(|using| using.column == *column) {
+                Some(using) => using.carriers(),
+                None => Some(owners(&self.items, 0..self.items.len(), column)).filter(|all| all.len() == 1).unwrap_or_default(),
+            },
             [.., table, _column] => position(table).into_iter().collect(),
             [] => Vec::new(),
         }
+    }
+
+    /// Whether USING merges columns of this name.
+    pub(super) fn is_merged(&self, column: &str) -> bool {
+        self.usings.iter().any(|using| using.column == column)
     }
 
     /// Whether `idents` certainly name nothing of this scope.
@@ -104,6 +129,11 @@ impl Scope {
             [] => false,
         }
     }
+}
+
+/// The items in `range` that certainly have the column.
+fn owners(items: &[Item], range: Range<usize>, column: &str) -> Vec<usize> {
+    range.filter(|&idx| items.get(idx).is_some_and(|item| item.has(column) == Some(true))).collect()
 }
 
 /// The columns that `idents` name, searched from the innermost scope outwards.
@@ -122,7 +152,10 @@ pub(super) fn find_column(scopes: &[Scope], idents: &[Ident]) -> Vec<ItemColumn>
 }
 
 /// The items of a FROM list, and the columns that USING merges.
-pub(super) fn items_of(collector: &mut Collector<'_>, from: &[TableWithJoins]) -> (Vec<Item>, Vec<String>) {
+pub(super) fn items_of<'a>(
+    collector: &mut Collector<'_>,
+    from: impl IntoIterator<Item = &'a TableWithJoins>,
+) -> (Vec<Item>, Vec<Using>) {
     let (mut items, mut usings) = (Vec::new(), Vec::new());
     for tree in from {
         add_tree(collector, tree, &mut items, &mut usings);
@@ -130,7 +163,7 @@ pub(super) fn items_of(collector: &mut Collector<'_>, from: &[TableWithJoins]) -
     (items, usings)
 }
 
-fn add_tree(collector: &mut Collector<'_>, tree: &TableWithJoins, items: &mut Vec<Item>, usings: &mut Vec<String>) {
+fn add_tree(collector: &mut Collector<'_>, tree: &TableWithJoins, items: &mut Vec<Item>, usings: &mut Vec<Using>) {
     let start = items.len();
     add_factor(collector, &tree.relation, items, usings);
     for join in &tree.joins {
@@ -145,15 +178,26 @@ fn add_tree(collector: &mut Collector<'_>, tree: &TableWithJoins, items: &mut Ve
         for item in items.get_mut(nullable).unwrap_or_default() {
             item.is_nullable = true;
         }
-        if let (Some(JoinConstraint::Using(columns)), true) =
-            (constraint(&join.join_operator), side(&join.join_operator) != Side::Full)
-        {
-            usings.extend(columns.iter().map(last_part));
+        if let Some(JoinConstraint::Using(columns)) = constraint(&join.join_operator) {
+            for column in columns.iter().map(last_part) {
+                let (left, right) =
+                    (carriers(items, usings, start..right, &column), carriers(items, usings, right..items.len(), &column));
+                usings.push(Using { column, side: side(&join.join_operator), items: start..items.len(), left, right });
+            }
         }
     }
 }
 
-fn add_factor(collector: &mut Collector<'_>, factor: &TableFactor, items: &mut Vec<Item>, usings: &mut Vec<String>) {
+/// The items of one side of a join whose own column has that side's value of it.
+fn carriers(items: &[Item], usings: &[Using], range: Range<usize>, column: &str) -> Vec<usize> {
+    let is_within = |using: &&Using| using.column == column && range.start <= using.items.start && using.items.end <= range.end;
+    match usings.iter().rfind(is_within) {
+        Some(using) => using.carriers(),
+        None => owners(items, range, column),
+    }
+}
+
+fn add_factor(collector: &mut Collector<'_>, factor: &TableFactor, items: &mut Vec<Item>, usings: &mut Vec<Using>) {
     match factor {
         TableFactor::Table { name, alias, args: None, .. } => {
             let item = table_item(collector, name, alias.as_ref());

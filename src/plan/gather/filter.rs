@@ -229,7 +229,7 @@ struct Columns<'a> {
 impl Columns<'_> {
     fn column(&mut self, idents: &[Ident]) -> ControlFlow<()> {
         let names: Vec<String> = idents.iter().map(folded).collect();
-        let is_merged = matches!(names.as_slice(), [name] if self.scope.usings.contains(name));
+        let is_merged = matches!(names.as_slice(), [name] if self.scope.is_merged(name));
         let found = self.scope.find(&names);
         let (&[item_idx], Some(name), false) = (found.as_slice(), names.last(), is_merged || names.len() > 2) else {
             return ControlFlow::Break(());

@@ -127,6 +127,10 @@ SELECT id FROM acct FULL JOIN item USING (id)
 = SELECT * FROM acct a RIGHT JOIN item i USING (id) ORDER BY 1, 15 LIMIT 9
 = SELECT * FROM item i JOIN code c ON i.note = c.code ORDER BY 1, 2, 7 LIMIT 9
 SELECT id FROM acct a LEFT JOIN item i USING (id) WHERE id = 5
+SELECT id, a.t, s.qty FROM acct a LEFT JOIN (SELECT id, qty FROM item WHERE id = 3) s USING (id) JOIN acct b USING (id)
+SELECT id, s.qty FROM (SELECT id, qty FROM item WHERE id = 3) s RIGHT JOIN acct a USING (id) JOIN item i USING (id)
+SELECT x.id, b.t FROM (SELECT id, s.qty FROM acct a LEFT JOIN (SELECT id, qty FROM item WHERE id = 3) s USING (id)) x JOIN acct b ON b.id = x.id
+SELECT id, b.t FROM (SELECT id FROM acct WHERE id = 3) a FULL JOIN item i USING (id) JOIN acct b USING (id)
 SELECT id FROM acct a RIGHT JOIN item i USING (id) WHERE id = 77
 SELECT id FROM acct a LEFT JOIN item i USING (id) WHERE i.id IS NULL
 SELECT i.id FROM acct a RIGHT JOIN item i USING (id) WHERE a.id IS NULL
