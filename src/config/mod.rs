@@ -154,6 +154,8 @@ pub struct QueryConfig {
     pub max_gather_rows: u64,
     /// Most bytes and rows that the engines may hold for all statements of a database together.
     pub max_all_gather_bytes: u64,
+    /// Most bytes of a gathered table that go to the engine as arrays; more make it a temporary table there.
+    pub max_gather_array_bytes: usize,
     pub max_all_gather_rows: u64,
     /// What becomes of statements on several shards where the session says nothing else.
     pub allow_scatter: AllowScatter,

@@ -85,6 +85,7 @@ impl Default for QueryConfig {
             max_gather_bytes: 256 << 20,
             max_gather_rows: 10_000_000,
             max_all_gather_bytes: 1 << 30,
+            max_gather_array_bytes: 512 << 10,
             max_all_gather_rows: 40_000_000,
             allow_scatter: AllowScatter::On,
             allow_partial_results: true,
@@ -315,6 +316,10 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
     let max_gather_rows = rows("max_gather_rows", default.max_gather_rows);
     let max_all_gather_rows = rows("max_all_gather_rows", default.max_all_gather_rows.max(max_gather_rows));
     let max_all_gather_bytes = section.size("max_all_gather_bytes", default.max_all_gather_bytes.max(max_gather_bytes));
+    let max_gather_array_bytes = section.size("max_gather_array_bytes", default.max_gather_array_bytes as u64);
+    if max_gather_array_bytes > 64 << 20 {
+        fault("max_gather_array_bytes", "must not be more than 64MB");
+    }
     for (key, is_less) in [
         ("max_all_gather_bytes", max_all_gather_bytes < max_gather_bytes),
         ("max_all_gather_rows", max_all_gather_rows < max_gather_rows),
@@ -350,6 +355,7 @@ pub(super) fn read_query(mut section: Section<'_>, default: &QueryConfig) -> Que
         max_gather_bytes,
         max_gather_rows,
         max_all_gather_bytes,
+        max_gather_array_bytes: usize::try_from(max_gather_array_bytes).unwrap_or(usize::MAX),
         max_all_gather_rows,
         allow_scatter,
         allow_partial_results,

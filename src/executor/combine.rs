@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Conversation;
+use super::array::{Array, ArrayLen};
 use super::describe::{column_types, no_columns};
 use super::failure::Failure;
 use super::fan_out::BoundValues;
@@ -12,36 +13,10 @@ use crate::session::row_description::write_description;
 use crate::session::wire;
 use crate::topology::{Engine, ShardId, ShardSet, TypeOid};
 
-/// One column of partial rows as the elements of a binary array.
-#[derive(Debug)]
-struct Column {
-    type_oid: TypeOid,
-    elements: BytesMut,
-    has_null: bool,
-}
-
-impl Column {
-    /// The array as a Bind parameter: src/backend/utils/adt/arrayfuncs.c, `array_send`.
-    fn write(&self, n_rows: usize, buffer: &mut BytesMut) {
-        let n_rows = i32::try_from(n_rows).unwrap_or(i32::MAX);
-        let mut array = BytesMut::with_capacity(self.elements.len() + 20);
-        array.put_i32(i32::from(n_rows > 0));
-        array.put_i32(i32::from(self.has_null));
-        array.put_u32(self.type_oid);
-        if n_rows > 0 {
-            array.put_i32(n_rows);
-            array.put_i32(1);
-        }
-        array.put_slice(&self.elements);
-        buffer.put_i32(i32::try_from(array.len()).unwrap_or(i32::MAX));
-        buffer.put_slice(&array);
-    }
-}
-
 /// Partial rows of all shards, column by column.
 #[derive(Debug)]
 struct PartialRows {
-    columns: Vec<Column>,
+    columns: Vec<Array>,
     n_rows: usize,
     n_bytes: u64,
 }
@@ -49,8 +24,8 @@ struct PartialRows {
 /// A place in partial rows.
 #[derive(Debug)]
 struct Mark {
-    /// Of each column's elements, in bytes.
-    lengths: Vec<usize>,
+    /// Of each column.
+    lengths: Vec<ArrayLen>,
     n_rows: usize,
     n_bytes: u64,
 }
@@ -59,18 +34,7 @@ impl PartialRows {
     fn add(&mut self, body: &[u8], max_bytes: u64) -> Result<(), Failure> {
         let fields = wire::fields(body).filter(|fields| fields.len() == self.columns.len());
         let fields = fields.ok_or_else(|| malformed("a shard sent a malformed row"))?;
-        for (column, field) in self.columns.iter_mut().zip(fields) {
-            match field {
-                None => {
-                    column.has_null = true;
-                    column.elements.put_i32(-1);
-                }
-                Some(bytes) => {
-                    column.elements.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
-                    column.elements.put_slice(bytes);
-                }
-            }
-        }
+        self.columns.iter_mut().zip(fields).for_each(|(column, field)| column.push(field));
         self.n_rows += 1;
         self.n_bytes += body.len() as u64;
         if self.n_bytes <= max_bytes {
@@ -81,13 +45,13 @@ impl PartialRows {
 
     /// What there is now.
     fn mark(&self) -> Mark {
-        let lengths = self.columns.iter().map(|column| column.elements.len()).collect();
+        let lengths = self.columns.iter().map(Array::len).collect();
         Mark { lengths, n_rows: self.n_rows, n_bytes: self.n_bytes }
     }
 
     /// Takes back what has come since.
     fn cut(&mut self, mark: &Mark) {
-        self.columns.iter_mut().zip(&mark.lengths).for_each(|(column, len)| column.elements.truncate(*len));
+        self.columns.iter_mut().zip(&mark.lengths).for_each(|(column, len)| column.truncate(*len));
         (self.n_rows, self.n_bytes) = (mark.n_rows, mark.n_bytes);
     }
 
@@ -97,7 +61,7 @@ impl PartialRows {
         encoded.put_slice(&[0, 1, 0, 1]);
         encoded.put_i16(i16::try_from(self.columns.len()).unwrap_or(i16::MAX));
         for column in &self.columns {
-            column.write(self.n_rows, &mut encoded);
+            column.write(&mut encoded);
         }
         encoded.freeze()
     }
@@ -191,7 +155,7 @@ impl Conversation {
     ) -> Result<PartialRows, Failure> {
         let statements: Vec<(ShardId, &str)> = plan.shards.iter().map(|shard| (shard, plan.text.as_str())).collect();
         let idxs = self.fan_out(&statements, Access::Read, values, &[1]).await?;
-        let columns = types.iter().map(|&type_oid| Column { type_oid, elements: BytesMut::new(), has_null: false }).collect();
+        let columns = types.iter().copied().map(Array::of).collect();
         let mut rows = PartialRows { columns, n_rows: 0, n_bytes: 0 };
         let max_bytes = self.max_gather_bytes();
         for &idx in &idxs {
@@ -207,23 +171,5 @@ impl Conversation {
             }
         }
         Ok(rows)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arrays_carry_nulls_and_an_empty_one_has_no_dimension() {
-        let mut column = Column { type_oid: 23, elements: BytesMut::new(), has_null: true };
-        column.elements.put_i32(-1);
-        let mut buffer = BytesMut::new();
-        column.write(1, &mut buffer);
-        assert_eq!(&buffer[..], [0, 0, 0, 24, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 1, 0, 0, 0, 1, 255, 255, 255, 255]);
-        let empty = Column { type_oid: 23, elements: BytesMut::new(), has_null: false };
-        buffer.clear();
-        empty.write(0, &mut buffer);
-        assert_eq!(&buffer[..], [0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23]);
     }
 }

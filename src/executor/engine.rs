@@ -51,13 +51,13 @@ impl Conversation {
         values: &BoundValues,
     ) -> Result<EngineRows, Failure> {
         let gathered = self.gather_rows(sql, plan, values).await?;
-        let final_sql = gathered.final_sql.clone();
+        let (final_sql, values) = (gathered.final_sql.clone(), gathered.values.clone());
         let mut rows = EngineRows::new(gathered);
-        if let Err(failure) = self.fit_engine(&mut rows, values).await {
+        if let Err(failure) = self.fit_engine(&mut rows, &values).await {
             self.end_rows_on_engine(rows).await;
             return Err(failure);
         }
-        let output = self.parse_on_engine(&mut rows, &final_sql, values);
+        let output = self.parse_on_engine(&mut rows, &final_sql, &values);
         wire::bind(output, PORTAL, b"", &values.bind_tail(&values.result_formats));
         wire::describe_or_close(output, b'D', b'P', PORTAL);
         wire::bare(output, b'S');
@@ -76,7 +76,7 @@ impl Conversation {
     ) -> Result<EngineRows, Failure> {
         let (words, query) = sql.split_at(declared.query_start);
         let gathered = self.gather_rows(query, plan, values).await?;
-        let text = format!("{words}{}", gathered.final_sql);
+        let (text, values) = (format!("{words}{}", gathered.final_sql), gathered.values.clone());
         let mut rows = EngineRows::new(gathered);
         let mut outcome = self.fit_engine(&mut rows, &BoundValues { result_formats: Vec::new(), ..values.clone() }).await;
         if declared.is_with_hold && outcome.is_ok() {
@@ -87,7 +87,7 @@ impl Conversation {
             self.end_rows_on_engine(rows).await;
             return Err(failure);
         }
-        let output = self.parse_on_engine(&mut rows, &text, values);
+        let output = self.parse_on_engine(&mut rows, &text, &values);
         wire::bind(output, b"", b"", &values.bind_tail(&[]));
         wire::execute(output, b"", 0);
         wire::describe_or_close(output, b'D', b'P', declared.name.as_bytes());

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Conversation;
@@ -16,22 +16,19 @@ use super::enlist::{Enlisted, timeout_failure};
 use super::failure::{Failure, client_left};
 use super::fan_out::BoundValues;
 use super::holding::Holding;
+use super::inputs::Inputs;
 use super::merge::{Description, malformed};
 use super::rights::owner_only;
 use super::timer::WaitError;
-use crate::backend::{CheckoutError, OUTPUT_HIGH_WATER};
+use crate::backend::CheckoutError;
 use crate::observe::ErrorKind;
 use crate::plan::{Access, GatherInput, GatherPlan, GatherSource, Params, Plan, Values};
-use crate::session::copy_rows::BINARY_HEADER;
 use crate::session::prepared::Described;
 use crate::session::row_description::{columns, write_description};
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN, Severity};
 use crate::sqlstate::{Report, SqlState};
-use crate::topology::{Engine, FIRST_OWN_OID, ShardId, ShardSet};
-
-/// From this many rows on a table's statistics are worth making.
-const MIN_ANALYZED_ROWS: u64 = 1_000;
+use crate::topology::{Engine, FIRST_OWN_OID};
 
 /// What text travels in between the shards and the engine, where the client's encoding may not have all of its characters.
 const TRANSFER_ENCODING: &str = "SET LOCAL client_encoding TO 'UTF8'";
@@ -43,6 +40,8 @@ pub(super) struct Gathered {
     pub slot: OwnedSemaphorePermit,
     /// The statement over the rows that are there.
     pub final_sql: String,
+    /// Its parameters: the client's, and rows that came as arrays.
+    pub values: BoundValues,
     /// The body of the RowDescription that a shard gives of the original.
     pub body: Bytes,
     /// What counts as gathered while the engine has it.
@@ -50,13 +49,21 @@ pub(super) struct Gathered {
 }
 
 /// A statement over gathered rows.
-struct Gathering<'a> {
+pub(super) struct Gathering<'a> {
     sql: &'a str,
-    plan: &'a GatherPlan,
-    values: &'a BoundValues,
+    pub plan: &'a GatherPlan,
+    pub values: &'a BoundValues,
     /// The shards are read in a transaction of the statement's own.
     is_own: bool,
-    holding: Holding,
+    pub holding: Holding,
+}
+
+/// The statement for the engine.
+struct Final {
+    sql: String,
+    values: BoundValues,
+    /// The body of the RowDescription that a shard gives of the original.
+    body: Bytes,
 }
 
 impl Conversation {
@@ -78,7 +85,7 @@ impl Conversation {
             wire::report(&mut self.client.output, Severity::Notice, &report);
         }
         self.watch_engine(gathered.engine.lease.shard);
-        let outcome = self.answer(&mut gathered, values, description).await.map_err(|failure| owner_only(failure, plan));
+        let outcome = self.answer(&mut gathered, description).await.map_err(|failure| owner_only(failure, plan));
         self.end_engine(gathered.engine).await;
         outcome
     }
@@ -107,7 +114,9 @@ impl Conversation {
         let holding = Holding::new(Arc::clone(&self.database), self.max_gather_bytes());
         let mut gathering = Gathering { sql, plan, values, is_own, holding };
         match self.gather(&mut engine, &mut gathering).await {
-            Ok((final_sql, body)) => Ok(Gathered { engine, slot, final_sql, body, holding: gathering.holding }),
+            Ok(Final { sql, values, body }) => {
+                Ok(Gathered { engine, slot, final_sql: sql, values, body, holding: gathering.holding })
+            }
             Err(failure) => {
                 self.end_engine(engine).await;
                 Err(failure)
@@ -193,8 +202,7 @@ impl Conversation {
         }
     }
 
-    /// Gives the statement for the engine, and what a shard says of the original's columns.
-    async fn gather(&mut self, engine: &mut Enlisted, gathering: &mut Gathering<'_>) -> Result<(String, Bytes), Failure> {
+    async fn gather(&mut self, engine: &mut Enlisted, gathering: &mut Gathering<'_>) -> Result<Final, Failure> {
         let (plan, deadline) = (gathering.plan, self.timer.deadline());
         let original = self.describe(plan.first_shard(), gathering.sql, &gathering.values.param_types).await?;
         self.check_rights(plan, gathering.sql, gathering.values).await?;
@@ -208,27 +216,22 @@ impl Conversation {
         engine: &mut Enlisted,
         gathering: &mut Gathering<'_>,
         original: Described,
-    ) -> Result<(String, Bytes), Failure> {
+    ) -> Result<Final, Failure> {
         let (plan, deadline) = (gathering.plan, self.timer.deadline());
         let has_tables = self.view.topology.shards.get(engine.lease.shard.index()).is_some();
         let is_brought = |input: &GatherInput| input.source != GatherSource::AnyOne || !gathering.is_own || !has_tables;
         let brought: Vec<(usize, &GatherInput)> = plan.inputs.iter().enumerate().filter(|(_, input)| is_brought(input)).collect();
         let mut opening = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE".to_owned();
-        let locals: Vec<String> = self.transaction.local_settings().map(str::to_owned).collect();
-        for sql in locals.into_iter().chain(brought.iter().map(|(input_idx, input)| input.create_sql(*input_idx))) {
+        for sql in self.transaction.local_settings() {
             opening.push(';');
-            opening.push_str(&sql);
+            opening.push_str(sql);
         }
         self.run_on_engine(engine, &opening).await?;
-        for (part_idx, &(input_idx, input)) in brought.iter().enumerate() {
-            self.watch_part(part_idx + 1);
-            let shards = match input.source {
-                GatherSource::Shards(shards) => shards,
-                GatherSource::AnyOne => ShardSet::only(self.any_shard()),
-            };
-            self.timer.set(deadline);
-            self.bring(engine, (input_idx, input, shards), gathering).await?;
-        }
+        // What the client's encoding lacks must not go through it.
+        let may_be_arrays = !plan.has_row_values && !self.is_converted();
+        let max_array_bytes = if may_be_arrays { self.database.query.max_gather_array_bytes } else { 0 };
+        let mut inputs = Inputs::new(gathering, max_array_bytes)?;
+        self.bring_all(engine, &brought, (gathering, &mut inputs)).await?;
         if gathering.is_own {
             // What is left to do is the engine's: the shards' connections are for others.
             self.commit().await?;
@@ -238,108 +241,14 @@ impl Conversation {
         if let Some(encoding) = self.converted_encoding() {
             self.run_on_engine(engine, &format!("SET LOCAL client_encoding TO '{encoding}'")).await?;
         }
-        let final_sql = plan.final_sql(|idx| brought.iter().any(|(input_idx, _)| *input_idx == idx));
-        Ok((final_sql, original.row_description.unwrap_or_else(no_columns)))
-    }
-
-    /// Streams one table's rows from the shards into the engine's relation.
-    async fn bring(
-        &mut self,
-        engine: &mut Enlisted,
-        (input_idx, input, shards): (usize, &GatherInput, ShardSet),
-        gathering: &mut Gathering<'_>,
-    ) -> Result<(), Failure> {
-        if shards.is_empty() {
-            return Ok(());
-        }
-        let text = input.select_sql();
-        let statements: Vec<(ShardId, &str)> = shards.iter().map(|shard| (shard, text.as_str())).collect();
-        let idxs = self.fan_out(&statements, Access::Read, gathering.values, &[1]).await?;
-        let outcome = match self.stream(engine, &idxs, (input_idx, gathering)).await {
-            Ok(n_rows) if n_rows >= MIN_ANALYZED_ROWS => {
-                self.run_on_engine(engine, &format!("ANALYZE {}", GatherInput::temporary(input_idx))).await
-            }
-            outcome => outcome.map(drop),
-        };
-        if outcome.is_err() {
-            // Those that a shard's failure has ended already are ready, or gone.
-            let running: Vec<usize> = (0..self.enlisted.len()).filter(|&idx| !self.enlisted[idx].is_ready).collect();
-            self.cancel_and_drain(&running).await;
-        }
-        outcome
-    }
-
-    /// The number of rows.
-    async fn stream(
-        &mut self,
-        engine: &mut Enlisted,
-        idxs: &[usize],
-        (input_idx, gathering): (usize, &mut Gathering<'_>),
-    ) -> Result<u64, Failure> {
-        let copy = format!("COPY {} FROM STDIN (FORMAT binary)", GatherInput::temporary(input_idx));
-        engine.begin_statement().write_query(copy.as_bytes());
-        self.send_to_engine(engine).await?;
-        while self.next_of_engine(engine).await?.0 != b'G' {}
-        wire::copy_data(&mut engine.lease.socket.output, BINARY_HEADER);
-        let mut n_rows = 0;
-        loop {
-            let mut open = None;
-            for &idx in idxs {
-                let (n_more, n_bytes) = self.move_rows(engine, (idxs, idx)).await?;
-                n_rows += n_more;
-                self.watch_rows(idx, n_more, n_bytes);
-                gathering.holding.add(n_more, n_bytes)?;
-                if !self.enlisted[idx].is_ready {
-                    open = Some(idx);
-                }
-            }
-            let Some(wanted) = open else { break };
-            self.fill_any(idxs, wanted).await?;
-        }
-        wire::copy_data(&mut engine.lease.socket.output, &(-1i16).to_be_bytes());
-        wire::bare(&mut engine.lease.socket.output, b'c');
-        self.send_to_engine(engine).await?;
-        self.finish_on_engine(engine).await?;
-        Ok(n_rows)
-    }
-
-    /// Moves the whole rows in a backend's buffer, and gives their number and bytes, to the engine's output; sends that on when it has grown large. A DataRow's body
-    /// in binary is a tuple of COPY's binary format, byte for byte, and its frame that of CopyData.
-    async fn move_rows(&mut self, engine: &mut Enlisted, (idxs, idx): (&[usize], usize)) -> Result<(u64, u64), Failure> {
-        let (mut n_rows, mut n_bytes) = (0, 0);
-        while !self.enlisted[idx].is_ready {
-            let header = match self.enlisted[idx].lease.buffered_header() {
-                Ok(Some(header)) => header,
-                Ok(None) => break,
-                Err(_) => return self.next_of(idxs, idx).await.map(|_| (n_rows, n_bytes)),
-            };
-            if header.tag != b'D' {
-                if let Some(message) = self.enlisted[idx].take_answer(header).filter(|_| header.tag == b'E') {
-                    return Err(self.shard_failed(idxs, idx, &message).await);
-                }
-                continue;
-            }
-            let output = &mut engine.lease.socket.output;
-            let input = &mut self.enlisted[idx].lease.socket.input;
-            output.put_u8(b'd');
-            output.extend_from_slice(&input[1..header.len]);
-            input.advance(header.len);
-            n_rows += 1;
-            n_bytes += header.len as u64;
-            if engine.lease.socket.output.len() >= OUTPUT_HIGH_WATER {
-                self.send_to_engine(engine).await?;
-                if engine.has_answered() {
-                    // In the middle of a COPY it says only why it fails.
-                    self.finish_on_engine(engine).await?;
-                }
-            }
-        }
-        Ok((n_rows, n_bytes))
+        let values = inputs.values(gathering.values)?;
+        let body = original.row_description.unwrap_or_else(no_columns);
+        Ok(Final { sql: plan.final_sql(|idx| inputs.place(idx)), values, body })
     }
 
     /// Runs the statement on the engine and relays its rows.
-    async fn answer(&mut self, gathered: &mut Gathered, values: &BoundValues, description: Description) -> Result<(), Failure> {
-        let Gathered { engine, final_sql, body, .. } = gathered;
+    async fn answer(&mut self, gathered: &mut Gathered, description: Description) -> Result<(), Failure> {
+        let Gathered { engine, final_sql, values, body, .. } = gathered;
         let shard = engine.lease.shard;
         self.check_engine_types(shard, body, &values.result_formats)?;
         self.check_parameter_types(shard, &values.param_types).await?;

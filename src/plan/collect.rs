@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use sqlparser::ast::{
     Expr, Function, FunctionArguments, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
@@ -12,12 +13,13 @@ use super::Context;
 use super::condition::Condition;
 use super::derived::{self, Exposed};
 use super::functions::{CallForm, FunctionCall, Nature};
+use super::links::{self, Links};
 use super::names::{Target, folded, folded_parts, resolve};
 use super::predicate;
 use super::scope::{Item, Scope, Using, items_of};
 use super::text::{Parsed, Positions};
 use crate::sql::{KeyType, Literal};
-use crate::topology::{Key, Placement};
+use crate::topology::{Key, Placement, Table};
 
 /// One reference to a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +38,16 @@ pub(super) struct TableRef {
 
 impl TableRef {
     pub(super) fn key(&self) -> Option<&Key> {
+        match &self.table()?.placement {
+            Placement::Sharded(key) => Some(key),
+            Placement::Reference | Placement::Pinned(_) => None,
+        }
+    }
+
+    /// The sharded table that it means.
+    pub(super) fn table(&self) -> Option<&Arc<Table>> {
         match &self.target {
-            Target::Sharded(table) => match &table.placement {
-                Placement::Sharded(key) => Some(key),
-                Placement::Reference | Placement::Pinned(_) => None,
-            },
+            Target::Sharded(table) => Some(table),
             _ => None,
         }
     }
@@ -74,6 +81,8 @@ pub(super) struct Collected {
     pub(super) top: Option<Scope>,
     /// The scope of every SELECT, where [`collect_scopes`] asks for them.
     pub(super) scopes: Option<HashMap<usize, Scope>>,
+    /// Equalities between columns of tables, where it asks for them.
+    pub(super) links: Option<Links>,
     pub(super) facts: Facts,
 }
 
@@ -144,10 +153,10 @@ pub(super) fn collect(parsed: &Parsed, literals: &[Literal], context: &Context<'
     collector.found
 }
 
-/// The same, keeping the scope of every SELECT by its address.
+/// The same, keeping the scope of every SELECT by its address, and what is equal in tables.
 pub(super) fn collect_scopes(parsed: &Parsed, literals: &[Literal], context: &Context<'_>) -> Collected {
     let mut collector = Collector::bare(parsed, literals, context);
-    collector.found.scopes = Some(HashMap::new());
+    (collector.found.scopes, collector.found.links) = (Some(HashMap::new()), Some(Links::default()));
     let flow = parsed.statement.visit(&mut collector);
     debug_assert!(flow.is_continue());
     collector.found
@@ -424,6 +433,7 @@ impl Visitor for Collector<'_> {
             self.add_conjuncts(&predicate::conjuncts(selection));
             predicate::where_edges(self, selection);
         }
+        links::of_where(self, select);
         ControlFlow::Continue(())
     }
 

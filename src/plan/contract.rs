@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::copy::{CopyFormat, CopySplit};
-use crate::sql::{Command, DeclareParts, ExplainOptions, Literal, ParamFormat};
-use crate::topology::{Relation, Schema, ShardId, ShardSet, TEMPORARY_SCHEMA, TableName, Temporaries, Topology, TypeOid};
+use crate::sql::{Command, DeclareParts, ExplainOptions, KeyType, Literal, ParamFormat};
+use crate::topology::{
+    Collation, Relation, Schema, ShardId, ShardSet, TEMPORARY_SCHEMA, Table, TableName, Temporaries, Topology, TypeOid,
+};
 
 /// What planning reads besides the statement.
 #[derive(Debug, Clone, Copy)]
@@ -211,6 +213,10 @@ pub struct GatherPlan {
     pub inputs: Vec<GatherInput>,
     /// The statement, with a place for each table's name. Parameters keep their numbers.
     pub finish: Vec<GatherPiece>,
+    /// What rows of one table say of those of another that matter.
+    pub links: Vec<GatherLink>,
+    /// A row of a table stands for a value somewhere: its type is then to be that of a relation.
+    pub has_row_values: bool,
     /// All shards that are read.
     pub shards: ShardSet,
     /// The shard of pinned tables, which alone can describe the original; `None`: any.
@@ -232,6 +238,27 @@ pub struct GatherInput {
     pub filter: Option<String>,
 }
 
+/// Rows of input `to` matter only if their column has a value that a row of input `from` has in its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatherLink {
+    /// Indexes of the input and of its column.
+    pub from: (usize, usize),
+    pub to: (usize, usize),
+    /// The placement of `to`'s rows, where the column is of its key: with the index there and the column's type.
+    pub key: Option<(Arc<Table>, usize, KeyType)>,
+}
+
+/// Where the engine finds the rows of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatherPlace {
+    /// In its own table of that name.
+    Named,
+    /// In a temporary table.
+    Temporary,
+    /// In parameters, one array for each column: the first has this number.
+    Arrays { first: usize },
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GatherSource {
     /// The rows are those of all these shards together; none: no row matters.
@@ -243,8 +270,12 @@ pub enum GatherSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatherColumn {
     pub name: String,
+    pub type_oid: TypeOid,
+    /// As [`crate::topology::Column::type_name`].
+    pub type_name: String,
     /// Its type and collation, as [`crate::topology::Column::declaration`].
     pub declaration: String,
+    pub collation: Collation,
     /// Travels as text and is cast back where it is read.
     pub is_text: bool,
 }

@@ -30,6 +30,7 @@ mod insert;
 mod interval;
 mod joins;
 mod layout;
+mod links;
 mod lock;
 mod merge;
 mod names;
@@ -51,8 +52,8 @@ mod tests;
 
 pub use contract::{
     Access, CombinePlan, Context, CopyOutPlan, CopyPlan, CopyRows, CursorPlan, ExplainPlan, FinalPiece, GatherColumn,
-    GatherInput, GatherPiece, GatherPlan, GatherSource, InsertPlan, MergePlan, Params, Plan, PlanSettings, ShardStatement,
-    SortKey, Values,
+    GatherInput, GatherLink, GatherPiece, GatherPlace, GatherPlan, GatherSource, InsertPlan, MergePlan, Params, Plan,
+    PlanSettings, ShardStatement, SortKey, Values,
 };
 pub use copy::{CopyFormat, CopySplit, CopySplitter, Layout as CopyLayout, MAX_COPY_ROW_BYTES};
 pub use ddl::{check_hint, is_about_temporaries};

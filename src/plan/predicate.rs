@@ -12,6 +12,7 @@ use super::collect::{Collector, Edge, KeyColumn, Seen};
 use super::condition::{Condition, Test};
 use super::functions::time_cast;
 use super::interval::{Offset, Unit};
+use super::links;
 use super::names::{folded, last_part};
 use super::scope::{Item, Side, constraint, find_column, items_of, side, table_item};
 use super::slot::{Arithmetic, Cast, Operand, Slot, TimeOperand};
@@ -409,7 +410,9 @@ fn restrict(collector: &mut Collector<'_>, term: &Expr, restricted: Range<usize>
             condition => collector.found.refs[*ref_idx].conditions.push(condition),
         }
     }
-    add_edges(collector, term, |column| ref_idxs.iter().any(|(ref_idx, _)| *ref_idx == column.ref_idx));
+    let may_restrict = |ref_idx: usize| ref_idxs.iter().any(|(restricted, _)| *restricted == ref_idx);
+    add_edges(collector, term, may_restrict);
+    links::of_on(collector, term, may_restrict);
 }
 
 /// Adds the equalities between keys that the terms of a WHERE say.
@@ -419,20 +422,24 @@ pub(super) fn where_edges(collector: &mut Collector<'_>, selection: &Expr) {
     }
 }
 
-fn add_edges(collector: &mut Collector<'_>, term: &Expr, may_restrict: impl Fn(KeyColumn) -> bool) {
-    let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = term else { return };
-    let pairs: Vec<(&Expr, &Expr)> = match (unnested(left), unnested(right)) {
+/// The expressions that a term says are equal.
+pub(super) fn equal_pairs(term: &Expr) -> Vec<(&Expr, &Expr)> {
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = term else { return Vec::new() };
+    match (unnested(left), unnested(right)) {
         (Expr::Tuple(lefts), Expr::Tuple(rights)) if lefts.len() == rights.len() => lefts.iter().zip(rights).collect(),
         (left, right) => vec![(left, right)],
-    };
-    for (left, right) in pairs {
+    }
+}
+
+fn add_edges(collector: &mut Collector<'_>, term: &Expr, may_restrict: impl Fn(usize) -> bool) {
+    for (left, right) in equal_pairs(term) {
         let (lefts, rights) = (key_columns(collector, left), key_columns(collector, right));
         for (a, a_outer) in &lefts {
             for (b, b_outer) in &rights {
-                if !a_outer && may_restrict(*a) {
+                if !a_outer && may_restrict(a.ref_idx) {
                     collector.found.edges.push(Edge { from: *b, to: *a });
                 }
-                if !b_outer && may_restrict(*b) {
+                if !b_outer && may_restrict(b.ref_idx) {
                     collector.found.edges.push(Edge { from: *a, to: *b });
                 }
             }
@@ -444,6 +451,7 @@ fn add_edges(collector: &mut Collector<'_>, term: &Expr, may_restrict: impl Fn(K
 fn using_edges(collector: &mut Collector<'_>, column: &str, items: &Range<usize>) {
     let Some(scope) = collector.scopes.last() else { return };
     let Some(using) = scope.usings.iter().find(|using| using.column == column && using.items == *items) else { return };
+    let using = using.clone();
     let keys = |idxs: &[usize]| -> Vec<KeyColumn> {
         idxs.iter().filter_map(|&idx| scope.items.get(idx)).flat_map(|item| item.keys_named(column)).collect()
     };
@@ -462,6 +470,9 @@ fn using_edges(collector: &mut Collector<'_>, column: &str, items: &Range<usize>
         }
     }
     collector.found.edges.extend(edges);
+    if using.side != Side::Full {
+        links::of_using(collector, &using, (restricts_left, restricts_right));
+    }
 }
 
 /// Makes the scope of a write and adds what its WHERE says. Terms of MERGE do not bind the rows that it may insert.

@@ -437,10 +437,31 @@ pub fn fields(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     Some(fields)
 }
 
+/// One value of a DataRow body, by its column's index; `None` when the body is malformed.
+pub fn field(body: &[u8], column_idx: usize) -> Option<Option<&[u8]>> {
+    let mut reader = BodyReader(body.get(2..)?);
+    for _ in 0..column_idx {
+        if let Ok(len) = usize::try_from(reader.i32()?) {
+            reader.bytes(len)?;
+        }
+    }
+    match usize::try_from(reader.i32()?) {
+        Ok(len) => Some(Some(reader.bytes(len)?)),
+        Err(_) => Some(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sqlstate::SqlState;
+
+    #[test]
+    fn one_field_is_found_behind_nulls() {
+        let row = [0, 3, 255, 255, 255, 255, 0, 0, 0, 1, 7, 255, 255, 255, 255];
+        assert_eq!([0, 1, 2, 3].map(|idx| field(&row, idx)), [Some(None), Some(Some(&[7][..])), Some(None), None]);
+        assert_eq!(fields(&row).unwrap(), [None, Some(&[7][..]), None]);
+    }
 
     #[test]
     fn headers_need_five_bytes_and_a_length_of_four() {

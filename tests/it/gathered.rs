@@ -48,6 +48,64 @@ async fn a_transaction_sees_its_own_writes_and_the_engine_leaves_no_trace() {
     cluster.wait_until_clean().await;
 }
 
+/// How many rows of a table the shards gave, as EXPLAIN ANALYZE tells.
+async fn n_read(client: &Client, table: &str, sql: &str) -> usize {
+    let lines = rows(client, &format!("EXPLAIN (ANALYZE, TIMING OFF) {sql}")).await;
+    let mut n_rows = 0;
+    for line in lines.into_iter().map(|row| row[0].clone().unwrap()) {
+        if line.contains(&format!("->  {table} on shard")) {
+            n_rows += line.split_once("rows=").unwrap().1.split([' ', ')']).next().unwrap().parse::<usize>().unwrap();
+        }
+    }
+    n_rows
+}
+
+#[tokio::test]
+async fn rows_of_a_small_table_say_which_of_a_large_one_are_read() {
+    let cluster = Cluster::start(3).await;
+    for array_bytes in ["512kB", "0B"] {
+        let sections = format!("[query]\nmax_gather_array_bytes = \"{array_bytes}\"\n{QUICK_HEALTH}");
+        let proxy = cluster.proxy_with(ProxyOptions { sections: &sections, ..ProxyOptions::default() }).await;
+        let client = proxy.connect().await;
+        if array_bytes == "512kB" {
+            fill(&client).await;
+            // More than go as arrays.
+            let parts: Vec<String> = (1..=12_000).map(|n| format!("({n}, 'p{}')", n % 90)).collect();
+            client.batch_execute(&format!("INSERT INTO parts (part_id, name) VALUES {}", parts.join(", "))).await.unwrap();
+            for shard_idx in 0..3 {
+                cluster.direct(shard_idx).await.batch_execute("ANALYZE").await.unwrap();
+            }
+        }
+        assert_eq!(value(&client, "SELECT count(DISTINCT part_id) FROM parts").await, "12000");
+        // Total is 1 to 9 for orders 1 to 9.
+        let few = "SELECT p.name FROM parts p JOIN orders o ON o.total_cents = p.part_id WHERE o.order_id < 4 ORDER BY 1";
+        assert_eq!(rows(&client, few).await, ["p1", "p2", "p3"].map(|name| [Some(name.to_owned())]));
+        assert_eq!((n_read(&client, "orders", few).await, n_read(&client, "parts", few).await), (3, 3));
+        // Rows that an outer join keeps are read all, those of its other side as they match.
+        let kept = "SELECT count(*), count(p.part_id) FROM orders o LEFT JOIN parts p ON o.total_cents = p.part_id";
+        assert_eq!(rows(&client, kept).await, [[Some("90".to_owned()), Some("81".to_owned())]]);
+        assert_eq!((n_read(&client, "orders", kept).await, n_read(&client, "parts", kept).await), (90, 9));
+        let other = "SELECT count(*), count(o.order_id) FROM parts p LEFT JOIN orders o ON o.total_cents = p.part_id";
+        assert_eq!(rows(&client, other).await, [[Some("12072".to_owned()), Some("81".to_owned())]]);
+        assert_eq!(n_read(&client, "parts", other).await, 12_000);
+        // Subqueries that a row must meet.
+        let within = "SELECT count(*) FROM parts WHERE part_id IN (SELECT total_cents FROM orders WHERE order_id < 4)";
+        assert_eq!((value(&client, within).await.as_str(), n_read(&client, "parts", within).await), ("3", 3));
+        let exists = "SELECT count(*) FROM parts p WHERE EXISTS (SELECT 1 FROM orders o WHERE o.total_cents = p.part_id AND o.order_id < 4)";
+        assert_eq!((value(&client, exists).await.as_str(), n_read(&client, "parts", exists).await), ("3", 3));
+        let without = "SELECT count(*) FROM parts p WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.total_cents = p.part_id)";
+        assert_eq!((value(&client, without).await.as_str(), n_read(&client, "parts", without).await), ("11991", 12_000));
+        // No row there: none is asked for.
+        let none = "SELECT p.name FROM parts p JOIN orders o ON o.total_cents = p.part_id WHERE o.order_id < 0";
+        assert_eq!((rows(&client, none).await.len(), n_read(&client, "parts", none).await), (0, 0));
+        // Parameters of the client's own stay what they are.
+        let statement = "SELECT p.name FROM parts p JOIN orders o ON o.total_cents = p.part_id WHERE o.order_id < $1 AND p.name <> $2 ORDER BY 1";
+        let names = client.query(statement, &[&4i64, &"p2"]).await.unwrap();
+        assert_eq!(names.iter().map(|row| row.get::<_, &str>(0)).collect::<Vec<_>>(), ["p1", "p3"]);
+    }
+    cluster.wait_until_clean().await;
+}
+
 #[tokio::test]
 async fn too_many_bytes_end_the_statement_with_the_setting_that_lifts_the_limit() {
     let cluster = Cluster::start(2).await;
@@ -90,7 +148,7 @@ async fn rows_are_limited_for_one_statement_and_for_all_and_half_is_told() {
     assert!(notice.contains("half of the 100 rows") && notice.contains("query.max_gather_rows"), "{notice}");
     assert_eq!(value(&client, "SELECT count(DISTINCT name) FROM users WHERE user_id < 20").await, "7");
     // While others hold theirs: each alone stays below its own limit.
-    let slow = "SELECT count(*) FROM (SELECT DISTINCT name FROM users) u, orders o, generate_series(1, 100000000) g WHERE o.order_id < 5";
+    let slow = "SELECT count(*) FROM (SELECT DISTINCT name FROM users) u, orders o, generate_series(1, 100000) g, generate_series(1, 100000) h WHERE o.order_id < 5";
     let (other, cancel) = (proxy.connect().await, client.cancel_token());
     let direct = [cluster.direct(0).await, cluster.direct(1).await];
     let (outcome, ()) = tokio::join!(client.simple_query(slow), async {
@@ -138,7 +196,7 @@ async fn errors_of_the_engine_and_of_shards_are_the_clients_and_the_session_goes
     let (outcome, ()) = tokio::join!(client.simple_query(slow), async {
         let direct = cluster.direct(0).await;
         let running =
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT count(*) FROM pg_temp%'";
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT count(*) FROM (SELECT%'";
         let n_running = async || {
             let mut n = value(&direct, running).await.parse::<i32>().unwrap();
             for shard_idx in 1..3 {

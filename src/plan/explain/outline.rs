@@ -1,6 +1,6 @@
 //! A plan over several shards, taken apart for whoever shows it: `trunkline explain`, EXPLAIN.
 
-use crate::plan::contract::{Context, GatherInput, GatherSource, MergePlan, Plan};
+use crate::plan::contract::{Context, GatherInput, GatherPlace, GatherSource, MergePlan, Plan};
 use crate::topology::{ShardSet, Topology};
 
 /// What is sent to shards.
@@ -55,11 +55,15 @@ pub fn outline(
                 },
                 table: Some(input.table.to_string()),
                 // Offline only key columns are known.
-                text: if context.schema.is_assumed { input.select_of("…") } else { input.select_sql() },
+                text: if context.schema.is_assumed { input.select_of("…", &[]) } else { input.select_sql(&[]) },
             });
             let on_engine = plan.inputs.iter().filter(|input| !is_brought(input)).map(|input| input.table.to_string());
             Outline {
-                finish: Some(plan.final_sql(|idx| plan.inputs.get(idx).is_some_and(is_brought))),
+                finish: Some(plan.final_sql(|idx| match plan.inputs.get(idx).is_some_and(is_brought) {
+                    true => GatherPlace::Temporary,
+                    false => GatherPlace::Named,
+                })),
+                notes: plan.links.iter().map(|link| ("semi-join", plan.told(link))).collect(),
                 on_engine: on_engine.collect(),
                 ..of("gather", plan.shards, parts.collect())
             }

@@ -6,6 +6,8 @@
 
 mod filter;
 mod needs;
+mod places;
+mod semi;
 mod splice;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,7 @@ use super::names::{Target, relation_of, table_name};
 use super::refusal::{Refusal, RefusalCode};
 use super::select::Many;
 use super::shape;
-use super::text::quoted;
-use crate::topology::{ShardId, ShardSet, TableName};
+use crate::topology::{ShardId, ShardSet};
 use needs::Needs;
 pub(super) use needs::identifier;
 pub(super) use splice::places;
@@ -64,8 +65,11 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
         }
     }
     let finish = splice::finish(many, &places, &edits, &input_of_ref);
-    let describe_shard = pinned(&collected)?;
-    Ok(Plan::Gather(Arc::new(GatherPlan { inputs, finish, shards: union(&sets), describe_shard, views: Vec::new() })))
+    let links = semi::links(&collected, &inputs, &input_of_ref);
+    let (describe_shard, has_row_values) = (pinned(&collected)?, needs.has_row_values());
+    let shards = union(&sets);
+    let plan = GatherPlan { inputs, finish, links, has_row_values, shards, describe_shard, views: Vec::new() };
+    Ok(Plan::Gather(Arc::new(plan)))
 }
 
 /// One relation serves all references to a table: it holds the rows that any of them needs.
@@ -163,100 +167,3 @@ const OBJECT_TYPES: &[&str] = &[
     "regrole",
     "regtype",
 ];
-
-impl GatherPlan {
-    /// A shard that can describe the original statement.
-    pub fn first_shard(&self) -> ShardId {
-        self.describe_shard.or_else(|| self.shards.iter().next()).unwrap_or(ShardId(0))
-    }
-
-    /// The statement for the engine. A table for whose input `is_brought` is false is read under its own name.
-    pub fn final_sql(&self, is_brought: impl Fn(usize) -> bool) -> String {
-        let mut sql = String::new();
-        for piece in &self.finish {
-            match piece {
-                super::GatherPiece::Text(text) => sql.push_str(text),
-                super::GatherPiece::Table { input_idx, written, alias } => {
-                    let input = self.inputs.get(*input_idx).filter(|_| is_brought(*input_idx));
-                    match (input, alias) {
-                        (None, _) => sql.push_str(written),
-                        (Some(input), Some(alias)) => sql.push_str(&format!("{} AS {alias}", input.relation(*input_idx))),
-                        (Some(input), None) => sql.push_str(&input.relation(*input_idx)),
-                    }
-                }
-            }
-        }
-        sql
-    }
-}
-
-impl GatherInput {
-    /// The name of the relation on the engine, qualified.
-    pub fn temporary(input_idx: usize) -> String {
-        format!("pg_temp.trunkline_{input_idx}")
-    }
-
-    /// Makes the relation on the engine, for the length of the transaction.
-    pub fn create_sql(&self, input_idx: usize) -> String {
-        let columns: Vec<String> =
-            self.columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.stored_as())).collect();
-        format!("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP", Self::temporary(input_idx), columns.join(", "))
-    }
-
-    /// Reads the rows on a shard, all columns in binary.
-    pub fn select_sql(&self) -> String {
-        let columns: Vec<String> = self
-            .columns
-            .iter()
-            .map(|column| {
-                let cast = if column.is_text { "::text" } else { "" };
-                format!("{}{cast}", quoted(&column.name))
-            })
-            .collect();
-        self.select_of(&columns.join(", "))
-    }
-
-    /// The same with other words for the columns.
-    pub(super) fn select_of(&self, columns: &str) -> String {
-        let filter = self.filter.as_ref().map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
-        let only = if self.is_only { "ONLY " } else { "" };
-        format!("SELECT {columns} FROM {only}{}{filter}", qualified(&self.table))
-    }
-
-    /// What stands in the statement for the table: columns that came as text are cast back.
-    fn relation(&self, input_idx: usize) -> String {
-        let name = Self::temporary(input_idx);
-        if !self.columns.iter().any(|column| column.is_text) {
-            return name;
-        }
-        let columns: Vec<String> = self
-            .columns
-            .iter()
-            .map(|column| {
-                let name = quoted(&column.name);
-                if column.is_text { format!("{} AS {name}", column.cast_back()) } else { name }
-            })
-            .collect();
-        format!("(SELECT {} FROM {name})", columns.join(", "))
-    }
-}
-
-impl GatherColumn {
-    fn of(column: &crate::topology::Column) -> Self {
-        let is_text = column.transfer == crate::topology::Transfer::Text;
-        Self { name: column.name.clone(), declaration: column.declaration.clone(), is_text }
-    }
-
-    fn stored_as(&self) -> &str {
-        if self.is_text { "text" } else { &self.declaration }
-    }
-
-    /// `"c"::type COLLATE …`: the declaration is a type and perhaps a collation, in this order.
-    fn cast_back(&self) -> String {
-        format!("{}::{}", quoted(&self.name), self.declaration)
-    }
-}
-
-fn qualified(table: &TableName) -> String {
-    format!("{}.{}", quoted(&table.schema), quoted(&table.name))
-}

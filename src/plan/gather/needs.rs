@@ -26,6 +26,8 @@ pub(super) struct Needs {
     /// Every column of every table is needed.
     is_everything: bool,
     has_whole_rows: bool,
+    /// One of them is a value, not only what `.*` in a select list stands for.
+    has_row_values: bool,
 }
 
 impl Needs {
@@ -43,6 +45,10 @@ impl Needs {
 
     pub(super) fn has_whole_rows(&self) -> bool {
         self.has_whole_rows
+    }
+
+    pub(super) fn has_row_values(&self) -> bool {
+        self.has_row_values
     }
 }
 
@@ -70,14 +76,16 @@ pub(super) fn of(many: &Many<'_>, collected: &Collected) -> Needs {
     }
     // NATURAL joins compare the columns that both sides have.
     needs.is_everything |= needs.words.contains("natural");
-    let mut walk = Walk { collected, context: many.context, needs, aliases: Vec::new(), bare: BTreeSet::new() };
+    let mut walk =
+        Walk { collected, context: many.context, needs, aliases: Vec::new(), bare: BTreeSet::new(), values: BTreeSet::new() };
     let flow = many.parsed.statement.visit(&mut walk);
     debug_assert!(flow.is_continue());
-    let Walk { mut needs, aliases, bare, .. } = walk;
+    let Walk { mut needs, aliases, bare, values, .. } = walk;
     for (alias, table) in aliases {
         // A table's name where a column's could stand: the row as a whole.
         if bare.contains(&alias) {
             needs.has_whole_rows = true;
+            needs.has_row_values |= values.contains(&alias);
             needs.whole.insert(table);
         }
     }
@@ -92,6 +100,8 @@ struct Walk<'a> {
     aliases: Vec<(String, TableName)>,
     /// Unqualified column names, and what stands before `.*`.
     bare: BTreeSet<String>,
+    /// Those of them that stand in expressions.
+    values: BTreeSet<String>,
 }
 
 impl Walk<'_> {
@@ -143,6 +153,11 @@ impl Walk<'_> {
         }
     }
 
+    fn row_value(&mut self, parts: &[String]) {
+        self.values.extend(parts.last().cloned());
+        self.qualified_wildcard(parts);
+    }
+
     fn qualified_wildcard(&mut self, parts: &[String]) {
         match parts {
             [alias] => drop(self.bare.insert(alias.clone())),
@@ -186,8 +201,11 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
-            Expr::Identifier(ident) => drop(self.bare.insert(folded(ident))),
-            Expr::QualifiedWildcard(name, _) => self.qualified_wildcard(&folded_parts(name)),
+            Expr::Identifier(ident) => {
+                self.values.insert(folded(ident));
+                self.bare.insert(folded(ident));
+            }
+            Expr::QualifiedWildcard(name, _) => self.row_value(&folded_parts(name)),
             Expr::Wildcard(_) => self.needs.is_everything = true,
             Expr::Function(function) => {
                 let FunctionArguments::List(list) = &function.args else { return ControlFlow::Continue(()) };
@@ -196,7 +214,7 @@ impl Visitor for Walk<'_> {
                     | FunctionArg::Named { arg: value, .. }
                     | FunctionArg::ExprNamed { arg: value, .. }) = arg;
                     if let FunctionArgExpr::QualifiedWildcard(name) = value {
-                        self.qualified_wildcard(&folded_parts(name));
+                        self.row_value(&folded_parts(name));
                     }
                 }
             }

@@ -202,8 +202,11 @@ impl Sharded {
         }
         let database = tables(n) + &extra.placement;
         // On a busy machine probes come late: no server is down here.
-        let sections = "[health]\ninterval = \"2s\"\ntimeout = \"2s\"\nfall = 30\n[query]\ntimeout = \"20s\"\n";
-        let proxy = cluster.proxy_with(ProxyOptions { database: &database, sections, ..ProxyOptions::default() }).await;
+        let health = "[health]\ninterval = \"2s\"\ntimeout = \"2s\"\nfall = 30\n";
+        // Gathered rows go to the engine by either way: as arrays, as temporary tables, and some that began as arrays.
+        let array_bytes = ["512kB", "0B", "2kB"][n % 3];
+        let sections = format!("{health}[query]\ntimeout = \"20s\"\nmax_gather_array_bytes = \"{array_bytes}\"\n");
+        let proxy = cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
         let client = Client::open(proxy.port);
         Self { proxy, client, cluster, n }
     }
