@@ -76,7 +76,7 @@ fn of_term(collector: &mut Collector<'_>, term: &Expr, may_restrict: impl Fn(usi
             _ => false,
         };
         let to_left = is_bound(&left, left_out).then(|| Link { from: right.clone(), to: left.clone() });
-        let to_right = is_bound(&right, right_out).then(|| Link { from: left, to: right });
+        let to_right = is_bound(&right, right_out).then_some(Link { from: left, to: right });
         add(collector, to_left.into_iter().chain(to_right));
     }
 }

@@ -25,9 +25,18 @@ pub(super) struct Needs {
     whole: HashSet<TableName>,
     /// Every column of every table is needed.
     is_everything: bool,
-    has_whole_rows: bool,
-    /// One of them is a value, not only what `.*` in a select list stands for.
-    has_row_values: bool,
+    whole_rows: WholeRows,
+}
+
+/// How the statement names rows as a whole.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum WholeRows {
+    #[default]
+    None,
+    /// As what `.*` in a select list stands for.
+    Listed,
+    /// As values.
+    Values,
 }
 
 impl Needs {
@@ -44,11 +53,11 @@ impl Needs {
     }
 
     pub(super) fn has_whole_rows(&self) -> bool {
-        self.has_whole_rows
+        self.whole_rows > WholeRows::None
     }
 
     pub(super) fn has_row_values(&self) -> bool {
-        self.has_row_values
+        self.whole_rows == WholeRows::Values
     }
 }
 
@@ -84,8 +93,7 @@ pub(super) fn of(many: &Many<'_>, collected: &Collected) -> Needs {
     for (alias, table) in aliases {
         // A table's name where a column's could stand: the row as a whole.
         if bare.contains(&alias) {
-            needs.has_whole_rows = true;
-            needs.has_row_values |= values.contains(&alias);
+            needs.whole_rows = needs.whole_rows.max(if values.contains(&alias) { WholeRows::Values } else { WholeRows::Listed });
             needs.whole.insert(table);
         }
     }

@@ -206,7 +206,8 @@ impl Sharded {
         // Gathered rows go to the engine by either way: as arrays, as temporary tables, and some that began as arrays.
         let array_bytes = ["512kB", "0B", "2kB"][n % 3];
         let sections = format!("{health}[query]\ntimeout = \"20s\"\nmax_gather_array_bytes = \"{array_bytes}\"\n");
-        let proxy = cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
+        let proxy =
+            cluster.proxy_with(ProxyOptions { database: &database, sections: &sections, ..ProxyOptions::default() }).await;
         let client = Client::open(proxy.port);
         Self { proxy, client, cluster, n }
     }
