@@ -87,6 +87,10 @@ JOIN pg_catalog.pg_proc AS p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace 
 JOIN pg_catalog.pg_type AS s ON s.oid = c.castsource JOIN pg_catalog.pg_type AS t ON t.oid = c.casttarget
 WHERE c.oid >= 16384 AND p.provolatile <> 'i'";
 
+const INDEXES: &str = "\
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('i', 'I') AND n.nspname <> 'pg_catalog' AND n.nspname NOT LIKE 'pg\\_t%'";
+
 const SYSTEM_RELATIONS: &str = "\
 SELECT relname FROM pg_catalog.pg_class
 WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v', 'm', 'p', 'f')";
@@ -166,8 +170,9 @@ pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlErr
 /// # Errors
 /// What the server answered, or that the connection broke.
 pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema, ControlError> {
-    let text = [&[COLUMNS, PERMANENT].concat(), FUNCTIONS, SYSTEM_RELATIONS, TYPES, PARENTS, HIDDEN_CALLS, EMPTY_PATH, VIEWS]
-        .join(";\n");
+    let text =
+        [&[COLUMNS, PERMANENT].concat(), FUNCTIONS, SYSTEM_RELATIONS, TYPES, PARENTS, HIDDEN_CALLS, INDEXES, EMPTY_PATH, VIEWS]
+            .join(";\n");
     let messages = client.connection().simple_query(&text).await.map_err(|fault| client.error(&fault))?;
     let mut reader = Reader { schema: Schema { version, ..Schema::default() }, ..Reader::default() };
     let mut part = 0;
@@ -224,7 +229,10 @@ impl Reader {
                 self.schema.parents.insert(child, parent);
             }
             5 => self.take_hidden_call(row)?,
-            6 => {}
+            6 => {
+                self.schema.indexes.insert(TableName::new(row.get(0)?, row.get(1)?));
+            }
+            7 => {}
             _ => self.take_view(row)?,
         }
         Some(())

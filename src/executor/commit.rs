@@ -127,6 +127,7 @@ impl Conversation {
             Box::pin(self.end_cursors(is_committed)).await;
         }
         self.note_temporaries_undone();
+        self.forget_made();
         self.settle_pins(is_committed).await;
         self.note_habit();
         self.release();

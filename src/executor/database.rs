@@ -22,7 +22,7 @@ use crate::health::Board;
 use crate::observe::{DatabaseCounters, Registry};
 use crate::session::prepared::Interner;
 use crate::session::unpooled::CodeEffects;
-use crate::topology::{FIRST_OWN_OID, Schema, ShardId, TableName, Topology, TypeMaps, TypeOid, Watermarks};
+use crate::topology::{FIRST_OWN_OID, Schema, ShardId, ShardSet, TableName, Topology, TypeMaps, TypeOid, Watermarks};
 
 /// What planning reads, as of one moment. Replaced whole.
 #[derive(Debug, Clone)]
@@ -244,10 +244,12 @@ impl Database {
         let home = view.topology.home_shard();
         let mut own_types = Vec::new();
         let mut home_names = known_own_names(&view.schema);
+        let mut places = Places::default();
         for shard in view.topology.shard_ids() {
             match self.read_shard_schema(shard).await {
                 Ok(mut read) => {
                     own_types.push(Some(Arc::new(std::mem::take(&mut read.own_types))));
+                    places.add(shard, &mut read);
                     if shard == home {
                         home_names = known_own_names(&read);
                     }
@@ -275,6 +277,7 @@ impl Database {
             }
             None => {}
         }
+        schema.places = places.partial(view.topology.all_shards(), &known);
         self.refreshed_at_micros.store(started_at, Ordering::Relaxed);
         schema.version = known.version;
         let types = TypeMaps::new(home, own_types);
@@ -357,6 +360,33 @@ impl Database {
 
     pub fn set_prepared(&self) {
         self.is_prepared.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Which shards have a relation or an index.
+#[derive(Default)]
+struct Places {
+    found: HashMap<TableName, ShardSet>,
+    read: ShardSet,
+}
+
+impl Places {
+    fn add(&mut self, shard: ShardId, schema: &mut Schema) {
+        self.read.insert(shard);
+        for name in schema.relations.keys().cloned().chain(std::mem::take(&mut schema.indexes)) {
+            self.found.entry(name).or_default().insert(shard);
+        }
+    }
+
+    /// Those that not all shards have. A shard that was not read has what it had before.
+    fn partial(self, all: ShardSet, known: &Schema) -> HashMap<TableName, ShardSet> {
+        let is_unread = |shard: &ShardId| !self.read.contains(*shard);
+        let whole = |(name, mut shards): (TableName, ShardSet)| {
+            let before = known.place_of(&name, all);
+            before.iter().filter(is_unread).for_each(|shard| shards.insert(shard));
+            (name, shards)
+        };
+        self.found.into_iter().map(whole).filter(|(_, shards)| *shards != all).collect()
     }
 }
 

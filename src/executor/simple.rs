@@ -375,7 +375,16 @@ fn join_routes(a: &Plan, b: &Plan) -> Option<Plan> {
 
 /// Whether a statement may change the schema.
 pub(super) fn is_ddl(class: &Classified) -> bool {
-    matches!(class, Classified::Utility { kind: UtilityKind::Ddl | UtilityKind::NonTransactional | UtilityKind::Procedure, .. })
+    matches!(
+        class,
+        Classified::Utility {
+            kind: UtilityKind::Ddl
+                | UtilityKind::NonTransactional
+                | UtilityKind::Procedure
+                | UtilityKind::CreateTableAs { is_temporary: false },
+            ..
+        }
+    )
 }
 
 /// Whether a statement may take any time: `query.timeout` is for queries.

@@ -76,6 +76,22 @@ impl Conversation {
             }
         }
         self.block.schema_change = self.block.schema_change.max(self.schema_change_of(class, sql));
+        if self.transaction.is_open()
+            && is_ddl(class)
+            && self.view.topology.only_shard().is_none()
+            && let Some((name, parent)) = crate::plan::made(sql, class, &self.context())
+        {
+            Arc::make_mut(&mut self.plan_settings.made).insert(name, parent);
+            self.hash_context();
+        }
+    }
+
+    /// Forgets what the transaction that is over has made: the catalog tells of what is committed.
+    pub(super) fn forget_made(&mut self) {
+        if !self.plan_settings.made.is_empty() {
+            self.plan_settings.made = Arc::default();
+            self.hash_context();
+        }
     }
 
     /// Asks the backend on the home shard for the client's temporary relations, if they may be others than before.

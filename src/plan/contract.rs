@@ -1,5 +1,6 @@
 //! The types between the planner and the executor.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub struct PlanSettings {
     pub time_zone: String,
     /// The session's own relations, found before those of any schema.
     pub temporaries: Arc<Temporaries>,
+    /// Views, and tables with their parents, that the running transaction has made and no snapshot knows yet.
+    pub made: Arc<BTreeMap<TableName, Option<TableName>>>,
 }
 
 impl<'a> Context<'a> {
@@ -46,6 +49,7 @@ impl Default for PlanSettings {
             has_standard_strings: true,
             time_zone: "UTC".to_owned(),
             temporaries: Arc::default(),
+            made: Arc::default(),
         }
     }
 }

@@ -1,20 +1,20 @@
 //! Utility statements: by the placement of the objects that their first words name.
 
+mod alter;
+mod place;
+mod view;
+
 use std::ops::Range;
 
+pub(super) use self::place::shards_of;
+use self::place::{Standing, configured_standing, name_of, parts, standing};
+
 use super::contract::{Access, Context, Plan};
-use super::names::{Target, resolve, table_name};
+use super::names::{Target, resolve};
 use super::refusal::{Refusal, RefusalCode};
 use super::text::{nesting, tokens_of};
-use crate::sql::{Classified, Token, TokenKind, UtilityKind};
-use crate::topology::{ShardId, ShardSet, TEMPORARY_SCHEMA};
-
-/// Where an object is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Home {
-    Everywhere,
-    On(ShardId),
-}
+use crate::sql::{Classified, Token, TokenKind, UtilityKind, other_relations, sequence_owner, view_parts};
+use crate::topology::{ShardId, ShardSet, TEMPORARY_SCHEMA, TableName};
 
 /// Plans a utility statement of a database with several shards.
 pub(super) fn analyze(
@@ -29,9 +29,8 @@ pub(super) fn analyze(
             Ok(Plan::Route { shard: context.topology.home_shard(), access: Access::Write })
         }
         UtilityKind::Ddl => ddl(sql, &tokens, objects, context),
-        UtilityKind::CreateTableAs { is_temporary: false } => create_as(sql, &tokens, objects, context),
         // Planned as the query in it.
-        UtilityKind::CreateTableAs { is_temporary: true } => Ok(on_home(context)),
+        UtilityKind::CreateTableAs { .. } => home_of_copy(kind, objects, context).map(|shard| route(ShardSet::only(shard))),
         UtilityKind::NonTransactional => on_one(objects, RefusalCode::NonTransactional, &first_words(sql, &tokens), context),
         UtilityKind::SessionState => session_state(sql, &tokens, objects, context),
         UtilityKind::Procedure => on_one(&[], RefusalCode::Procedure, &first_words(sql, &tokens), context),
@@ -168,11 +167,95 @@ fn ddl(sql: &str, tokens: &[Token], objects: &[(Option<String>, String)], contex
     if is_word(0, "drop") && is_word(2, "if") && !objects.is_empty() && objects.iter().all(is_missing) {
         return Ok(on_home(context));
     }
-    let plan = placed(objects, context)?;
+    let shards = match objects {
+        [] => without_table(sql, tokens, context)?,
+        [child, parents @ ..] if is_word(0, "create") && !parents.is_empty() => of_family(child, parents, context)?,
+        [table, ..] => {
+            alter::check(sql, table, context)?;
+            common(objects.iter().map(|object| shards_of(object, context)))?
+        }
+    };
+    let plan = route(shards);
     if !objects.is_empty() && objects.iter().all(|object| is_temporary(object, context)) {
         return Ok(plan);
     }
     check_temporaries(sql, tokens, plan, context)
+}
+
+fn route(shards: ShardSet) -> Plan {
+    match shards.single() {
+        Some(shard) => Plan::Route { shard, access: Access::Write },
+        None => Plan::Everywhere { shards },
+    }
+}
+
+/// The shards of DDL that names no table: those of the view, the sequence or the index that it names, else all.
+fn without_table(sql: &str, tokens: &[Token], context: &Context<'_>) -> Result<ShardSet, Refusal> {
+    let (bytes, has_standard_strings) = (sql.as_bytes(), context.settings.has_standard_strings);
+    if let Some(view) = view_parts(bytes, has_standard_strings) {
+        return view::shards(sql, &view, context);
+    }
+    let words: Vec<_> = tokens.iter().take(6).filter_map(|token| sql.get(token.start..token.end)).collect();
+    let words: Vec<_> = words.into_iter().map(crate::sql::fold_identifier).collect();
+    alter::check_schema(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>(), context)?;
+    if let Some(table) = sequence_owner(bytes, has_standard_strings) {
+        return shards_of(&table, context);
+    }
+    let others = other_relations(bytes, has_standard_strings);
+    if others.is_empty() {
+        return Ok(context.topology.all_shards());
+    }
+    if let [other] = others.as_slice() {
+        alter::check(sql, other, context)?;
+    }
+    common(others.iter().map(|object| Ok(place::shards_of_other(object, context))))
+}
+
+/// The shards that all objects of a statement are on.
+fn common(homes: impl Iterator<Item = Result<ShardSet, Refusal>>) -> Result<ShardSet, Refusal> {
+    let mut found: Option<ShardSet> = None;
+    for home in homes {
+        let home = home?;
+        if found.is_some_and(|found| found != home) {
+            return Err(Refusal::new(RefusalCode::MixedDdl, "one statement over tables of different placement is not supported"));
+        }
+        found = Some(home);
+    }
+    Ok(found.unwrap_or(ShardSet::EMPTY))
+}
+
+/// The shards of a table that is made as a partition, or inherits: those of its parents, by whose rule its rows are placed.
+fn of_family(
+    child: &(Option<String>, String),
+    parents: &[(Option<String>, String)],
+    context: &Context<'_>,
+) -> Result<ShardSet, Refusal> {
+    let name = name_of(child, context);
+    let mut found = configured_standing(&name, context);
+    for parent in parents {
+        let rule = standing(parent, context)?;
+        if found.as_ref().is_some_and(|found| *found != rule) {
+            return Err(alter::apart(&name, &name_of(parent, context)));
+        }
+        found = Some(rule);
+    }
+    Ok(found.map_or(ShardSet::EMPTY, |found| found.shards(context)))
+}
+
+/// A relation that the running transaction has made, and that its own name would not yet tell the place of; with the table by whose
+/// placement it goes, if it is a table.
+pub fn made(sql: &str, class: &Classified, context: &Context<'_>) -> Option<(TableName, Option<TableName>)> {
+    let Classified::Utility { kind: UtilityKind::Ddl, objects } = class else { return None };
+    let has_standard_strings = context.settings.has_standard_strings;
+    if let Some(view) = view_parts(sql.as_bytes(), has_standard_strings) {
+        let name = name_of(&view.name, context);
+        let is_known = configured_standing(&name, context).is_some() || view::is_at_home(sql, &view, context);
+        return (!is_known).then_some((name, None));
+    }
+    let [child, parent, ..] = objects.as_slice() else { return None };
+    let is_created = tokens_of(sql, has_standard_strings).first().is_some_and(|first| first.is_word(sql.as_bytes(), "create"));
+    let is_at_home = standing(parent, context).is_ok_and(|rule| rule == Standing::On(context.topology.home_shard()));
+    (is_created && !is_at_home).then(|| (name_of(child, context), Some(name_of(parent, context))))
 }
 
 /// Whether a utility statement is about temporary tables alone.
@@ -183,69 +266,25 @@ pub fn is_about_temporaries(class: &Classified, context: &Context<'_>) -> bool {
 
 /// Whether the name means a temporary relation.
 fn is_temporary(object: &(Option<String>, String), context: &Context<'_>) -> bool {
-    table_name(&parts(object), context).schema == TEMPORARY_SCHEMA
+    name_of(object, context).schema == TEMPORARY_SCHEMA
 }
 
-fn placed(objects: &[(Option<String>, String)], context: &Context<'_>) -> Result<Plan, Refusal> {
-    let mut homes = Vec::with_capacity(objects.len());
-    for object in objects {
-        homes.push(home(object, context)?);
-    }
-    let Some(first) = homes.first().copied() else { return Ok(Plan::Everywhere { shards: context.topology.all_shards() }) };
-    if homes.iter().any(|home| *home != first) {
-        return Err(Refusal::new(RefusalCode::MixedDdl, "one statement over tables of different placement is not supported"));
-    }
-    Ok(match first {
-        Home::Everywhere => Plan::Everywhere { shards: context.topology.all_shards() },
-        Home::On(shard) => Plan::Route { shard, access: Access::Write },
-    })
-}
-
-/// The new table must be on the default shard, and so must all that the query reads.
-fn create_as(sql: &str, tokens: &[Token], objects: &[(Option<String>, String)], context: &Context<'_>) -> Result<Plan, Refusal> {
-    match (on_one(objects, RefusalCode::CreateAs, "CREATE TABLE AS", context), context.topology.default_shard) {
-        (Ok(plan), Some(_)) if !reads_configured(sql, tokens, objects, context) => Ok(plan),
-        _ => Err(Refusal::new(RefusalCode::CreateAs, "CREATE TABLE AS across shards is not supported")),
-    }
-}
-
-/// The shards that have a table or view.
+/// The shard of a table that CREATE TABLE AS or CREATE MATERIALIZED VIEW makes: all that its query reads must be there.
 ///
 /// # Errors
-/// For a name that is not known.
-pub(super) fn shards_of(object: &(Option<String>, String), context: &Context<'_>) -> Result<ShardSet, Refusal> {
-    Ok(match home(object, context)? {
-        Home::Everywhere => context.topology.all_shards(),
-        Home::On(shard) => ShardSet::only(shard),
-    })
-}
-
-/// Where a table is.
-fn home(object: &(Option<String>, String), context: &Context<'_>) -> Result<Home, Refusal> {
-    let parts = parts(object);
-    match resolve(&parts, context) {
-        Target::Sharded(_) | Target::Reference(_) | Target::System | Target::Cte => Ok(Home::Everywhere),
-        Target::Fixed(shard) => Ok(Home::On(shard)),
-        // Every shard has the view.
-        Target::View(_) => Ok(Home::Everywhere),
-        Target::Unconfigured(_) | Target::Missing => {
-            let name = table_name(&parts, context);
-            Err(Refusal::unconfigured(&name, &context.topology.database, RefusalCode::UnconfiguredDdl))
-        }
+/// TL038 for a table that is not on one shard.
+pub(super) fn home_of_copy(
+    kind: UtilityKind,
+    objects: &[(Option<String>, String)],
+    context: &Context<'_>,
+) -> Result<ShardId, Refusal> {
+    if kind == (UtilityKind::CreateTableAs { is_temporary: true }) {
+        return Ok(context.topology.home_shard());
     }
-}
-
-fn parts(object: &(Option<String>, String)) -> Vec<String> {
-    object.0.iter().chain([&object.1]).cloned().collect()
-}
-
-/// Whether any word of the statement but its object's name is a table that the configuration names.
-fn reads_configured(sql: &str, tokens: &[Token], objects: &[(Option<String>, String)], context: &Context<'_>) -> bool {
-    tokens.iter().filter_map(|token| sql.get(token.start..token.end)).any(|word| {
-        let name = crate::sql::fold_identifier(word);
-        let is_object = objects.iter().any(|(_, object)| *object == name);
-        !is_object && context.topology.tables.keys().any(|table| table.name == name)
-    })
+    match on_one(objects, RefusalCode::CreateAs, "CREATE TABLE AS", context) {
+        Ok(Plan::Route { shard, .. }) => Ok(shard),
+        _ => Err(Refusal::new(RefusalCode::CreateAs, "CREATE TABLE AS across shards is not supported")),
+    }
 }
 
 /// For statements that one shard alone may run: where all their objects are.

@@ -188,7 +188,7 @@ fn creation_schema<'a>(context: &Context<'a>) -> &'a str {
 }
 
 fn is_known(name: &TableName, context: &Context<'_>) -> bool {
-    context.relation(name).is_some() || context.topology.tables.contains_key(name)
+    context.relation(name).is_some() || context.topology.tables.contains_key(name) || context.settings.made.contains_key(name)
 }
 
 fn is_system_relation(name: &str, context: &Context<'_>) -> bool {
@@ -204,7 +204,7 @@ fn configured<'a>(name: &TableName, context: &Context<'a>) -> Option<&'a Arc<Tab
         if let Some(table) = context.topology.tables.get(name) {
             return Some(table);
         }
-        name = context.schema.parents.get(name)?;
+        name = context.schema.parents.get(name).or_else(|| context.settings.made.get(name)?.as_ref())?;
     }
     None
 }
@@ -216,6 +216,9 @@ fn placed(name: TableName, context: &Context<'_>) -> Target {
             Placement::Reference => Target::Reference(Arc::clone(table)),
             Placement::Pinned(shard) => Target::Fixed(*shard),
         };
+    }
+    if context.settings.made.contains_key(&name) {
+        return Target::View(name);
     }
     let relation = context.relation(&name);
     if name.schema == TEMPORARY_SCHEMA {

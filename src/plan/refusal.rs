@@ -165,6 +165,9 @@ refusal_codes! {
     /// A write of a view over tables of several shards.
     ViewWrite = "TL046", FEATURE_NOT_SUPPORTED,
         "Write the view's table.";
+    /// DDL after which rows would not be where the configuration looks for them.
+    PlacementDdl = "TL047", FEATURE_NOT_SUPPORTED,
+        "Make a table of the new form, name it in the configuration, and copy the rows into it.";
     /// EXPLAIN, in a form that is not known for several shards.
     Explain = "TL050", FEATURE_NOT_SUPPORTED,
         "`trunkline explain` shows the plan; EXPLAIN the statement for one shard with /* trunkline: shard=NAME */.";

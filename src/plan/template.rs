@@ -63,7 +63,8 @@ fn unhinted(sql: &str, literals: &[Literal], class: &Classified, context: &Conte
             inner(sql, literals, *statement_start..sql.len(), RefusalCode::Explain, context)
         }
         Classified::Copy(direction) => copy::analyze(sql, literals, *direction, context),
-        Classified::Utility { kind: UtilityKind::CreateTableAs { is_temporary: true }, .. } => {
+        Classified::Utility { kind: kind @ UtilityKind::CreateTableAs { .. }, objects } => {
+            ddl::home_of_copy(*kind, objects, context)?;
             let Some(part) = ddl::query_of_create_as(sql, context) else {
                 return Err(Refusal::new(RefusalCode::Unparsed, "the planner does not know this form of CREATE TABLE AS"));
             };
@@ -214,15 +215,18 @@ impl Template {
         }
     }
 
-    /// A cursor lives in its backend: it is not for a replica. A temporary table lives in the backend on the home shard.
+    /// A cursor lives in its backend: it is not for a replica. A table that is made of a query's rows has a shard of its own.
     fn outer(&self, plan: Plan, context: &Context<'_>) -> Result<Plan, Refusal> {
-        let home = context.topology.home_shard();
         match (plan, &self.class) {
             (Plan::Route { shard, .. }, Classified::Command(_)) => Ok(Plan::Route { shard, access: Access::Write }),
-            (Plan::Route { shard, .. }, Classified::Utility { .. }) if shard != home => {
-                Err(Refusal::new(RefusalCode::CreateAs, "CREATE TEMPORARY TABLE AS of another shard's rows is not supported"))
+            (plan, Classified::Utility { kind, objects }) => {
+                let home = ddl::home_of_copy(*kind, objects, context)?;
+                if matches!(plan, Plan::Route { shard, .. } if shard != home) {
+                    let message = format!("{} of another shard's rows is not supported", self.verb());
+                    return Err(Refusal::new(RefusalCode::CreateAs, message));
+                }
+                Ok(Plan::Route { shard: home, access: Access::Write })
             }
-            (_, Classified::Utility { .. }) => Ok(Plan::Route { shard: home, access: Access::Write }),
             (plan, _) => Ok(plan),
         }
     }
@@ -232,7 +236,8 @@ impl Template {
             Classified::Explain { .. } => "EXPLAIN",
             Classified::Copy(_) => "COPY TO",
             Classified::Command(_) => "a cursor",
-            Classified::Utility { .. } => "CREATE TEMPORARY TABLE AS",
+            Classified::Utility { kind: UtilityKind::CreateTableAs { is_temporary: true }, .. } => "CREATE TEMPORARY TABLE AS",
+            Classified::Utility { .. } => "CREATE TABLE AS",
             _ => "TABLE",
         }
     }

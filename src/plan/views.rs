@@ -314,6 +314,12 @@ fn replaced(
 /// The query that stands for a view, with those of the views that it reads in it.
 fn definition(name: &TableName, context: &Context<'_>, views: &mut Vec<TableName>, depth: usize) -> Result<String, Refusal> {
     let refuse = |why: &str| Err(Refusal::new(RefusalCode::UnconfiguredView, format!("view \"{name}\" {why}")).at(name, None));
+    if context.settings.made.contains_key(name) {
+        let message = format!("\"{name}\" was made in this transaction, and is not known yet");
+        return Err(Refusal::new(RefusalCode::UnconfiguredView, message)
+            .at(name, None)
+            .with_hint("Commit the transaction first."));
+    }
     if context.relation(name).is_some_and(|relation| relation.kind == RelationKind::MaterializedView) {
         let message = format!("materialized view \"{name}\" holds on each shard what was computed of that shard's rows");
         return Err(Refusal::new(RefusalCode::UnconfiguredView, message)

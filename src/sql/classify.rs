@@ -153,7 +153,7 @@ pub enum Classified {
     Copy(CopyDirection),
     /// With the names of the tables that it is about, in order, as far as words tell them: (schema, name), folded. Empty
     /// for what is about no table (functions, types, schemas, roles, …) or about relations of other kinds (views,
-    /// sequences, indexes by their own name).
+    /// sequences, indexes by their own name: [`super::other_relations`]).
     Utility {
         kind: UtilityKind,
         objects: Vec<(Option<String>, String)>,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{OwnTypes, TableName};
+use super::{OwnTypes, ShardSet, TableName};
 
 /// OID of a row of `pg_type`.
 pub type TypeOid = u32;
@@ -182,6 +182,10 @@ pub struct Schema {
     pub relations: HashMap<TableName, Arc<Relation>>,
     /// The table that a partition, or a table that inherits, is a part of.
     pub parents: HashMap<TableName, TableName>,
+    /// Relations and indexes that some shards have and others have not, with those that have them.
+    pub places: HashMap<TableName, ShardSet>,
+    /// Of one shard's catalog, as it is read, the names of its indexes. Empty in what is put together of several.
+    pub indexes: BTreeSet<TableName>,
     /// Views and materialized views, with what they read.
     pub views: HashMap<TableName, Arc<ViewDefinition>>,
     /// Tables with row-level security: what is seen of them depends on who reads them.
@@ -206,5 +210,10 @@ pub struct Schema {
 impl Schema {
     pub fn relation(&self, name: &TableName) -> Option<&Arc<Relation>> {
         self.relations.get(name)
+    }
+
+    /// Which of `all` shards have a relation or an index: all of them, unless it is known to be otherwise.
+    pub fn place_of(&self, name: &TableName, all: ShardSet) -> ShardSet {
+        self.places.get(name).copied().unwrap_or(all)
     }
 }

@@ -9,6 +9,7 @@ mod control;
 mod conversations;
 mod copies;
 mod cursors;
+mod ddl;
 mod demo;
 mod deploy;
 mod differential;

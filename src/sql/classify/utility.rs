@@ -83,12 +83,17 @@ fn create(at: &mut Cursor<'_>) -> About {
     }
 }
 
-/// A table's name, and the parent's if it is made as a partition.
+/// A table's name, and those of its parents if it is made as a partition or inherits.
 fn create_table(at: &mut Cursor<'_>, is_temporary: bool) -> About {
     at.take_all(&["if", "not", "exists"]);
     let mut tables: Vec<_> = at.object_name().into_iter().collect();
     if at.take_all(&["partition", "of"]) {
         tables.extend(at.object_name());
+    }
+    let mut ahead = at.clone();
+    if ahead.skip_past("inherits") {
+        ahead.take_punctuation(b'(');
+        tables.extend(self::tables(&mut ahead));
     }
     let is_from_query = at.skip_past("as");
     let kind = match (is_from_query, is_temporary) {
@@ -122,7 +127,7 @@ fn alter_table(at: &mut Cursor<'_>) -> About {
     let mut tables: Vec<_> = at.object_name().into_iter().collect();
     at.take_operator("*");
     let mut kind = UtilityKind::Ddl;
-    if at.take_all(&["attach", "partition"]) {
+    if at.take_all(&["attach", "partition"]) || at.take("inherit") || at.take_all(&["no", "inherit"]) {
         tables.extend(at.object_name());
     } else if at.take_all(&["detach", "partition"]) {
         tables.extend(at.object_name());

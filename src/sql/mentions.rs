@@ -1,0 +1,178 @@
+//! What relations and functions a function's code names, told by its words in any language.
+
+/// A relation that code names where SQL has tables, or something that it calls. Names are in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mention {
+    pub schema: Option<String>,
+    pub name: String,
+    pub manner: Manner,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Manner {
+    Read,
+    /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY.
+    Written,
+    /// A name before a parenthesis.
+    Called,
+}
+
+/// The words after which a relation's name stands.
+const BEFORE_READ: [&str; 6] = ["from", "join", "using", "table", "only", "lateral"];
+
+/// The words that end a list of relations.
+const AFTER_LIST: [&str; 14] = [
+    "where",
+    "group",
+    "order",
+    "limit",
+    "having",
+    "union",
+    "intersect",
+    "except",
+    "set",
+    "returning",
+    "loop",
+    "then",
+    "values",
+    "select",
+];
+
+/// All that code names. Text within strings counts as code, comments do not.
+pub fn mentions(code: &str) -> Vec<Mention> {
+    let mut scan = Scan::default();
+    let code = without_comments(code);
+    let mut rest = code.as_str();
+    while let Some(c) = rest.chars().next() {
+        if !is_of_word(c) {
+            scan.take_mark(c);
+            rest = &rest[c.len_utf8()..];
+            continue;
+        }
+        let end = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
+        let word = rest[..end].to_lowercase();
+        rest = &rest[end..];
+        let after = rest.trim_start_matches(['"', ' ', '\n', '\t', '\r']);
+        scan.take_word(word, after);
+    }
+    scan.found.sort_unstable();
+    scan.found.dedup();
+    scan.found
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
+}
+
+/// `--` to the end of the line, and `/* */`.
+fn without_comments(code: &str) -> String {
+    let mut text = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(at) = [rest.find("--"), rest.find("/*")].into_iter().flatten().min() {
+        text.push_str(&rest[..at]);
+        text.push(' ');
+        let end = if rest[at..].starts_with("--") { rest[at..].find('\n') } else { rest[at..].find("*/").map(|end| end + 2) };
+        rest = end.map_or("", |end| &rest[at + end..]);
+    }
+    text + rest
+}
+
+#[derive(Debug, Default)]
+struct Scan {
+    found: Vec<Mention>,
+    /// The word before.
+    last: String,
+    schema: Option<String>,
+    /// What the next name would be a relation for.
+    expected: Option<Manner>,
+    /// What a comma leads to; and for each open parenthesis what it did before.
+    list: Option<Manner>,
+    outer: Vec<Option<Manner>>,
+}
+
+impl Scan {
+    fn take_word(&mut self, word: String, after: &str) {
+        if after.starts_with('.') {
+            self.schema = Some(word);
+            return;
+        }
+        let schema = self.schema.take();
+        let expected = if schema.is_some() { self.expected.take() } else { self.expect(&word) };
+        if let Some(manner) = expected {
+            self.found.push(Mention { schema: schema.clone(), name: word.clone(), manner });
+        }
+        if after.starts_with('(') {
+            self.found.push(Mention { schema, name: word.clone(), manner: Manner::Called });
+        }
+        self.last = word;
+    }
+
+    /// What a name is that is this word: nothing if it is a keyword, or stands where no relation does.
+    fn expect(&mut self, word: &str) -> Option<Manner> {
+        let manner = match word {
+            "from" if self.last == "delete" => Manner::Written,
+            "from" if self.last == "distinct" => return None,
+            "into" | "truncate" | "copy" | "update" => Manner::Written,
+            "only" | "table" | "lateral" if self.expected.is_some() => return None,
+            word if BEFORE_READ.contains(&word) => Manner::Read,
+            word if AFTER_LIST.contains(&word) => {
+                (self.list, self.expected) = (None, None);
+                return None;
+            }
+            _ => return self.expected.take(),
+        };
+        self.list = matches!(word, "from" | "join" | "using" | "truncate").then_some(manner);
+        self.expected = Some(manner);
+        None
+    }
+
+    fn take_mark(&mut self, c: char) {
+        match c {
+            '(' => self.outer.push(self.list.take()),
+            ')' => (self.list, self.expected) = (self.outer.pop().flatten(), None),
+            ',' if self.list.is_some() => self.expected = self.list,
+            ';' => (self.list, self.expected) = (None, None),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: &str, expected: &str) {
+        let shown = mentions(code).into_iter().map(|mention| {
+            let schema = mention.schema.map(|schema| schema + ".").unwrap_or_default();
+            let mark = match mention.manner {
+                Manner::Read => "",
+                Manner::Written => "!",
+                Manner::Called => "()",
+            };
+            format!("{schema}{}{mark}", mention.name)
+        });
+        assert_eq!(shown.collect::<Vec<_>>().join(" "), expected, "{code}");
+    }
+
+    #[test]
+    fn relations_are_told_by_the_words_before_them() {
+        check("SELECT count(*) FROM Users", "count() users");
+        check(
+            "SELECT 1 FROM a AS x (p, q), public.b y JOIN ONLY c ON f(d, e) = 1, g WHERE h IN (i, j)",
+            "a c f() g in() x() public.b",
+        );
+        check(
+            "BEGIN DELETE FROM a; UPDATE \"B\" SET c = d, e = f; INSERT INTO \"s\".\"t\" (u, v) VALUES (1, 2); END",
+            "a! b! values() s.t! s.t()",
+        );
+        check("SELECT x IS DISTINCT FROM y, z FROM (SELECT 1 FROM a, b) AS q, LATERAL c(1)", "a b c c() from()");
+        check("EXECUTE 'TRUNCATE TABLE a, b'; PERFORM other.f(g);", "a! b! other.f()");
+    }
+
+    #[test]
+    fn comments_are_not_code() {
+        check("-- FROM a\nSELECT 1 /* FROM b */ FROM c --", "c");
+        check("/* never ends FROM a", "");
+    }
+}
