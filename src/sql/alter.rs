@@ -195,7 +195,8 @@ fn names(at: &mut Cursor<'_>) -> Vec<ObjectName> {
 pub fn sequence_owner(sql: &[u8], has_standard_strings: bool) -> Option<ObjectName> {
     let mut cursor = Cursor::new(sql, has_standard_strings);
     let at = &mut cursor;
-    if !at.take_any(&["alter", "create"]) || !at.take("sequence") || !(at.skip_past("owned") && at.take("by")) {
+    let is_owned = at.take_any(&["alter", "create"]) && at.take("sequence") && at.skip_past("owned") && at.take("by");
+    if !is_owned {
         return None;
     }
     let mut parts = at.name_parts();
