@@ -1,6 +1,6 @@
 //! Reads one shard's catalog into a [`Schema`]. One round trip.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
@@ -8,8 +8,8 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use super::control::{ControlClient, ControlError};
 use crate::session::unpooled::{CodeEffects, code_leftover};
 use crate::topology::{
-    CalledBy, Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionKind, FunctionVolatility, HiddenCall, OwnType, Relation,
-    RelationKind, Schema, TableName, Temporaries, Transfer, TypeOid, TypeShape, UserFunction, ViewDefinition,
+    CalledBy, Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionKind, FunctionVolatility, HiddenCall, Manner, OwnType,
+    Relation, RelationKind, Schema, TableName, Temporaries, Transfer, Trigger, TypeOid, TypeShape, UserFunction, ViewDefinition,
 };
 
 /// Relations outside the system schemas with their columns in order; one row without a column for a table that has none.
@@ -132,6 +132,26 @@ WHERE (c.relkind IN ('v', 'm') OR c.relrowsecurity) AND n.nspname NOT IN ('pg_ca
 GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.reloptions, rn.nspname, r.relname
 ORDER BY c.oid, rn.nspname, r.relname";
 
+/// The code of functions, procedures and triggers' functions that is told by its words.
+const BODIES: &str = "\
+SELECT n.nspname, p.proname, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) FROM pg_catalog.pg_proc AS p
+JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND p.prolang NOT IN (SELECT oid FROM pg_catalog.pg_language WHERE lanname IN ('c', 'internal'))";
+
+/// Triggers by table, with their functions and whether they run before each row; and tables with rules, with the other relations
+/// that these name, in the place of the function.
+const TRIGGERS: &str = "\
+SELECT n.nspname, c.relname, fn.nspname, p.proname, t.tgtype & 3 = 3, t.tgtype & 28 FROM pg_catalog.pg_trigger AS t
+JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace AS fn ON fn.oid = p.pronamespace
+WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_temp\\_%'
+UNION ALL SELECT DISTINCT n.nspname, c.relname, rn.nspname, r.relname, NULL::boolean, 0 FROM pg_catalog.pg_rewrite AS w
+JOIN pg_catalog.pg_class AS c ON c.oid = w.ev_class JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
+  AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+JOIN pg_catalog.pg_class AS r ON r.oid = d.refobjid JOIN pg_catalog.pg_namespace AS rn ON rn.oid = r.relnamespace
+WHERE w.ev_type <> '1' AND c.relkind IN ('r', 'p') AND r.oid <> c.oid AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+
 /// Functions and procedures, and tables with triggers, whose code may leave state in its session, with the code.
 const CODE: &str = "\
 SELECT name, body FROM (
@@ -170,9 +190,21 @@ pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlErr
 /// # Errors
 /// What the server answered, or that the connection broke.
 pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema, ControlError> {
-    let text =
-        [&[COLUMNS, PERMANENT].concat(), FUNCTIONS, SYSTEM_RELATIONS, TYPES, PARENTS, HIDDEN_CALLS, INDEXES, EMPTY_PATH, VIEWS]
-            .join(";\n");
+    let columns = [COLUMNS, PERMANENT].concat();
+    let text = [
+        columns.as_str(),
+        FUNCTIONS,
+        SYSTEM_RELATIONS,
+        TYPES,
+        PARENTS,
+        HIDDEN_CALLS,
+        INDEXES,
+        TRIGGERS,
+        EMPTY_PATH,
+        BODIES,
+        VIEWS,
+    ]
+    .join(";\n");
     let messages = client.connection().simple_query(&text).await.map_err(|fault| client.error(&fault))?;
     let mut reader = Reader { schema: Schema { version, ..Schema::default() }, ..Reader::default() };
     let mut part = 0;
@@ -232,7 +264,12 @@ impl Reader {
             6 => {
                 self.schema.indexes.insert(TableName::new(row.get(0)?, row.get(1)?));
             }
-            7 => {}
+            7 => self.take_trigger(row)?,
+            8 => {}
+            9 => {
+                let mentions = crate::sql::mentions(row.get(2).unwrap_or_default());
+                self.schema.code.entry(TableName::new(row.get(0)?, row.get(1)?)).or_default().extend(mentions);
+            }
             _ => self.take_view(row)?,
         }
         Some(())
@@ -294,6 +331,21 @@ impl Reader {
         Some(())
     }
 
+    fn take_trigger(&mut self, row: &SimpleQueryRow) -> Option<()> {
+        let (table, other) = (TableName::new(row.get(0)?, row.get(1)?), TableName::new(row.get(2)?, row.get(3)?));
+        match row.get(4) {
+            Some(is_before_row) => {
+                let events = row.get(5)?.parse().ok()?;
+                let trigger = Trigger { function: other, is_before_row: is_before_row == "t", events };
+                self.schema.triggers.entry(table).or_default().insert(trigger);
+            }
+            None => {
+                self.schema.rules.entry(table).or_default().insert(other);
+            }
+        }
+        Some(())
+    }
+
     fn take_view(&mut self, row: &SimpleQueryRow) -> Option<()> {
         let name = TableName::new(row.get(0)?, row.get(1)?);
         let Some(query) = row.get(2) else {
@@ -344,7 +396,28 @@ impl Reader {
         Some(())
     }
 
+    /// Keeps of what code names that which there is.
+    fn reduce_code(&mut self) {
+        let names: BTreeSet<String> = self.relations.keys().map(|name| name.name.to_lowercase()).collect();
+        let Schema { code, user_functions, system_functions, .. } = &mut self.schema;
+        let is_function = |name: &String| {
+            let system = system_functions.get(name);
+            user_functions.contains_key(name) || system.is_some_and(|volatility| *volatility != FunctionVolatility::Immutable)
+        };
+        for mentions in code.values_mut() {
+            mentions.retain(|mention| match mention.manner {
+                Manner::Read | Manner::Written => names.contains(&mention.name),
+                Manner::Called => {
+                    is_function(&mention.name) || mention.name.starts_with("current_") || mention.name.starts_with("local")
+                }
+                Manner::Assigned => true,
+            });
+        }
+        code.retain(|_, mentions| !mentions.is_empty());
+    }
+
     fn finish(mut self) -> Schema {
+        self.reduce_code();
         self.schema.relations = self.relations.into_iter().map(|(name, relation)| (name, Arc::new(relation))).collect();
         self.schema.views = self.views.into_iter().map(|(name, view)| (name, Arc::new(view))).collect();
         self.schema

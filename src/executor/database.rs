@@ -407,6 +407,15 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
     for (name, view) in read.views {
         schema.views.entry(name).or_insert(view);
     }
+    for (name, mentions) in read.code {
+        schema.code.entry(name).or_default().extend(mentions);
+    }
+    for (name, triggers) in read.triggers {
+        schema.triggers.entry(name).or_default().extend(triggers);
+    }
+    for (name, others) in read.rules {
+        schema.rules.entry(name).or_default().extend(others);
+    }
     schema.guarded.extend(read.guarded);
     schema.parents.extend(read.parents);
     for (name, functions) in read.user_functions {

@@ -18,7 +18,7 @@ use super::slot::{Binding, SlotValue};
 use super::template::Template;
 use super::text::{Parsed, parse, tokens_of};
 use super::views::{self, Expanded};
-use super::{dml, insert, select, shape};
+use super::{dml, insert, reach, select, shape};
 use crate::sql::{KeyType, Literal, TokenKind};
 use crate::topology::{FunctionVolatility, KeyMap, KeyPredicate, ShardId, ShardSet};
 
@@ -97,6 +97,13 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     };
     let access = access_of(&kind, &collected, context);
     let needs = home::needs(&collected, context);
+    let reached = reach::check(&parsed.statement, &collected, context)?;
+    if let (Kind::Read, Some(shard)) = (&kind, reached)
+        && !collected.facts.select_into.is_yes()
+    {
+        let plan = Plan::Route { shard, access };
+        return needs.map_or(Ok(plan.clone()), |needs| home::placed(&needs, plan, context)).map(Body::Fixed);
+    }
     if let Some(plan) = homeless(&kind, access, &collected, context)? {
         let plan = match &needs {
             Some(needs) => needs.without_table(plan, context)?,

@@ -3,6 +3,7 @@
 use super::Context;
 use super::gather::identifier;
 use super::names::relation_of;
+use super::reach::Reach;
 use super::refusal::{Refusal, RefusalCode};
 use super::select::Many;
 use crate::sql::{Token, TokenKind};
@@ -141,8 +142,11 @@ impl FunctionCall {
 /// What functions of one name are that users made, and whether they are aggregates whose results are of types of their own.
 fn own_nature(functions: &[&UserFunction], name: &str, context: &Context<'_>) -> (Nature, bool) {
     let of_one = |function: &&UserFunction| {
-        let is_safe = context.topology.safe_functions.contains(&TableName::new(&function.schema, name));
-        let is_alike = is_safe || function.volatility == FunctionVolatility::Immutable;
+        let name = TableName::new(&function.schema, name);
+        // One that is called immutable and reads rows all the same gives those of its shard.
+        let reads = || !Reach::of_function(&name, context).shards.is_empty();
+        let is_alike =
+            context.topology.safe_functions.contains(&name) || function.volatility == FunctionVolatility::Immutable && !reads();
         match function.kind {
             FunctionKind::Plain if is_alike => Nature::Pure,
             FunctionKind::Aggregate if is_alike => Nature::OtherAggregate,

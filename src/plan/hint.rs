@@ -133,7 +133,7 @@ pub fn hinted(shard: ShardId, access: Access, sql: &str, outcome: Result<Plan, R
 
 /// Whether a shard's name is what the statement lacks.
 fn is_for_a_hint(code: RefusalCode) -> bool {
-    matches!(code, RefusalCode::Unparsed | RefusalCode::ServerFunction | RefusalCode::Homeless)
+    matches!(code, RefusalCode::Unparsed | RefusalCode::ServerFunction | RefusalCode::UserFunction | RefusalCode::Homeless)
 }
 
 /// Whether a text may put rows into tables.

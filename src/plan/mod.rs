@@ -36,6 +36,7 @@ mod merge;
 mod names;
 mod output;
 mod predicate;
+mod reach;
 mod refusal;
 mod scatter;
 mod scope;

@@ -168,6 +168,9 @@ refusal_codes! {
     /// DDL after which rows would not be where the configuration looks for them.
     PlacementDdl = "TL047", FEATURE_NOT_SUPPORTED,
         "Make a table of the new form, name it in the configuration, and copy the rows into it.";
+    /// A function, trigger or rule that reaches rows beyond the shard that runs it.
+    CodeReach = "TL048", FEATURE_NOT_SUPPORTED,
+        "Write those rows in statements of their own and drop the trigger or rule; or name the function in the database's safe_functions if it keeps to its shard.";
     /// EXPLAIN, in a form that is not known for several shards.
     Explain = "TL050", FEATURE_NOT_SUPPORTED,
         "`trunkline explain` shows the plan; EXPLAIN the statement for one shard with /* trunkline: shard=NAME */.";

@@ -1,21 +1,9 @@
 //! What relations and functions a function's code names, told by its words in any language.
 
-/// A relation that code names where SQL has tables, or something that it calls. Names are in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mention {
-    pub schema: Option<String>,
-    pub name: String,
-    pub manner: Manner,
-}
+use crate::topology::{Manner, Mention};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Manner {
-    Read,
-    /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY.
-    Written,
-    /// A name before a parenthesis.
-    Called,
-}
+/// Functions without parentheses.
+const BARE_CALLS: [&str; 5] = ["current_timestamp", "current_date", "current_time", "localtimestamp", "localtime"];
 
 /// The words after which a relation's name stands.
 const BEFORE_READ: [&str; 6] = ["from", "join", "using", "table", "only", "lateral"];
@@ -88,22 +76,32 @@ struct Scan {
     /// What a comma leads to; and for each open parenthesis what it did before.
     list: Option<Manner>,
     outer: Vec<Option<Manner>>,
+    /// Whether a statement may begin here.
+    begins: bool,
+    /// NEW stood where a statement may begin.
+    is_new: bool,
 }
 
 impl Scan {
     fn take_word(&mut self, word: String, after: &str) {
+        let begins = std::mem::take(&mut self.begins);
         if after.starts_with('.') {
+            self.is_new = begins && word == "new";
             self.schema = Some(word);
             return;
         }
         let schema = self.schema.take();
+        if schema.as_deref() == Some("new") && (after.starts_with(":=") || self.is_new && after.starts_with('=')) {
+            self.found.push(Mention { schema: None, name: word.clone(), manner: Manner::Assigned });
+        }
         let expected = if schema.is_some() { self.expected.take() } else { self.expect(&word) };
         if let Some(manner) = expected {
             self.found.push(Mention { schema: schema.clone(), name: word.clone(), manner });
         }
-        if after.starts_with('(') {
+        if after.starts_with('(') || BARE_CALLS.contains(&word.as_str()) {
             self.found.push(Mention { schema, name: word.clone(), manner: Manner::Called });
         }
+        self.begins = matches!(word.as_str(), "begin" | "then" | "else" | "loop");
         self.last = word;
     }
 
@@ -131,7 +129,7 @@ impl Scan {
             '(' => self.outer.push(self.list.take()),
             ')' => (self.list, self.expected) = (self.outer.pop().flatten(), None),
             ',' if self.list.is_some() => self.expected = self.list,
-            ';' => (self.list, self.expected) = (None, None),
+            ';' => (self.list, self.expected, self.begins) = (None, None, true),
             _ => {}
         }
     }
@@ -149,6 +147,7 @@ mod tests {
                 Manner::Read => "",
                 Manner::Written => "!",
                 Manner::Called => "()",
+                Manner::Assigned => ":=",
             };
             format!("{schema}{}{mark}", mention.name)
         });
@@ -168,6 +167,14 @@ mod tests {
         );
         check("SELECT x IS DISTINCT FROM y, z FROM (SELECT 1 FROM a, b) AS q, LATERAL c(1)", "a b c c() from()");
         check("EXECUTE 'TRUNCATE TABLE a, b'; PERFORM other.f(g);", "a! b! other.f()");
+    }
+
+    #[test]
+    fn columns_of_new_are_assigned() {
+        check(
+            "BEGIN NEW.k := NEW.k + 1; new.l = now(); IF new.m = 1 THEN NEW.\"n\"=CURRENT_DATE; END IF; END",
+            "current_date() k:= l:= n:= now()",
+        );
     }
 
     #[test]

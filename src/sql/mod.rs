@@ -20,7 +20,7 @@ pub use declare::{DeclareParts, FetchParts, Movement, Scroll, declare_parts, fet
 pub use explain::{ExplainFormat, ExplainOptions, explain_options};
 pub use fingerprint::{Fingerprint, Literal, LiteralKind, fingerprint, fingerprint_of_only};
 pub use lexer::{StringKind, Token, TokenKind, Tokens, fold_identifier, tokens};
-pub use mentions::{Manner, Mention, mentions};
+pub use mentions::mentions;
 pub use prepare::{ExecuteParts, PrepareParts, execute_parts, prepare_parts};
 pub use split::split_statements;
 pub use value::{KeyType, ParamFormat, ValueError, canonical_binary, canonical_literal, canonical_text, string_text};

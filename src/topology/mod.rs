@@ -18,8 +18,9 @@ pub use hash::{HashFunction, hash_bytes_extended, hash_int8_extended};
 pub use key::{Bound, KeyPredicate, KeyValue};
 pub use placement::{AgeMap, HashMapLevel, Key, KeyMap, ListMap, PlacementError};
 pub use schema::{
-    CalledBy, Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionKind, FunctionVolatility, HiddenCall, Relation,
-    RelationKind, Schema, TEMPORARY_SCHEMA, Temporaries, Transfer, TypeOid, UserFunction, ViewDefinition, is_temporary_schema,
+    CalledBy, Collation, Column, ColumnDefault, FIRST_OWN_OID, FunctionKind, FunctionVolatility, HiddenCall, Manner, Mention,
+    Relation, RelationKind, Schema, TEMPORARY_SCHEMA, Temporaries, Transfer, Trigger, TypeOid, UserFunction, ViewDefinition,
+    is_temporary_schema,
 };
 pub use shard_set::{MAX_SHARDS, ShardSet};
 pub use types::{OwnType, OwnTypes, TypeMap, TypeMaps, TypeShape};

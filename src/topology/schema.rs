@@ -173,6 +173,45 @@ pub enum CalledBy {
     },
 }
 
+/// How code names something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Manner {
+    /// A relation, where SQL has tables.
+    Read,
+    /// A relation of an INSERT, UPDATE, DELETE, MERGE, TRUNCATE or COPY.
+    Written,
+    /// A name before a parenthesis, or one of SQL's functions that have none.
+    Called,
+    /// A column of NEW that gets a value.
+    Assigned,
+}
+
+/// A relation, function or column that code names. Names are in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mention {
+    pub schema: Option<String>,
+    pub name: String,
+    pub manner: Manner,
+}
+
+/// A trigger of a table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Trigger {
+    pub function: TableName,
+    /// May change the row that is written.
+    pub is_before_row: bool,
+    /// What fires it: [`Trigger::INSERT`] and the others.
+    pub events: u8,
+}
+
+/// As in `pg_trigger.tgtype`: src/include/catalog/pg_trigger.h.
+impl Trigger {
+    pub const INSERT: u8 = 4;
+    pub const DELETE: u8 = 8;
+    pub const UPDATE: u8 = 16;
+    pub const ALL: u8 = Self::INSERT | Self::DELETE | Self::UPDATE;
+}
+
 /// One shard's catalog, as far as planning needs it. Empty before the first read: planning then knows only the topology.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Schema {
@@ -192,6 +231,13 @@ pub struct Schema {
     pub guarded: BTreeSet<TableName>,
     /// Functions outside the system schemas, by unqualified name; those of one schema are one.
     pub user_functions: BTreeMap<String, Vec<UserFunction>>,
+    /// What functions outside the system schemas name in their code, those of triggers too, as far as it is a relation, a function
+    /// that is not immutable, or a column. Text that is put together at run time is not seen.
+    pub code: BTreeMap<TableName, BTreeSet<Mention>>,
+    /// Triggers of users, by table.
+    pub triggers: BTreeMap<TableName, BTreeSet<Trigger>>,
+    /// Tables with rules, and the other relations that these name.
+    pub rules: BTreeMap<TableName, BTreeSet<TableName>>,
     /// Operators and casts outside the system schemas whose function is not immutable: it may read tables.
     pub hidden_calls: BTreeSet<HiddenCall>,
     /// Functions of `pg_catalog`, by name; several of one name count as the most volatile.

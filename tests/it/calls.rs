@@ -55,11 +55,12 @@ async fn functions_of_users_run_where_their_oid_is_known() {
         for _ in 0..3 {
             assert_eq!(result_of(&mut raw, twice, &["21"]).await, Ok("42".to_owned()), "{n_shards} {database}");
         }
-        let refused = Err(("0A000".to_owned(), "Reason code TL067.".to_owned()));
-        // Without a default shard nothing tells where what it reads would be.
-        let is_homeless = n_shards > 1 && database.is_empty();
-        let expected = if is_homeless { refused } else { Ok("0".to_owned()) };
+        let refused = Err(("0A000".to_owned(), "Reason code TL098.".to_owned()));
+        // Without a default shard the OID is the first shard's, and what the function reads is on the last.
+        let is_elsewhere = n_shards > 1 && database.is_empty();
+        let expected = if is_elsewhere { refused } else { Ok("0".to_owned()) };
         assert_eq!(result_of(&mut raw, how_many, &[]).await, expected, "{n_shards} {database}");
+        assert_eq!(value(&client, "SELECT how_many()").await, "0", "{n_shards} {database}");
         assert_eq!(result_of(&mut raw, 1397, &["-7"]).await, Ok("7".to_owned()));
     }
 }

@@ -1,6 +1,8 @@
 //! Functions, operators and casts that users made, over several shards: what reads tables is refused, what does not is right.
 
-use crate::harness::{Cluster, ProxyOptions, Single, failure, load_both, rows};
+use tokio_postgres::Client;
+
+use crate::harness::{Cluster, ProxyOptions, Single, failure, load_both, rows, value};
 
 /// Made on every server by hand: most are not the affair of the proxy's DDL.
 const MADE: &str = "\
@@ -83,4 +85,140 @@ async fn what_reads_tables_is_refused_and_the_rest_is_right() {
     }
     // The own function of a system's name, which reads tables, is meant only where the path puts it first; that is not told here.
     assert_eq!(failure(&client, "SELECT upper(name) FROM users").await.0, "0A000");
+}
+
+async fn check_refused(client: &Client, code: &str, statements: &[&str]) {
+    for sql in statements {
+        let error = client.simple_query(sql).await.err().unwrap_or_else(|| panic!("{sql}: succeeded"));
+        let report = error.as_db_error().unwrap();
+        assert_eq!(report.detail(), Some(format!("Reason code {code}.").as_str()), "{sql}: {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn code_on_one_shard_does_not_answer_for_all() {
+    let (cluster, single) = (Cluster::start(3).await, Single::start().await);
+    let database = "default_shard = \"shard1\"\nsafe_functions = [\"declared\"]";
+    let proxy = cluster.proxy_with(ProxyOptions { database, ..ProxyOptions::default() }).await;
+    let (client, direct) = (proxy.connect().await, single.connect().await);
+    let users: Vec<String> = (1..=30).map(|n| format!("({n}, 'n{n}', 'e', 'us')")).collect();
+    let plain = |sql: &str| sql.to_owned();
+    let statements = [
+        format!("INSERT INTO users (user_id, name, email, country) VALUES {}", users.join(", ")),
+        plain("INSERT INTO countries VALUES ('us', 'States', 'americas')"),
+        plain("CREATE TABLE stray (id bigint, name text)"),
+        plain("INSERT INTO stray VALUES (1, 'a'), (2, 'b')"),
+        plain("CREATE VIEW all_users AS SELECT * FROM users"),
+        plain("CREATE FUNCTION n_users() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM users'"),
+        plain(
+            "CREATE FUNCTION n_seen() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN (SELECT count(*) FROM public.all_users); END $$",
+        ),
+        plain("CREATE FUNCTION n_said() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT count(*) FROM users'"),
+        plain("CREATE FUNCTION twice() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT 2 * public.n_users(); END"),
+        plain("CREATE FUNCTION listed() RETURNS SETOF users LANGUAGE sql STABLE AS 'SELECT * FROM users'"),
+        plain(
+            "CREATE FUNCTION declared() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT 7::bigint FROM users WHERE false UNION SELECT 7'",
+        ),
+        plain("CREATE FUNCTION n_countries() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM countries'"),
+        plain("CREATE FUNCTION settle() RETURNS void LANGUAGE sql AS $$ UPDATE countries SET region = 'x' $$"),
+        plain("CREATE FUNCTION name_of(bigint) RETURNS text LANGUAGE sql STABLE AS 'SELECT name FROM users WHERE user_id = $1'"),
+        plain("CREATE VIEW counted AS SELECT n_users() AS n"),
+    ];
+    load_both(&client, &direct, &statements).await;
+    let stray = "CREATE FUNCTION n_stray() RETURNS bigint LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN (SELECT count(*) FROM stray); END $$";
+    load_both(&client, &direct, &[plain(stray)]).await;
+    check_refused(
+        &client,
+        "TL033",
+        &[
+            "SELECT n_users()",
+            "SELECT n_seen()",
+            "SELECT n_said()",
+            "SELECT n_said() FROM users",
+            "SELECT twice()",
+            "SELECT * FROM listed()",
+            "SELECT count(*) FROM counted",
+            "SELECT n_users() FROM stray WHERE id = 1",
+            "INSERT INTO stray SELECT user_id, name FROM listed()",
+            "CREATE TABLE copy AS SELECT * FROM listed()",
+        ],
+    )
+    .await;
+    check_refused(&client, "TL048", &["SELECT settle()", "SELECT settle() FROM users WHERE user_id = 1"]).await;
+    check_refused(
+        &client,
+        "TL032",
+        &[
+            "SELECT query_to_xml('SELECT count(*) FROM users', true, true, '')",
+            "SELECT * FROM ts_stat('SELECT to_tsvector(name) FROM users')",
+        ],
+    )
+    .await;
+    for sql in [
+        "SELECT declared()",
+        "SELECT n_countries()",
+        "SELECT n_stray(), id FROM stray ORDER BY id",
+        "SELECT n_stray()",
+        "SELECT name_of(7) FROM users WHERE user_id = 7",
+    ] {
+        assert_eq!(rows(&client, sql).await, rows(&direct, sql).await, "{sql}");
+    }
+    let here: i64 = value(&client, "/* trunkline: shard=shard0 */ SELECT n_users()").await.parse().unwrap();
+    assert!((1..30).contains(&here), "{here}");
+    assert_eq!(value(&client, "SELECT region FROM countries").await, "americas");
+}
+
+#[tokio::test]
+async fn triggers_that_part_copies_or_move_rows_are_refused() {
+    let (cluster, single) = (Cluster::start(3).await, Single::start().await);
+    let options = ProxyOptions { database: "default_shard = \"shard1\"", ..ProxyOptions::default() };
+    let proxy = cluster.proxy_with(options).await;
+    let (client, direct) = (proxy.connect().await, single.connect().await);
+    let trigger = |name: &str, when: &str, table: &str, body: &str| {
+        format!(
+            "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$; \
+             CREATE TRIGGER t_{name} {when} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+        )
+    };
+    let made = [
+        trigger("touches", "AFTER INSERT", "orders", "UPDATE countries SET region = 'x';"),
+        trigger("moves", "BEFORE INSERT OR UPDATE", "users", "NEW.user_id := NEW.user_id + 1;"),
+        trigger("stamps", "BEFORE UPDATE", "countries", "NEW.region = now()::text;"),
+        trigger(
+            "keeps",
+            "BEFORE INSERT",
+            "order_items",
+            "NEW.quantity := 1 + (SELECT count(*) FROM order_items WHERE user_id = NEW.user_id);",
+        ),
+        "CREATE RULE also AS ON INSERT TO visits DO ALSO INSERT INTO docs VALUES ('x', 'y')".to_owned(),
+        "INSERT INTO countries VALUES ('us', 'States', 'americas')".to_owned(),
+        "INSERT INTO order_items (item_id, user_id, order_id, sku, quantity, price_cents) VALUES (1, 7, 1, 's', 5, 5)".to_owned(),
+        "INSERT INTO order_items (item_id, user_id, order_id, sku, quantity, price_cents) VALUES (2, 7, 1, 's', 5, 5), (3, 8, 1, 's', 5, 5)"
+            .to_owned(),
+    ];
+    load_both(&client, &direct, &made).await;
+    check_refused(
+        &client,
+        "TL048",
+        &[
+            "INSERT INTO orders (order_id, user_id, status, total_cents) VALUES (1, 7, 'new', 1)",
+            "COPY orders FROM STDIN",
+            "INSERT INTO users (user_id, name, email, country) VALUES (7, 'a', 'e', 'us')",
+            "UPDATE users SET name = 'b' WHERE user_id = 7",
+            "INSERT INTO visits VALUES ('00000000-0000-4000-8000-000000000001', '/')",
+        ],
+    )
+    .await;
+    check_refused(&client, "TL019", &["UPDATE countries SET name = 'x'"]).await;
+    let sql = "SELECT item_id, quantity FROM order_items ORDER BY item_id";
+    assert_eq!(rows(&client, sql).await, rows(&direct, sql).await);
+    // Without the trigger it goes.
+    client.batch_execute("DROP TRIGGER t_moves ON users; DROP TRIGGER t_stamps ON countries").await.unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO users (user_id, name, email, country) VALUES (7, 'a', 'e', 'us'); UPDATE countries SET name = 'x'",
+        )
+        .await
+        .unwrap();
+    assert_eq!(value(&client, "SELECT name FROM users WHERE user_id = 7").await, "a");
 }

@@ -20,9 +20,9 @@ use super::refusal::{Refusal, RefusalCode};
 use super::slot::Operand;
 use super::template::inner;
 use super::text::quoted;
-use super::views;
+use super::{reach, views};
 use crate::sql::{CopyDirection, KeyType, Literal};
-use crate::topology::{Column, Key, Placement, ShardSet, TableName};
+use crate::topology::{Column, Key, Placement, ShardSet, TableName, Trigger};
 
 /// How to read rows of COPY data and where they go.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +72,9 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
                 return view(&name, direction, context).map(Body::Fixed);
             }
             refuse_unplaced(&target, parts, context)?;
+            if direction == CopyDirection::In {
+                reach::written(&name, &target, Trigger::INSERT, context)?;
+            }
             match (&target, direction) {
                 (Target::Sharded(table), CopyDirection::Out) => {
                     Ok(Body::Fixed(table_out((sql, &name), &statement, &table.placement, context)))

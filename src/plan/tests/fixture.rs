@@ -8,7 +8,7 @@ use crate::plan::{Context, PlanSettings};
 use crate::topology::{
     AgeMap, AgePolicy, CalledBy, Collation, Column, ColumnDefault, Engine, FunctionKind, FunctionVolatility, HashFunction,
     HashMapLevel, HiddenCall, Key, KeyMap, KeyValue, ListMap, Placement, Relation, RelationKind, Schema, Shard, ShardId, Table,
-    TableName, Topology, Transfer, TypeOid, UserFunction, ViewDefinition,
+    TableName, Topology, Transfer, Trigger, TypeOid, UserFunction, ViewDefinition,
 };
 
 /// 2026-06-15 12:00:00 UTC in microseconds since 2000-01-01.
@@ -86,6 +86,11 @@ fn tables() -> HashMap<TableName, Arc<Table>> {
         ("events", key(&["region", "user_id"], list_level(0, vec![in_group(0, 1), in_group(1, 2), in_group(2, 0)], Some(0)))),
         ("guarded", by_user()),
         ("countries", Placement::Reference),
+        ("noted", by_user()),
+        ("ruled_table", by_user()),
+        ("moved", key(&["region"], list_level(0, vec![on(0), on(1), on(2)], None))),
+        ("flags", Placement::Reference),
+        ("counted", Placement::Pinned(ShardId(1))),
         ("audit", Placement::Pinned(ShardId(1))),
     ];
     let table = |(name, placement): (&str, Placement)| {
@@ -106,6 +111,11 @@ table events: event_id bigint, region text, user_id bigint, kind text C, payload
 table guarded: user_id bigint
 table orders_old: order_id bigint, user_id bigint, total numeric
 table countries: code text C, name text, population bigint, seen_at time
+table flags: code text C, seen_at time
+table noted: user_id bigint
+table ruled_table: user_id bigint
+table moved: region text
+table counted: n bigint
 table audit: audit_id bigint seq, actor text, at time now
 view recent_orders: order_id bigint, user_id bigint
 view open_orders: number bigint, who bigint, status text C, name text
@@ -217,6 +227,30 @@ fn view(line: &str) -> (TableName, Arc<ViewDefinition>) {
     (name_of(name), Arc::new(view))
 }
 
+/// Functions with their code.
+const CODE: [(&str, &str); 11] = [
+    ("count_users", "SELECT count(*) FROM users"),
+    ("count_falsely", "SELECT count(*) FROM public.users"),
+    ("count_twice", "SELECT 2 * count_users()"),
+    ("count_audit", "SELECT count(*) FROM audit"),
+    ("count_stray", "SELECT count(*) FROM stray"),
+    ("count_countries", "SELECT count(*) FROM countries"),
+    ("rename_country", "UPDATE countries SET name = 'x'"),
+    ("declared", "SELECT count(*) FROM users"),
+    ("note_item", "BEGIN UPDATE countries SET population = 1; RETURN NULL; END"),
+    ("move_item", "BEGIN NEW.region := 'de'; RETURN NEW; END"),
+    ("stamp", "BEGIN NEW.seen_at := now(); RETURN NEW; END"),
+];
+
+/// Tables with a trigger, its function, and whether that runs before each row.
+const TRIGGERS: [(&str, &str, bool); 5] = [
+    ("noted", "note_item", false),
+    ("moved", "move_item", true),
+    ("flags", "stamp", true),
+    ("counted", "count_users", false),
+    ("orders_old", "count_users", false),
+];
+
 fn schema() -> Schema {
     use FunctionVolatility::{Immutable, Stable, Volatile};
     let functions = [
@@ -224,6 +258,13 @@ fn schema() -> Schema {
         ("slug", "public", Immutable, FunctionKind::Plain),
         ("touch", "public", Volatile, FunctionKind::Plain),
         ("declared", "public", Stable, FunctionKind::Plain),
+        ("count_users", "public", Stable, FunctionKind::Plain),
+        ("count_falsely", "public", Immutable, FunctionKind::Plain),
+        ("count_twice", "public", Stable, FunctionKind::Plain),
+        ("count_audit", "public", Stable, FunctionKind::Plain),
+        ("count_stray", "public", Stable, FunctionKind::Plain),
+        ("count_countries", "public", Stable, FunctionKind::Plain),
+        ("rename_country", "public", Volatile, FunctionKind::Plain),
         ("mixed", "public", Immutable, FunctionKind::Plain),
         ("mixed", "other", Volatile, FunctionKind::Plain),
         ("median", "public", Immutable, FunctionKind::Aggregate),
@@ -241,8 +282,16 @@ fn schema() -> Schema {
     }
     let hidden = |function: &str, by: CalledBy| HiddenCall { function: TableName::new("public", function), by };
     let cast = |from: &str, to: &str| CalledBy::Cast { from: from.to_owned(), to: to.to_owned(), own: vec![from.to_owned()] };
+    let public = |name: &str| TableName::new("public", name);
+    let code = |(name, code): (&str, &str)| (public(name), crate::sql::mentions(code).into_iter().collect());
+    let trigger = |(table, function, is_before_row): (&str, &str, bool)| {
+        (public(table), [Trigger { function: public(function), is_before_row, events: Trigger::ALL }].into())
+    };
     Schema {
         version: 1,
+        code: CODE.into_iter().map(code).collect(),
+        triggers: TRIGGERS.into_iter().map(trigger).collect(),
+        rules: [(public("ruled_table"), [public("orders")].into())].into(),
         relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
         views: VIEWS.lines().filter(|line| !line.is_empty()).map(view).collect(),
         parents: [(TableName::new("public", "orders_old"), TableName::new("public", "orders"))].into(),
