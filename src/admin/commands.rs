@@ -249,15 +249,15 @@ fn clients(state: &AdminState) -> Vec<Vec<Cell>> {
     let row = |client: &std::sync::Arc<crate::observe::ClientEntry>| {
         vec![
             client.id.into(),
-            client.database.as_str().into(),
-            client.user.as_str().into(),
-            client.address.as_str().into(),
+            (&*client.database).into(),
+            (&*client.user).into(),
+            client.address().into(),
             client.application_name().into(),
             client.state().as_label().into(),
             client.n_statements.value().into(),
             client.n_transactions.value().into(),
             client.connected_at.into(),
-            client.tls.as_str().into(),
+            (&*client.tls).into(),
             client.pins().to_string().into(),
         ]
     };
@@ -288,7 +288,7 @@ fn servers(state: &AdminState) -> Vec<Vec<Cell>> {
 
 fn stats(database: &DatabaseView, state: &AdminState) -> Vec<Vec<Cell>> {
     let (name, counters) = (&database.topology.database, &database.counters);
-    let n_clients = state.registry.clients().iter().filter(|client| client.database == *name).count();
+    let n_clients = state.registry.clients().iter().filter(|client| *client.database == **name).count();
     let mut values = vec![("clients".to_owned(), Cell::from(n_clients))];
     for route in Route::ALL {
         let mean_micros = counters.statement_duration(route).mean().as_micros() as u64;

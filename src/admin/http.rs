@@ -126,9 +126,13 @@ fn metrics(state: &AdminState) -> String {
         .iter()
         .map(|database| DatabaseSample {
             database: &database.topology.database,
-            n_clients: clients.iter().filter(|client| client.database == database.topology.database).count(),
+            n_clients: clients.iter().filter(|client| *client.database == *database.topology.database).count(),
+            n_silent: clients
+                .iter()
+                .filter(|client| *client.database == *database.topology.database && client.is_silent())
+                .count(),
             n_pinned: PinReason::ALL.map(|reason| {
-                let of_database = clients.iter().filter(|client| client.database == database.topology.database);
+                let of_database = clients.iter().filter(|client| *client.database == *database.topology.database);
                 of_database.filter(|client| client.pins().contains(reason)).count()
             }),
             counters: &database.counters,

@@ -46,7 +46,7 @@ async fn port() -> Port {
     registry.add_client(ClientDescription {
         database: "shop".into(),
         user: "app".into(),
-        address: "unix".into(),
+        address: None,
         application_name: "psql".into(),
         tls: "TLSv1.3 TLS_AES_256_GCM_SHA384".into(),
     });

@@ -93,6 +93,18 @@ impl Encrypted {
         }
     }
 
+    /// Ready when there may be something to read, if [`Self::poll_read`] had nothing before. Sends on what did not fit, as that
+    /// does.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = self.stream();
+        if stream.get_ref().1.wants_write()
+            && let Poll::Ready(Err(error)) = stream.as_mut().poll_flush(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        stream.get_ref().0.poll_read_ready(cx)
+    }
+
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.stream().poll_write(cx, bytes)
     }

@@ -81,6 +81,8 @@ pub struct Pools {
 /// The pools of one server-side user, by shard and node.
 #[derive(Debug)]
 pub struct UserPools {
+    /// As whom the pools' connections log in.
+    pub credentials: Credentials,
     by_shard: Vec<Vec<Arc<NodePool>>>,
     pins: Vec<Vec<PinCounter>>,
 }
@@ -136,6 +138,7 @@ impl Pools {
         };
         let pools = |shard: &Shard| shard.nodes.iter().map(|address| pool(shard, address.clone())).collect();
         UserPools {
+            credentials: credentials.clone(),
             by_shard: self.shards.iter().map(pools).collect(),
             pins: self.shards.iter().map(|shard| shard.nodes.iter().map(|_| PinCounter::default()).collect()).collect(),
         }

@@ -78,6 +78,17 @@ impl Stream {
         }
     }
 
+    /// Ready when there may be something to read, or the stream has ended. Nothing is read.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let readable = match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.poll_readable(cx),
+        };
+        // Who reads meets the error.
+        readable.map(drop)
+    }
+
     /// What the runtime has heard of the peer so far. No system call, and nothing is read.
     pub fn peer(&self) -> PeerState {
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -248,6 +259,11 @@ impl Socket {
         }
         self.output.extend_from_slice(bytes);
         self.flush().await
+    }
+
+    /// Whether nothing is buffered in either direction.
+    pub fn is_empty(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty()
     }
 
     /// Gives large buffers back.

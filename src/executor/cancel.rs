@@ -24,14 +24,39 @@ impl CancelTarget {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// The same, and gives the memory back.
+    pub(super) fn give_up(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+    }
+
     fn announce(&self) -> Vec<AnnouncedCancel> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).iter().map(CancelHandle::announce).collect()
     }
 }
 
+/// There is one for each client: four bytes need no memory of their own.
+#[derive(Debug)]
+enum Secret {
+    Short([u8; 4]),
+    Long(Box<[u8]>),
+}
+
+impl Secret {
+    fn new(bytes: &[u8]) -> Self {
+        bytes.try_into().map_or_else(|_| Self::Long(bytes.into()), Self::Short)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes) => bytes,
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Keyed {
-    secret: Vec<u8>,
+    secret: Secret,
     target: Arc<CancelTarget>,
 }
 
@@ -43,12 +68,12 @@ pub struct CancelRegistry {
 
 impl CancelRegistry {
     /// Registers a key; false when the process id is taken and another must be drawn.
-    pub fn register(&self, process_id: i32, secret: Vec<u8>, target: Arc<CancelTarget>) -> bool {
+    pub fn register(&self, process_id: i32, secret: &[u8], target: Arc<CancelTarget>) -> bool {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.contains_key(&process_id) {
             return false;
         }
-        keys.insert(process_id, Keyed { secret, target });
+        keys.insert(process_id, Keyed { secret: Secret::new(secret), target });
         true
     }
 
@@ -61,7 +86,7 @@ impl CancelRegistry {
     pub fn cancels(&self, process_id: i32, secret: &[u8]) -> Vec<AnnouncedCancel> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         match keys.get(&process_id) {
-            Some(keyed) if is_equal_in_constant_time(&keyed.secret, secret) => keyed.target.announce(),
+            Some(keyed) if is_equal_in_constant_time(keyed.secret.bytes(), secret) => keyed.target.announce(),
             _ => Vec::new(),
         }
     }
@@ -79,8 +104,8 @@ mod tests {
     fn only_the_right_secret_cancels() {
         let registry = CancelRegistry::default();
         let target = Arc::new(CancelTarget::default());
-        assert!(registry.register(7, vec![1, 2, 3, 4], Arc::clone(&target)));
-        assert!(!registry.register(7, vec![9], Arc::default()));
+        assert!(registry.register(7, &[1, 2, 3, 4], Arc::clone(&target)));
+        assert!(!registry.register(7, &[9], Arc::default()));
         assert!(registry.cancels(7, &[1, 2, 3, 5]).is_empty());
         assert!(is_equal_in_constant_time(&[1, 2], &[1, 2]) && !is_equal_in_constant_time(&[1], &[1, 2]));
     }

@@ -54,7 +54,7 @@ impl Conversation {
         // What a statement has taken of its time so far is nothing to a connection's age.
         let wish =
             Wish { shard, node_idx, rank: self.rank(), now: self.began, deadline: Deadline::NEVER, waits_out_pause: false };
-        let lease = self.user.pools.checkout_idle(&wish)?;
+        let lease = self.pools.checkout_idle(&wish)?;
         self.database.counters.checkout_wait.record(Duration::ZERO);
         Some(lease)
     }
@@ -65,10 +65,10 @@ impl Conversation {
     }
 
     async fn lease_watching(&mut self, access: Access, wish: Wish, notice_at: Deadline) -> Result<Lease, Failure> {
-        let Self { client, database, user, timer, .. } = self;
+        let Self { client, database, pools, timer, .. } = self;
         // In a transaction a write may follow: replicas serve it only while the primary is down.
         let alarm = Alarm::new(wish.now);
-        let mut leasing = pin!(lease(database, &user.pools, access, wish, &alarm));
+        let mut leasing = pin!(lease(database, pools, access, wish, &alarm));
         enum Event {
             Leased(Result<Lease, CheckoutError>),
             NoticeDue,

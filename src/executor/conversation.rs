@@ -13,6 +13,7 @@ use super::copy_out::Copying;
 use super::cursor::Cursors;
 use super::database::now_micros;
 use super::enlist::{Enlisted, Tie};
+use super::folded::Kept;
 use super::greeting::Greeting;
 use super::own::Unbound;
 use super::own_settings::Own;
@@ -25,7 +26,7 @@ use super::temporary::Temporary;
 use super::timer::Timer;
 use super::watch::Watch;
 use super::{CancelTarget, Database, Failure, View};
-use crate::backend::{Credentials, Socket, UserPools};
+use crate::backend::{Socket, UserPools};
 use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind};
 use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze};
@@ -38,13 +39,6 @@ use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog}
 use crate::session::wire::{self, Severity};
 use crate::sql::{Classified, Fingerprint, Literal, fingerprint};
 use crate::topology::ShardId;
-
-/// Who the client is towards the servers.
-#[derive(Debug, Clone)]
-pub struct SessionUser {
-    pub credentials: Credentials,
-    pub pools: Arc<UserPools>,
-}
 
 /// What DDL of the transaction means once it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -86,23 +80,23 @@ pub struct Conversation {
     pub client: Socket,
     pub database: Arc<Database>,
     pub worker_idx: usize,
-    pub user: SessionUser,
+    /// Of the client's user.
+    pub pools: Arc<UserPools>,
     pub entry: Arc<ClientEntry>,
     pub cancel: Arc<CancelTarget>,
     pub(super) view: Arc<View>,
     pub(super) settings: Settings,
     /// What RESET returns to.
     pub(super) startup_settings: Settings,
-    pub(super) plan_settings: PlanSettings,
-    /// What holds where the client has set none: the server's, or its role's.
-    default_search_path: SettingValue,
+    pub(super) plan_settings: Arc<PlanSettings>,
+    pub(super) greeting: Arc<Greeting>,
     /// Hash of what besides the text decides a template.
     pub(super) context_hash: u64,
     pub(super) is_utf8: bool,
     /// ParameterStatus values that the client has.
     pub(super) told_parameters: Arc<BTreeMap<String, String>>,
     /// ParameterStatus values that it is told before the next ReadyForQuery, as Postgres does.
-    untold_parameters: Option<Arc<BTreeMap<String, String>>>,
+    pub(super) untold_parameters: Option<Arc<BTreeMap<String, String>>>,
     /// `SET trunkline.…`; `None`: as the proxy has it by itself.
     pub(super) own: Option<Box<Own>>,
     pub(super) transaction: Transaction,
@@ -148,41 +142,70 @@ impl Conversation {
     pub fn new(
         client: Socket,
         database: Arc<Database>,
-        user: SessionUser,
+        pools: Arc<UserPools>,
         entry: Arc<ClientEntry>,
         startup_settings: Settings,
     ) -> Self {
-        let view = database.view();
         let plan_settings = PlanSettings { search_path: Vec::new(), ..PlanSettings::default() };
-        // Any shard will do for a statement that any shard can answer: clients begin at different ones.
-        let next_any = entry.id;
-        let mut conversation = Self {
-            client,
-            worker_idx: 0,
-            user,
-            entry,
+        let kept = Kept {
+            database,
+            pools,
             cancel: Arc::default(),
             settings: startup_settings.clone(),
-            startup_settings,
-            plan_settings,
-            default_search_path: SettingValue::Text("\"$user\", public".to_owned()),
-            context_hash: 0,
-            is_utf8: true,
+            plan_settings: Arc::new(plan_settings),
+            greeting: Arc::default(),
             told_parameters: Arc::default(),
-            untold_parameters: None,
             own: None,
+            statements: None,
+            // Any shard will do for a statement that any shard can answer: clients begin at different ones.
+            next_any: entry.id,
+            entry,
+            temporary: Temporary::default(),
+            worker_idx: 0,
+            process_id: 0,
+            block: Block::default(),
+            last_values: LastValues::None,
+            block_habit: BlockHabit::Unknown,
+            retry: Retry::No,
+            is_utf8: true,
+            is_sync_spent: false,
+        };
+        let mut conversation = Self { startup_settings, ..Self::of(client, kept) };
+        conversation.derive_plan_settings();
+        conversation
+    }
+
+    /// A session before its next statement, but for the hash of what plans depend on.
+    pub(super) fn of(client: Socket, kept: Kept) -> Self {
+        Self {
+            client,
+            view: kept.database.view(),
+            database: kept.database,
+            worker_idx: kept.worker_idx as usize,
+            pools: kept.pools,
+            entry: kept.entry,
+            cancel: kept.cancel,
+            settings: kept.settings,
+            startup_settings: kept.greeting.settings.clone(),
+            plan_settings: kept.plan_settings,
+            greeting: kept.greeting,
+            context_hash: 0,
+            is_utf8: kept.is_utf8,
+            told_parameters: kept.told_parameters,
+            untold_parameters: None,
+            own: kept.own,
             transaction: Transaction::default(),
             enlisted: Vec::new(),
-            block: Block::default(),
-            is_sync_spent: false,
-            statements: Statements::default(),
+            block: kept.block,
+            is_sync_spent: kept.is_sync_spent,
+            statements: kept.statements.map_or_else(Statements::default, |statements| *statements),
             portals: Portals::default(),
             cursors: Cursors::default(),
             copying: None,
             partial: None,
             watch: None,
             unbound: None,
-            retry: Retry::No,
+            retry: kept.retry,
             skipped: Vec::new(),
             timer: Timer::new(),
             rest_until: Deadline::NEVER,
@@ -190,17 +213,13 @@ impl Conversation {
             now_micros: now_micros(),
             began: Instant::now(),
             released_at: None,
-            next_any,
-            process_id: 0,
+            next_any: kept.next_any,
+            process_id: kept.process_id,
             tie: Tie::Whole,
-            temporary: Temporary::default(),
-            last_values: LastValues::None,
-            block_habit: BlockHabit::Unknown,
-            view,
-            database,
-        };
-        conversation.derive_plan_settings();
-        conversation
+            temporary: kept.temporary,
+            last_values: kept.last_values,
+            block_habit: kept.block_habit,
+        }
     }
 
     /// Takes the parameters of the backend that is held into account; what is new to the client it is told before the next
@@ -275,9 +294,9 @@ impl Conversation {
     pub async fn open(&mut self) -> Result<(), Failure> {
         self.begin_statement();
         self.check_startup_settings()?;
-        if let Some(greeting) = self.database.greetings.get(&self.user.credentials, &self.settings) {
+        if let Some(greeting) = self.database.greetings.get(&self.pools.credentials, &self.settings) {
             // Another session began alike: a full pool or a server that is down does not keep a client out.
-            self.take_greeting(&greeting);
+            self.take_greeting(greeting);
             return Ok(());
         }
         let shard = self.any_live_shard(Access::Read).await?;
@@ -285,9 +304,10 @@ impl Conversation {
         // No ParameterStatus tells it before PostgreSQL 18, and a role or a database may have one of its own.
         let rows = self.ask(idx, "SELECT pg_catalog.current_setting('search_path')").await?;
         let search_path = rows.into_iter().flatten().next().flatten().unwrap_or_default();
-        let greeting = Arc::new(Greeting { parameters: Arc::new(self.enlisted[idx].lease.parameters.clone()), search_path });
-        self.take_greeting(&greeting);
-        self.database.greetings.insert(&self.user.credentials, &self.settings, greeting);
+        let parameters = Arc::new(self.enlisted[idx].lease.parameters.clone());
+        let greeting = Greeting { settings: self.settings.clone(), parameters, search_path: SettingValue::Text(search_path) };
+        self.take_greeting(Arc::new(greeting));
+        self.database.greetings.insert(&self.pools.credentials, Arc::clone(&self.greeting));
         self.release();
         Ok(())
     }
@@ -295,8 +315,10 @@ impl Conversation {
     /// Takes a ParameterStatus of the client's own session into account.
     pub fn note_parameter(&mut self, name: &str, value: &str) {
         match name {
-            "TimeZone" if self.plan_settings.time_zone != value => self.plan_settings.time_zone = value.to_owned(),
-            "standard_conforming_strings" => self.plan_settings.has_standard_strings = value == "on",
+            "TimeZone" if self.plan_settings.time_zone != value => {
+                value.clone_into(&mut Arc::make_mut(&mut self.plan_settings).time_zone);
+            }
+            "standard_conforming_strings" => Arc::make_mut(&mut self.plan_settings).has_standard_strings = value == "on",
             "client_encoding" => self.is_utf8 = value.eq_ignore_ascii_case("UTF8"),
             "application_name" => self.entry.set_application_name(value),
             _ => return,
@@ -309,17 +331,18 @@ impl Conversation {
         let value_of = |name: &str| self.transaction.change_of(name).unwrap_or_else(|| self.settings.value(name));
         let role_of = |name: &str| value_of(name).and_then(search_path::role);
         let user = role_of("role").or_else(|| role_of("session_authorization"));
-        let user = user.as_deref().unwrap_or(&self.user.credentials.user);
-        let path = value_of("search_path").unwrap_or(&self.default_search_path);
+        let user = user.as_deref().unwrap_or(&self.pools.credentials.user);
+        let path = value_of("search_path").unwrap_or(&self.greeting.search_path);
         let schemas = search_path::schemas(path, user);
-        self.plan_settings.search_path = schemas;
+        Arc::make_mut(&mut self.plan_settings).search_path = schemas;
         self.derive_own();
         self.hash_context();
     }
 
     /// Takes what servers tell a session like this one at its beginning.
-    fn take_greeting(&mut self, greeting: &Greeting) {
-        self.default_search_path = SettingValue::Text(greeting.search_path.clone());
+    fn take_greeting(&mut self, greeting: Arc<Greeting>) {
+        (self.settings, self.startup_settings) = (greeting.settings.clone(), greeting.settings.clone());
+        self.greeting = Arc::clone(&greeting);
         self.derive_plan_settings();
         self.announce(&greeting.parameters);
     }
@@ -393,7 +416,7 @@ impl Conversation {
             && self.enlisted.is_empty()
             && let Some(successor) = self.database.successor()
         {
-            self.user.pools = successor.pools.of_user(&self.user.credentials);
+            self.pools = successor.pools.of_user(&self.pools.credentials);
             self.database = successor;
             self.view = self.database.view();
             self.derive_plan_settings();

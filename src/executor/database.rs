@@ -13,6 +13,7 @@ use crate::backend::catalog::{load_code, load_schema};
 use crate::backend::control::{ControlClient, ControlError, ControlNode};
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::executor::describe::DescriptionCache;
+use crate::executor::folded::Alike;
 use crate::executor::function_call::FunctionTexts;
 use crate::executor::greeting::GreetingCache;
 use crate::executor::holding::GatheredSum;
@@ -70,6 +71,7 @@ pub struct Database {
     pub interner: Arc<Interner>,
     pub(super) descriptions: DescriptionCache,
     pub(super) greetings: GreetingCache,
+    pub(super) alike: Alike,
     pub(super) functions: FunctionTexts,
     /// Statements that gather hold two connections of a node at most: half of a pool's may run at once, so that none waits for
     /// another's.
@@ -112,6 +114,7 @@ impl Database {
             interner: predecessor.map(|predecessor| Arc::clone(&predecessor.interner)).unwrap_or_default(),
             descriptions: DescriptionCache::default(),
             greetings: GreetingCache::default(),
+            alike: Alike::default(),
             functions: FunctionTexts::default(),
             gather_slots: Arc::new(Semaphore::new((config.pool.max_per_node / 2).max(1))),
             gathered: GatheredSum::default(),

@@ -26,6 +26,7 @@ mod express;
 mod failure;
 mod fan_out;
 mod fetch;
+mod folded;
 mod forward;
 mod function_call;
 mod gather;
@@ -61,7 +62,8 @@ mod write;
 
 pub use batch::Batch;
 pub use cancel::{CancelRegistry, CancelTarget};
-pub use conversation::{Conversation, SessionUser};
+pub use conversation::Conversation;
 pub use database::{Database, DatabaseParts, View, now_micros};
 pub use failure::Failure;
+pub use folded::Folded;
 pub use templates::{CachedTemplate, TemplateCache};

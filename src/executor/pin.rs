@@ -113,7 +113,7 @@ impl Conversation {
             return Ok(None);
         }
         let n_max = pool.max_pinned;
-        Ok(match self.user.pools.pins_of(lease.shard, lease.node_idx) {
+        Ok(match self.pools.pins_of(lease.shard, lease.node_idx) {
             None => None,
             // State that only perhaps is made is kept when it is there, whatever the limit.
             Some(pins) if leftover.makes.is_empty() => Some(pins.pin()),
@@ -193,7 +193,7 @@ impl Conversation {
     pub(super) fn pin_for_sequences(&mut self, idx: usize) -> bool {
         let held = &mut self.enlisted[idx];
         if held.pin.is_none() {
-            let pins = self.user.pools.pins_of(held.lease.shard, held.lease.node_idx);
+            let pins = self.pools.pins_of(held.lease.shard, held.lease.node_idx);
             let permit = pins.map(|pins| pins.try_pin(self.database.config.pool.max_pinned));
             match permit {
                 Some(None) => return false,

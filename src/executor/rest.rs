@@ -42,8 +42,14 @@ impl Conversation {
             let message = "terminating connection due to idle-in-transaction timeout";
             Failure::fatal(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message)
         } else {
-            Failure::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
+            idle_session_timeout()
         })
+    }
+
+    /// Ready, once, when the client has been silent for a second at least and may be so for long. Costs a client that is not
+    /// silent a timer operation per second.
+    pub fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.poll_silence(cx)
     }
 
     /// A transaction begins at `now`.
@@ -68,6 +74,10 @@ impl Conversation {
 /// The shorter of two limits, of which zero is none.
 fn shorter(a: Duration, b: Duration) -> Duration {
     if a.is_zero() || (!b.is_zero() && b < a) { b } else { a }
+}
+
+pub(super) fn idle_session_timeout() -> Failure {
+    Failure::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
 }
 
 fn transaction_timeout() -> Failure {

@@ -77,6 +77,12 @@ impl Statements {
         self.n_bytes = 0;
     }
 
+    /// All of them in as little memory as they take; `None` without any.
+    pub(super) fn folded(mut self) -> Option<Box<Self>> {
+        self.by_name.shrink_to_fit();
+        (!self.by_name.is_empty()).then(|| Box::new(self))
+    }
+
     /// The client's name of a statement.
     pub(super) fn name_of(&self, prepared_id: u64) -> Option<String> {
         let (name, _) = self.by_name.iter().find(|(_, statement)| statement.prepared.id == prepared_id)?;
@@ -144,6 +150,10 @@ impl Portals {
         };
         self.n_bytes -= removed.as_ref().map_or(0, values_len);
         removed
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.unnamed.is_none() && self.by_name.is_empty() && self.shards.is_empty() && self.progress.is_empty()
     }
 
     pub(super) fn clear(&mut self) {

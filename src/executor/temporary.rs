@@ -81,7 +81,7 @@ impl Conversation {
             && self.view.topology.only_shard().is_none()
             && let Some((name, parent)) = crate::plan::made(sql, class, &self.context())
         {
-            Arc::make_mut(&mut self.plan_settings.made).insert(name, parent);
+            Arc::make_mut(&mut Arc::make_mut(&mut self.plan_settings).made).insert(name, parent);
             self.hash_context();
         }
     }
@@ -89,7 +89,7 @@ impl Conversation {
     /// Forgets what the transaction that is over has made: the catalog tells of what is committed.
     pub(super) fn forget_made(&mut self) {
         if !self.plan_settings.made.is_empty() {
-            self.plan_settings.made = Arc::default();
+            Arc::make_mut(&mut self.plan_settings).made = Arc::default();
             self.hash_context();
         }
     }
@@ -116,7 +116,7 @@ impl Conversation {
         };
         self.temporary.is_stale = false;
         if found != *self.plan_settings.temporaries {
-            self.plan_settings.temporaries = Arc::new(found);
+            Arc::make_mut(&mut self.plan_settings).temporaries = Arc::new(found);
             self.temporary.n_changes += 1;
             self.hash_context();
         }

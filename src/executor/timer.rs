@@ -23,12 +23,24 @@ pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// The sleep fires within [`LOOK_INTERVAL`].
     is_look_armed: bool,
+    silence: Silence,
     /// Utility statements have no deadline: an index takes as long as it takes.
     is_exempt: bool,
     /// When a look has first found that the client will send no more.
     half_closed_since: Option<Instant>,
     /// How long the statement of such a client goes on.
     half_closed_grace: Duration,
+}
+
+/// What is known of a client that says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// It has sent a statement since the last look.
+    Broken,
+    /// Nothing since the look before this one was armed.
+    Watched,
+    /// That has been told.
+    Told,
 }
 
 /// Why a wait for a server ended without a message.
@@ -59,6 +71,7 @@ impl Timer {
             transaction: Deadline::NEVER,
             sleep: None,
             is_look_armed: false,
+            silence: Silence::Broken,
             is_exempt: false,
             half_closed_since: None,
             half_closed_grace: Duration::ZERO,
@@ -83,6 +96,7 @@ impl Timer {
     /// Sets the deadline of the statement that begins.
     pub(super) fn set(&mut self, deadline: Deadline) {
         self.is_exempt = false;
+        self.silence = Silence::Broken;
         self.replace(deadline);
     }
 
@@ -163,6 +177,24 @@ impl Timer {
             return Poll::Ready(Some(WaitError::DeadlinePassed));
         }
         Poll::Ready(self.has_left(client, now).then_some(WaitError::ClientLeft))
+    }
+
+    /// Ready, once, when no statement has begun since the look before the last: after one to two [`LOOK_INTERVAL`]s.
+    pub(super) fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_look_due = self.sleep.as_ref().is_none_or(|sleep| !self.is_look_armed || sleep.is_elapsed());
+        match self.silence {
+            _ if !is_look_due => Poll::Pending,
+            Silence::Broken => {
+                self.silence = Silence::Watched;
+                self.arm(Deadline::after(Instant::now(), LOOK_INTERVAL));
+                self.sleep.as_mut().map_or(Poll::Pending, |sleep| sleep.as_mut().poll(cx))
+            }
+            Silence::Watched => {
+                self.silence = Silence::Told;
+                Poll::Ready(())
+            }
+            Silence::Told => Poll::Pending,
+        }
     }
 
     fn arm(&mut self, deadline: Deadline) {

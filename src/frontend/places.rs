@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::ServerConfig;
 use crate::sqlstate::{Report, SqlState};
@@ -24,13 +24,14 @@ pub(super) struct Place<'a>(&'a AtomicUsize);
 #[derive(Debug)]
 pub(super) struct OwnPlace<'a> {
     places: &'a Places,
-    owners: [Owner; 2],
+    user: Arc<str>,
+    database: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Owner {
-    User(String),
-    Database(String),
+    User(Arc<str>),
+    Database(Arc<str>),
 }
 
 impl Places {
@@ -55,8 +56,8 @@ impl Places {
     /// # Errors
     /// 53300, in the words of src/backend/utils/init/postinit.c and miscinit.c, when its user has
     /// `server.max_clients_per_user` or its database `server.max_clients_per_database`.
-    pub(super) fn enter_as(&self, user: &str, database: &str, config: &ServerConfig) -> Result<OwnPlace<'_>, Report> {
-        let owners = [Owner::User(user.to_owned()), Owner::Database(database.to_owned())];
+    pub(super) fn enter_as(&self, user: &Arc<str>, database: &Arc<str>, config: &ServerConfig) -> Result<OwnPlace<'_>, Report> {
+        let owners = [Owner::User(Arc::clone(user)), Owner::Database(Arc::clone(database))];
         let limits = [config.max_clients_per_user, config.max_clients_per_database];
         let mut by_owner = self.by_owner.lock().unwrap_or_else(PoisonError::into_inner);
         for (owner, limit) in owners.iter().zip(limits) {
@@ -68,10 +69,10 @@ impl Places {
                 return Err(Report::new(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for {whose}")));
             }
         }
-        for owner in &owners {
-            *by_owner.entry(owner.clone()).or_default() += 1;
+        for owner in owners {
+            *by_owner.entry(owner).or_default() += 1;
         }
-        Ok(OwnPlace { places: self, owners })
+        Ok(OwnPlace { places: self, user: Arc::clone(user), database: Arc::clone(database) })
     }
 }
 
@@ -91,13 +92,13 @@ impl Drop for Place<'_> {
 impl Drop for OwnPlace<'_> {
     fn drop(&mut self) {
         let mut by_owner = self.places.by_owner.lock().unwrap_or_else(PoisonError::into_inner);
-        for owner in &self.owners {
-            let n_left = by_owner.get_mut(owner).map_or(0, |n| {
+        for owner in [Owner::User(Arc::clone(&self.user)), Owner::Database(Arc::clone(&self.database))] {
+            let n_left = by_owner.get_mut(&owner).map_or(0, |n| {
                 *n -= 1;
                 *n
             });
             if n_left == 0 {
-                by_owner.remove(owner);
+                by_owner.remove(&owner);
             }
         }
     }
@@ -111,7 +112,9 @@ mod tests {
     fn places_are_counted_by_owner_and_given_back() {
         let config = ServerConfig { max_clients_per_user: 2, max_clients_per_database: 3, ..ServerConfig::default() };
         let places = Places::default();
-        let enter = |user, database| places.enter_as(user, database, &config).map_err(|report| report.message);
+        let enter = |user: &str, database: &str| {
+            places.enter_as(&user.into(), &database.into(), &config).map_err(|report| report.message)
+        };
         let first = enter("a", "x").unwrap();
         let _second = enter("a", "x").unwrap();
         assert_eq!(enter("a", "y").unwrap_err(), "too many connections for role \"a\"");

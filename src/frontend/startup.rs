@@ -11,7 +11,7 @@ use super::gate::Gate;
 use super::peer::Peer;
 use super::tls;
 use crate::backend::Socket;
-use crate::executor::{Conversation, Failure, SessionUser};
+use crate::executor::{Conversation, Failure};
 use crate::observe::{ClientDescription, ClientEntry, ClientState};
 use crate::session::startup::{MAX_STARTUP_LEN, Opening, Startup, opening, unsupported_protocol};
 use crate::session::wire::{self, Severity};
@@ -164,17 +164,15 @@ pub(super) async fn open_session(
     identity: Identity,
     gate: &Gate,
     entry: Arc<ClientEntry>,
-) -> Result<(Conversation, i32), (Socket, StartupEnd)> {
+) -> Result<Conversation, (Socket, StartupEnd)> {
     let Some(database) = gate.served().databases.get(&startup.database).cloned() else {
         return Err((socket, unknown_database(&startup.database).into()));
     };
     if let Some(fault) = &startup.fault {
         return Err((socket, StartupEnd::Refused(fault.clone())));
     }
-    let credentials = identity.credentials;
-    let pools = database.pools.of_user(&credentials);
-    let user = SessionUser { credentials, pools };
-    let mut conversation = Conversation::new(socket, database, user, entry, startup.session_settings());
+    let pools = database.pools.of_user(&identity.credentials);
+    let mut conversation = Conversation::new(socket, database, pools, entry, startup.session_settings());
     if let Err(failure) = conversation.open().await {
         let end = match failure {
             Failure::Statement { report, .. } | Failure::Fatal(report) => StartupEnd::Refused(report),
@@ -184,11 +182,10 @@ pub(super) async fn open_session(
         conversation.close().await;
         return Err((conversation.client, end));
     }
-    let process_id = give_cancel_key(&mut conversation, startup.minor, gate);
-    conversation.process_id = process_id;
+    conversation.process_id = give_cancel_key(&mut conversation, startup.minor, gate);
     wire::ready_for_query(&mut conversation.client.output, b'I');
     conversation.entry.enter(ClientState::Idle);
-    Ok((conversation, process_id))
+    Ok(conversation)
 }
 
 fn give_cancel_key(conversation: &mut Conversation, minor: u16, gate: &Gate) -> i32 {
@@ -202,7 +199,7 @@ fn give_cancel_key(conversation: &mut Conversation, minor: u16, gate: &Gate) -> 
         let (pid, secret) = random.split_at(4);
         let process_id = i32::from_be_bytes([pid[0] & 0x7f, pid[1], pid[2], pid[3]]).max(1);
         let secret = &secret[..secret_len];
-        if gate.cancels.register(process_id, secret.to_vec(), Arc::clone(&conversation.cancel)) {
+        if gate.cancels.register(process_id, secret, Arc::clone(&conversation.cancel)) {
             wire::message(&mut conversation.client.output, b'K', |b| {
                 b.put_i32(process_id);
                 b.put_slice(secret);
@@ -217,7 +214,7 @@ pub(super) fn register(startup: &Startup, socket: &Socket, peer: &Peer, gate: &G
     gate.registry.add_client(ClientDescription {
         database: startup.database.clone(),
         user: startup.user.clone(),
-        address: peer.to_string(),
+        address: peer.address,
         application_name: startup.settings.get("application_name").cloned().unwrap_or_default(),
         tls: socket.stream.tls_description().unwrap_or_default(),
     })

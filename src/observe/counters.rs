@@ -136,6 +136,8 @@ pub struct DatabaseCounters {
     pub n_bytes_to_clients: Counter,
     /// Cancel requests sent to servers.
     pub n_cancels: Counter,
+    /// How often a session was folded because its client was silent.
+    pub n_folded: Counter,
     pub n_template_hits: Counter,
     pub n_template_misses: Counter,
     /// From asking for a connection until it is there or the wait is given up.

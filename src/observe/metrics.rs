@@ -11,6 +11,7 @@ use crate::session::pins::PinReason;
 const BUILD_INFO: &str = "trunkline_build_info";
 const UP_SINCE: &str = "trunkline_start_time_seconds";
 const CLIENTS: &str = "trunkline_clients";
+const SILENT_CLIENTS: &str = "trunkline_silent_clients";
 const PINNED_CLIENTS: &str = "trunkline_pinned_clients";
 const PINS: &str = "trunkline_pins_total";
 const CONNECTIONS: &str = "trunkline_connections_accepted_total";
@@ -65,6 +66,8 @@ pub struct ProcessSample<'a> {
 pub struct DatabaseSample<'a> {
     pub database: &'a str,
     pub n_clients: usize,
+    /// Those of them whose session is folded.
+    pub n_silent: usize,
     /// Clients that keep server connections beyond their transactions, in the order of [`PinReason::ALL`].
     pub n_pinned: [usize; PinReason::ALL.len()],
     pub counters: &'a DatabaseCounters,
@@ -142,6 +145,10 @@ fn write_databases(page: &mut Page, databases: &[DatabaseSample<'_>]) {
     page.family(CLIENTS, "gauge", "Connected clients.");
     for sample in databases {
         page.line(CLIENTS, &[("database", sample.database)], sample.n_clients);
+    }
+    page.family(SILENT_CLIENTS, "gauge", "Clients that have said nothing for a second or more, outside of transactions.");
+    for sample in databases {
+        page.line(SILENT_CLIENTS, &[("database", sample.database)], sample.n_silent);
     }
     page.family(PINNED_CLIENTS, "gauge", "Clients that keep a server connection beyond their transactions, by reason.");
     for (sample, reason) in databases.iter().flat_map(|sample| PinReason::ALL.map(|reason| (sample, reason))) {
@@ -343,7 +350,13 @@ mod tests {
         };
         let text = render(&Scrape {
             process: ProcessSample { version: "0.1.0", started_at_seconds: 1.5, counters: &process },
-            databases: &[DatabaseSample { database: "shop", n_clients: 2, n_pinned: [1, 0, 0, 0, 0, 0, 0], counters: &counters }],
+            databases: &[DatabaseSample {
+                database: "shop",
+                n_clients: 2,
+                n_silent: 1,
+                n_pinned: [1, 0, 0, 0, 0, 0, 0],
+                counters: &counters,
+            }],
             pools: &[pool],
             nodes: &[],
         });

@@ -4,18 +4,22 @@
 //! atomics.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::{Counter, ProcessCounters};
 use crate::session::pins::PinReasons;
+use crate::session::shared::Shared;
 
 /// The process's clients and servers.
 #[derive(Debug, Default)]
 pub struct Registry {
     pub process: ProcessCounters,
     next_id: AtomicU64,
+    /// Names that many clients have.
+    names: Shared<str>,
     clients: Mutex<BTreeMap<u64, Arc<ClientEntry>>>,
     servers: Mutex<BTreeMap<u64, Arc<ServerEntry>>>,
 }
@@ -25,8 +29,8 @@ pub struct Registry {
 pub struct ClientDescription {
     pub database: String,
     pub user: String,
-    /// `127.0.0.1:50123`, or `unix`.
-    pub address: String,
+    /// `None` for a client of the unix socket.
+    pub address: Option<SocketAddr>,
     pub application_name: String,
     /// TLS version and cipher suite; empty for a plain socket.
     pub tls: String,
@@ -50,16 +54,18 @@ pub enum ClientState {
 #[derive(Debug)]
 pub struct ClientEntry {
     pub id: u64,
-    pub database: String,
-    pub user: String,
-    pub address: String,
-    pub tls: String,
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+    /// TLS version and cipher suite; empty for a plain socket.
+    pub tls: Arc<str>,
+    address: Option<SocketAddr>,
     pub connected_at: SystemTime,
     pub n_statements: Counter,
     pub n_transactions: Counter,
     state: AtomicU8,
     pins: AtomicU8,
-    application_name: Mutex<String>,
+    is_silent: AtomicBool,
+    application_name: Mutex<Box<str>>,
 }
 
 /// What is known of a server connection once it is open.
@@ -99,16 +105,17 @@ impl Registry {
     pub fn add_client(&self, description: ClientDescription) -> Arc<ClientEntry> {
         let entry = Arc::new(ClientEntry {
             id: self.take_id(),
-            database: description.database,
-            user: description.user,
+            database: self.names.text(&description.database),
+            user: self.names.text(&description.user),
+            tls: self.names.text(&description.tls),
             address: description.address,
-            tls: description.tls,
             connected_at: SystemTime::now(),
             n_statements: Counter::default(),
             n_transactions: Counter::default(),
             state: AtomicU8::new(ClientState::Login as u8),
             pins: AtomicU8::new(0),
-            application_name: Mutex::new(description.application_name),
+            is_silent: AtomicBool::new(false),
+            application_name: Mutex::new(description.application_name.into()),
         });
         locked(&self.clients).insert(entry.id, Arc::clone(&entry));
         entry
@@ -170,6 +177,20 @@ impl ClientEntry {
         }
     }
 
+    /// `127.0.0.1:50123`, or `unix`.
+    pub fn address(&self) -> String {
+        self.address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+    }
+
+    /// Notes whether its session is folded until it says something.
+    pub fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Relaxed);
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
+    }
+
     /// Notes why the client keeps server connections beyond its transactions.
     pub fn set_pins(&self, reasons: PinReasons) {
         self.pins.store(reasons.to_bits(), Ordering::Relaxed);
@@ -180,11 +201,11 @@ impl ClientEntry {
     }
 
     pub fn set_application_name(&self, name: &str) {
-        name.clone_into(&mut locked(&self.application_name));
+        *locked(&self.application_name) = name.into();
     }
 
     pub fn application_name(&self) -> String {
-        locked(&self.application_name).clone()
+        locked(&self.application_name).to_string()
     }
 }
 
@@ -256,7 +277,7 @@ mod tests {
         let client = registry.add_client(ClientDescription {
             database: "shop".into(),
             user: "app".into(),
-            address: "unix".into(),
+            address: None,
             application_name: String::new(),
             tls: String::new(),
         });

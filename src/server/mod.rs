@@ -2,6 +2,7 @@
 
 mod database;
 mod listen;
+mod memory;
 mod notify;
 mod reload;
 mod worker;
@@ -111,6 +112,7 @@ pub async fn start(config: Config, source: PathBuf) -> Result<Running, StartErro
         .map_err(StartError::Worker)?;
     let runtimes = workers.iter().map(Worker::runtime).collect();
     tasks.spawn(database::Upkeep { gate: Arc::clone(&gate), tasks: tasks.clone(), stop: stop.clone(), runtimes }.run());
+    tasks.spawn(memory::keep_small(Arc::clone(&gate), stop.clone()));
     let mut client_addresses = Vec::new();
     for listener in listeners {
         client_addresses.extend(listener.address());

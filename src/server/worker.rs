@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
 use tokio::runtime::Handle;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Stream;
-use crate::frontend::{Gate, Peer, serve};
+use crate::frontend::{self, Counted, Gate, Peer, serve};
 
 /// Stack of a worker, in bytes: the parser and the planner walk syntax trees by recursion. Only what is touched takes memory.
 const STACK_SIZE: usize = 64 << 20;
@@ -92,19 +92,14 @@ struct Room {
 impl Room {
     async fn serve_all(self, mut receiver: mpsc::Receiver<Accepted>) {
         while let Some(accepted) = receiver.recv().await {
-            let (stream, peer) = match into_stream(accepted) {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::info!(%error, "a client left while it was let in");
-                    self.n_clients.fetch_sub(1, Ordering::Relaxed);
-                    continue;
+            let counted = Counted(Arc::clone(&self.n_clients));
+            match into_stream(accepted) {
+                Ok((stream, peer)) => {
+                    let accepted = frontend::Accepted { stream, peer, worker_idx: self.worker_idx, counted };
+                    self.clients.spawn(serve(Box::new(accepted), Arc::clone(&self.gate)));
                 }
-            };
-            let (gate, n_clients, worker_idx) = (Arc::clone(&self.gate), Arc::clone(&self.n_clients), self.worker_idx);
-            self.clients.spawn(async move {
-                serve(stream, peer, worker_idx, gate).await;
-                n_clients.fetch_sub(1, Ordering::Relaxed);
-            });
+                Err(error) => tracing::info!(%error, "a client left while it was let in"),
+            }
         }
     }
 }

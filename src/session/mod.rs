@@ -15,6 +15,7 @@ pub mod scroll;
 pub mod search_path;
 pub mod set_config;
 pub mod settings;
+pub mod shared;
 pub mod startup;
 pub mod time_setting;
 pub mod transaction;

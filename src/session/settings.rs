@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
 
+use super::shared::Shared;
+
 /// Kept for the client by the proxy, and never given to a server's session: it would end one that a pool keeps.
 pub const IDLE_SESSION_TIMEOUT: &str = "idle_session_timeout";
 
@@ -25,10 +27,13 @@ impl SettingValue {
     }
 }
 
+/// The values of settings by their folded names.
+pub type SettingValues = BTreeMap<String, SettingValue>;
+
 /// All settings that differ from the server's own, under their folded names. Cheap to clone and to compare.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    values: Arc<BTreeMap<String, SettingValue>>,
+    values: Arc<SettingValues>,
     hash: u64,
 }
 
@@ -60,6 +65,11 @@ impl Settings {
         }
         let hash = if values.is_empty() { 0 } else { XxHash3_64::oneshot(text.as_bytes()) };
         Self { values: Arc::new(values), hash }
+    }
+
+    /// Keeps the values that other sessions have too once for all.
+    pub fn share(&mut self, shared: &Shared<SettingValues>) {
+        shared.share(&mut self.values);
     }
 
     pub fn value(&self, name: &str) -> Option<&SettingValue> {

@@ -37,6 +37,7 @@ mod protocol;
 mod routing;
 mod schemas;
 mod self_check;
+mod silent;
 mod soak;
 mod temporary;
 mod tidy;

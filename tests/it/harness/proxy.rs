@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
 use super::{BINARY, DATABASE, PATIENCE, Scratch, connect_with, poll, rows};
@@ -109,6 +111,21 @@ impl Proxy {
             pins.eq(expected.iter().copied())
         })
         .await;
+    }
+
+    /// The page of metrics, with its header.
+    pub(crate) async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port)).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        page
+    }
+
+    /// Waits until this many clients count as silent.
+    pub(crate) async fn wait_until_silent(&self, n_clients: usize) {
+        let line = format!("\ntrunkline_silent_clients{{database=\"{DATABASE}\"}} {n_clients}\n");
+        poll(&format!("{n_clients} clients are silent"), async || self.metrics().await.contains(&line)).await;
     }
 
     /// What it has written to standard error so far.

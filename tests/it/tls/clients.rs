@@ -1,7 +1,7 @@
 //! Clients over TLS.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 
 use super::certificates::{Authority, Claim};
 use super::peers::{GSS_REQUEST, SSL_REQUEST, client_config, open_asking, open_direct};
@@ -208,20 +208,10 @@ async fn encryption_is_negotiated_once_and_in_order() {
     assert_eq!(raw.read_byte().await, Some(b'S'));
     raw.send(b"GET / HTTP/1.1\r\n\r\n").await;
     assert!(raw.is_closed().await);
-    assert!(metrics_of(proxy.admin_port).await.contains("\ntrunkline_tls_handshakes_total 2\n"));
+    assert!(proxy.metrics().await.contains("\ntrunkline_tls_handshakes_total 2\n"));
     // The socket may be closed a moment before it is counted.
-    poll("the failure is counted", async || {
-        !metrics_of(proxy.admin_port).await.contains("\ntrunkline_tls_handshake_failures_total 0\n")
-    })
-    .await;
-}
-
-async fn metrics_of(port: u16) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await.unwrap();
-    page
+    poll("the failure is counted", async || !proxy.metrics().await.contains("\ntrunkline_tls_handshake_failures_total 0\n"))
+        .await;
 }
 
 #[tokio::test]
@@ -310,4 +300,20 @@ async fn megabytes_go_through_unchanged() {
     let mut merged: Vec<String> = merged.lines().map(|line| line.replace('|', "\t")).collect();
     merged.sort();
     assert!(merged == expected, "{} of {} rows came back", merged.len(), expected.len());
+}
+
+/// The proxy gives up what only a busy client needs, and looks at the socket below TLS until there is more.
+#[tokio::test]
+async fn a_silent_client_is_heard_when_it_speaks_again() {
+    let scratch = Scratch::new();
+    let files = Authority::new("ours").issue(&scratch, "proxy", Claim::host());
+    let cluster = Cluster::start(1).await;
+    let proxy = cluster.proxy_with(ProxyOptions { sections: &tls_section(&files, ""), ..ProxyOptions::default() }).await;
+    let mut raw = open_asking(proxy.port, &client_config(&[])).await;
+    raw.log_in_by_tls().await;
+    for _ in 0..2 {
+        proxy.wait_until_silent(1).await;
+        raw.send(&message(b'Q', &text("SELECT 42"))).await;
+        assert_eq!(raw.tags().await, "TDCZ");
+    }
 }
