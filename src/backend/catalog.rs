@@ -20,6 +20,7 @@ use crate::topology::{
 const COLUMNS: &str = "\
 SELECT n.nspname, c.relname, c.relkind, a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod),
   CASE WHEN a.attcollation = 0 THEN 'none'
+    WHEN NOT co.collisdeterministic THEN 'nondeterministic'
     WHEN co.collprovider = 'b' OR co.collprovider = 'c' AND co.collcollate IN ('C', 'POSIX') THEN 'c'
     WHEN co.collprovider = 'd' AND (db.provider = 'b' OR db.provider = 'c' AND db.datcollate IN ('C', 'POSIX')) THEN 'c'
     WHEN co.collprovider = 'd' THEN 'default'
@@ -76,20 +77,30 @@ JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace
 JOIN pg_catalog.pg_class AS p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname NOT LIKE 'pg\\_temp\\_%'";
 
-/// Operators and casts outside the system schemas whose functions are not immutable.
+/// Operators and casts outside the system schemas whose functions are not immutable. Those of an extension in C that are stable depend
+/// on settings (`%` of pg_trgm): an operator has no way to be told of a table.
 const HIDDEN_CALLS: &str = "\
 SELECT n.nspname, p.proname, o.oprname, NULL, NULL, NULL, NULL FROM pg_catalog.pg_operator AS o
 JOIN pg_catalog.pg_proc AS p ON p.oid = o.oprcode JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 WHERE o.oprnamespace <> 'pg_catalog'::regnamespace AND p.provolatile <> 'i'
+  AND NOT (p.provolatile = 's' AND p.prolang IN (SELECT l.oid FROM pg_catalog.pg_language AS l WHERE l.lanname = 'c')
+    AND EXISTS (SELECT FROM pg_catalog.pg_depend AS e
+      WHERE e.classid = 'pg_catalog.pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'))
 UNION ALL SELECT n.nspname, p.proname, NULL, s.typname, t.typname,
   s.typnamespace = 'pg_catalog'::regnamespace, t.typnamespace = 'pg_catalog'::regnamespace FROM pg_catalog.pg_cast AS c
 JOIN pg_catalog.pg_proc AS p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_type AS s ON s.oid = c.castsource JOIN pg_catalog.pg_type AS t ON t.oid = c.casttarget
 WHERE c.oid >= 16384 AND p.provolatile <> 'i'";
 
+/// Indexes; of those that make rows conflict also their table and the columns of their key, each in a row.
 const INDEXES: &str = "\
-SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('i', 'I') AND n.nspname <> 'pg_catalog' AND n.nspname NOT LIKE 'pg\\_t%'";
+SELECT n.nspname, c.relname, tn.nspname, t.relname, a.attname FROM pg_catalog.pg_index AS x
+JOIN pg_catalog.pg_class AS c ON c.oid = x.indexrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN (pg_catalog.pg_class AS t JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.relnamespace)
+  ON t.oid = x.indrelid AND (x.indisunique OR x.indisexclusion)
+LEFT JOIN pg_catalog.pg_attribute AS a
+  ON a.attrelid = t.oid AND a.attnum = ANY ((x.indkey::pg_catalog.int2[])[0:x.indnkeyatts - 1])
+WHERE n.nspname <> 'pg_catalog' AND n.nspname NOT LIKE 'pg\\_t%'";
 
 const SYSTEM_RELATIONS: &str = "\
 SELECT relname FROM pg_catalog.pg_class
@@ -261,9 +272,7 @@ impl Reader {
                 self.schema.parents.insert(child, parent);
             }
             5 => self.take_hidden_call(row)?,
-            6 => {
-                self.schema.indexes.insert(TableName::new(row.get(0)?, row.get(1)?));
-            }
+            6 => self.take_index(row)?,
             7 => self.take_trigger(row)?,
             8 => {}
             9 => {
@@ -331,6 +340,16 @@ impl Reader {
         Some(())
     }
 
+    fn take_index(&mut self, row: &SimpleQueryRow) -> Option<()> {
+        let index = TableName::new(row.get(0)?, row.get(1)?);
+        if let (Some(schema), Some(table)) = (row.get(2), row.get(3)) {
+            let indexes = self.schema.unique.entry(TableName::new(schema, table)).or_default();
+            indexes.entry(index.name.clone()).or_default().extend(row.get(4).map(str::to_owned));
+        }
+        self.schema.indexes.insert(index);
+        Some(())
+    }
+
     fn take_trigger(&mut self, row: &SimpleQueryRow) -> Option<()> {
         let (table, other) = (TableName::new(row.get(0)?, row.get(1)?), TableName::new(row.get(2)?, row.get(3)?));
         match row.get(4) {
@@ -388,6 +407,7 @@ impl Reader {
                 "none" => Collation::None,
                 "c" => Collation::C,
                 "default" => Collation::Default,
+                "nondeterministic" => Collation::Nondeterministic,
                 _ => Collation::Other,
             },
             is_not_null: get(7)? == "t",

@@ -416,6 +416,9 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
     for (name, triggers) in read.triggers {
         schema.triggers.entry(name).or_default().extend(triggers);
     }
+    for (name, indexes) in read.unique {
+        schema.unique.entry(name).or_default().extend(indexes);
+    }
     for (name, others) in read.rules {
         schema.rules.entry(name).or_default().extend(others);
     }

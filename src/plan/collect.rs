@@ -207,7 +207,7 @@ impl Collector<'_> {
     fn key_types(&self, table_ref: &TableRef) -> Vec<Option<KeyType>> {
         let Some(key) = table_ref.key() else { return Vec::new() };
         let relation = super::names::relation_of(&table_ref.name, self.context);
-        let type_of = |column: &String| KeyType::of(relation.as_ref()?.column(column)?.type_oid);
+        let type_of = |column: &String| super::columns::key_type(relation.as_ref()?.column(column)?);
         key.columns.iter().map(type_of).collect()
     }
 

@@ -8,7 +8,13 @@ use super::collect::Collected;
 use super::merge::{TextOrder, text_order};
 use super::names::folded;
 use super::text::{Parsed, Positions};
-use crate::sql::Token;
+use crate::sql::{KeyType, Token};
+use crate::topology::{Collation, Column};
+
+/// The type by which a column's values are placed; `None` where equal values may have other bytes, or it is of no such type.
+pub(super) fn key_type(column: &Column) -> Option<KeyType> {
+    if column.collation == Collation::Nondeterministic { None } else { KeyType::of(column.type_oid) }
+}
 
 /// A column reference in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]

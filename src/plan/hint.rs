@@ -1,12 +1,13 @@
 //! Routing hints: `/* trunkline: shard=NAME */`, `/* trunkline: key=VALUE */`.
 
 use super::collect::{Collected, collect};
+use super::columns::key_type;
 use super::contract::{Access, Context, Plan};
 use super::insert::placement_refusal;
 use super::names::table_name;
 use super::refusal::{Refusal, RefusalCode};
 use super::text::{parse, tokens_of};
-use crate::sql::{KeyType, Literal, canonical_text};
+use crate::sql::{Literal, canonical_text};
 use crate::topology::{Key, Placement, ShardId, TableName};
 
 const MARK: &str = "trunkline:";
@@ -183,7 +184,7 @@ fn place(table: &TableName, key: &Key, values: &[String], context: &Context<'_>)
     let relation = context.schema.relation(table);
     let mut row = Vec::with_capacity(values.len());
     for (name, value) in key.columns.iter().zip(values) {
-        let key_type = relation.and_then(|relation| KeyType::of(relation.column(name)?.type_oid));
+        let key_type = relation.and_then(|relation| key_type(relation.column(name)?));
         let value = key_type.and_then(|key_type| canonical_text(value, key_type, &context.settings.time_zone).ok());
         row.push(value.ok_or_else(|| {
             Refusal::new(

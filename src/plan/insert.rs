@@ -8,6 +8,7 @@ use sqlparser::ast::{
 
 use super::bind::{StatementTemplate, shard_sets, union};
 use super::collect::{Collected, Collector};
+use super::columns::key_type;
 use super::contract::{Access, Context, InsertPlan, Plan, ShardStatement, Values};
 use super::dml;
 use super::functions::Nature;
@@ -19,7 +20,7 @@ use super::shape;
 use super::slot::{Binding, Operand, Slot, SlotValue, TimeOperand, string_content};
 use super::text::{Parsed, after_closing, byte_range, parse, split_commas, tokens_of};
 use crate::sql::{KeyType, Literal, LiteralKind};
-use crate::topology::{Column, ColumnDefault, Key, KeyValue, PlacementError, Relation, ShardId, ShardSet, TableName};
+use crate::topology::{Collation, Column, ColumnDefault, Key, KeyValue, PlacementError, Relation, ShardId, ShardSet, TableName};
 
 /// An INSERT into a sharded table with the keys of its rows.
 #[derive(Debug)]
@@ -64,6 +65,7 @@ pub(super) fn analyze(
         return Ok(None);
     };
     refuse_key_update(insert, key, &table)?;
+    refuse_far_conflicts(insert, key, &table, context)?;
     let Some(relation) = relation_of(&parts, context) else {
         return Err(
             Refusal::new(RefusalCode::UnknownColumns, format!("the columns of table \"{table}\" are not known")).at(&table, None)
@@ -167,6 +169,38 @@ fn refuse_key_update(insert: &Insert, key: &Key, table: &TableName) -> Result<()
     Ok(())
 }
 
+/// ON CONFLICT finds the rows of its shard: those of an index over the key are all there. Others could be anywhere.
+fn refuse_far_conflicts(insert: &Insert, key: &Key, table: &TableName, context: &Context<'_>) -> Result<(), Refusal> {
+    let Some(OnInsert::OnConflict(conflict)) = &insert.on else { return Ok(()) };
+    let unique = context.schema.unique.get(table);
+    let refuse = |what: String| {
+        let message =
+            format!("ON CONFLICT by {what} of table \"{table}\", which does not contain its shard key, is not supported");
+        Err(Refusal::new(RefusalCode::FarConflict, message).at(table, None))
+    };
+    match &conflict.conflict_target {
+        Some(ConflictTarget::Columns(columns)) => {
+            let names: Vec<String> = columns.iter().map(super::names::folded).collect();
+            if key.columns.iter().all(|column| names.contains(column)) {
+                Ok(())
+            } else {
+                refuse(format!("({})", names.join(", ")))
+            }
+        }
+        target => {
+            let named = match target {
+                Some(ConflictTarget::OnConstraint(name)) => Some(last_part(name)),
+                _ => None,
+            };
+            let mut meant = unique.into_iter().flatten().filter(|(name, _)| named.as_ref().is_none_or(|named| named == *name));
+            match meant.find(|(_, columns)| !key.columns.iter().all(|column| columns.contains(column))) {
+                Some((name, _)) => refuse(format!("index \"{name}\"")),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
 /// The columns that assignments set, folded.
 pub(super) fn assigned(assignments: &[Assignment]) -> Vec<String> {
     assignments
@@ -259,7 +293,7 @@ impl InsertTemplate {
         let binding = Binding { values, time_zone: &context.settings.time_zone };
         let (mut low, mut high) = (Vec::with_capacity(row.len()), Vec::with_capacity(row.len()));
         for (slot, column) in row.iter().zip(&self.columns) {
-            let Some(key_type) = KeyType::of(column.type_oid) else { return Err(self.opaque(column)) };
+            let Some(key_type) = key_type(column) else { return Err(self.opaque(column)) };
             match slot.value(key_type, binding) {
                 SlotValue::Null => (low.push(KeyValue::Null), high.push(KeyValue::Null)),
                 SlotValue::Exact(value) if is_stored_as_is(&value, column) => (low.push(value.clone()), high.push(value)),
@@ -282,7 +316,11 @@ impl InsertTemplate {
     }
 
     fn opaque(&self, column: &Column) -> Refusal {
-        let message = format!("the value of key column \"{}\" of table \"{}\" cannot be placed", column.name, self.table);
+        let why = match column.collation {
+            Collation::Nondeterministic => ": its collation is not deterministic",
+            _ => "",
+        };
+        let message = format!("the value of key column \"{}\" of table \"{}\" cannot be placed{why}", column.name, self.table);
         Refusal::new(RefusalCode::OpaqueKey, message).at(&self.table, Some(&column.name))
     }
 }

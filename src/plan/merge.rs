@@ -104,7 +104,7 @@ pub(super) fn text_order(expr: &Expr, scope: &Scope) -> TextOrder {
                 Some(Collation::C) => self.n_c += 1,
                 Some(Collation::None) => {}
                 Some(Collation::Default) => self.n_default += 1,
-                Some(Collation::Other) | None => self.n_other += 1,
+                Some(Collation::Other | Collation::Nondeterministic) | None => self.n_other += 1,
             }
         }
     }

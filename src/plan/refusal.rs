@@ -171,6 +171,9 @@ refusal_codes! {
     /// A function, trigger or rule that reaches rows beyond the shard that runs it.
     CodeReach = "TL048", FEATURE_NOT_SUPPORTED,
         "Write those rows in statements of their own and drop the trigger or rule; or name the function in the database's safe_functions if it keeps to its shard.";
+    /// ON CONFLICT by an index that does not contain the shard key.
+    FarConflict = "TL049", FEATURE_NOT_SUPPORTED,
+        "Make a unique index over these columns and the key columns, and name all of them: ON CONFLICT (key, …).";
     /// EXPLAIN, in a form that is not known for several shards.
     Explain = "TL050", FEATURE_NOT_SUPPORTED,
         "`trunkline explain` shows the plan; EXPLAIN the statement for one shard with /* trunkline: shard=NAME */.";

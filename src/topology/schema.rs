@@ -23,6 +23,8 @@ pub enum Collation {
     Default,
     /// One that the column names.
     Other,
+    /// One under which texts of other bytes may be equal.
+    Nondeterministic,
 }
 
 /// How values of a column are brought to another server.
@@ -236,6 +238,8 @@ pub struct Schema {
     pub code: BTreeMap<TableName, BTreeSet<Mention>>,
     /// Triggers of users, by table.
     pub triggers: BTreeMap<TableName, BTreeSet<Trigger>>,
+    /// Unique and exclusion indexes by table: their names with their columns, expressions left out.
+    pub unique: BTreeMap<TableName, BTreeMap<String, BTreeSet<String>>>,
     /// Tables with rules, and the other relations that these name.
     pub rules: BTreeMap<TableName, BTreeSet<TableName>>,
     /// Operators and casts outside the system schemas whose function is not immutable: it may read tables.

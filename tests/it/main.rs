@@ -20,6 +20,7 @@ mod functions;
 mod gathered;
 mod harness;
 mod hostile;
+mod keys;
 mod large;
 mod leaks;
 mod lifecycle;

@@ -13,6 +13,7 @@ use options::{CopyStatement, Relation as CopyRelation};
 pub use splitter::{CopySplitter, MAX_COPY_ROW_BYTES};
 
 use super::bind::{Body, refuse_unplaced};
+use super::columns::key_type;
 use super::contract::{Access, Context, CopyOutPlan, CopyPlan, CopyRows, Plan};
 use super::insert::default_slot;
 use super::names::{Target, relation_of, resolve, table_name};
@@ -216,12 +217,13 @@ fn split(statement: &CopyStatement, name: &TableName, key: &Key, context: &Conte
     let names = copied_columns(statement, name, context);
     let mut fields = Vec::with_capacity(key.columns.len());
     for column_name in &key.columns {
-        let column = relation.column(column_name);
-        let typed = column.and_then(|column| Some((column, KeyType::of(column.type_oid)?)));
-        let Some((column, key_type)) = typed else {
-            let message = format!("key column \"{column_name}\" of table \"{name}\" is not known");
-            return Err(Refusal::new(RefusalCode::UnknownColumns, message).at(name, Some(column_name)));
+        let refuse = |code, what: &str| {
+            let message = format!("key column \"{column_name}\" of table \"{name}\" {what}");
+            Refusal::new(code, message).at(name, Some(column_name))
         };
+        let column = relation.column(column_name).ok_or_else(|| refuse(RefusalCode::UnknownColumns, "is not known"))?;
+        let key_type = key_type(column)
+            .ok_or_else(|| refuse(RefusalCode::OpaqueKey, "is of a type or collation by which rows cannot be placed"))?;
         let field_idx = names.iter().position(|other| other == column_name);
         if field_idx.is_none() && default_slot(column, name)?.operand == Operand::Null {
             let message = format!("COPY into \"{name}\" must set its shard key column \"{column_name}\"");

@@ -78,7 +78,7 @@ fn key_column(table: &Object, column: &str, what: &str, context: &Context<'_>) -
 /// Whether the values of a key column are placed under another type as they are now.
 fn is_alike(table: &Object, column: &str, type_words: &[String], context: &Context<'_>) -> bool {
     let relation = relation_of(&parts(table), context);
-    let now = relation.and_then(|relation| KeyType::of(relation.column(column)?.type_oid));
+    let now = relation.and_then(|relation| crate::plan::columns::key_type(relation.column(column)?));
     let words: Vec<&str> = type_words.iter().map(String::as_str).filter(|word| *word != "pg_catalog").collect();
     match now {
         Some(KeyType::Int2 | KeyType::Int4 | KeyType::Int8) => {

@@ -87,6 +87,8 @@ fn tables() -> HashMap<TableName, Arc<Table>> {
         ("guarded", by_user()),
         ("countries", Placement::Reference),
         ("noted", by_user()),
+        ("loners", by_user()),
+        ("folks", key(&["name"], hash_level(0, vec![on(0), on(1), on(2)]))),
         ("ruled_table", by_user()),
         ("moved", key(&["region"], list_level(0, vec![on(0), on(1), on(2)], None))),
         ("flags", Placement::Reference),
@@ -113,6 +115,8 @@ table orders_old: order_id bigint, user_id bigint, total numeric
 table countries: code text C, name text, population bigint, seen_at time
 table flags: code text C, seen_at time
 table noted: user_id bigint
+table folks: name text fuzzy, age integer
+table loners: id bigint, mail text, user_id bigint
 table ruled_table: user_id bigint
 table moved: region text
 table counted: n bigint
@@ -177,6 +181,7 @@ fn column(words: &str) -> Column {
     let how = words.get(2).copied();
     let collation = match (type_name, how) {
         ("text", Some("C")) => Collation::C,
+        ("text", Some("fuzzy")) => Collation::Nondeterministic,
         ("text", _) => Collation::Default,
         _ => Collation::None,
     };
@@ -187,7 +192,7 @@ fn column(words: &str) -> Column {
     };
     let declaration = match collation {
         Collation::C => format!("{type_name} COLLATE pg_catalog.\"C\""),
-        Collation::None | Collation::Default | Collation::Other => type_name.to_owned(),
+        Collation::None | Collation::Default | Collation::Other | Collation::Nondeterministic => type_name.to_owned(),
     };
     Column {
         name: words[0].to_owned(),
@@ -291,6 +296,15 @@ fn schema() -> Schema {
         version: 1,
         code: CODE.into_iter().map(code).collect(),
         triggers: TRIGGERS.into_iter().map(trigger).collect(),
+        unique: [(
+            public("loners"),
+            [
+                ("loners_pkey".to_owned(), ["id".to_owned(), "user_id".to_owned()].into()),
+                ("loners_mail".to_owned(), ["mail".to_owned()].into()),
+            ]
+            .into(),
+        )]
+        .into(),
         rules: [(public("ruled_table"), [public("orders")].into())].into(),
         relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
         views: VIEWS.lines().filter(|line| !line.is_empty()).map(view).collect(),
