@@ -155,6 +155,7 @@ impl Conversation {
     ) -> Result<PartialRows, Failure> {
         let statements: Vec<(ShardId, &str)> = plan.shards.iter().map(|shard| (shard, plan.text.as_str())).collect();
         let idxs = self.fan_out(&statements, Access::Read, values, &[1]).await?;
+        self.expect_columns(types.iter().copied());
         let columns = types.iter().copied().map(Array::of).collect();
         let mut rows = PartialRows { columns, n_rows: 0, n_bytes: 0 };
         let max_bytes = self.max_gather_bytes();

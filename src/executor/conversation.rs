@@ -38,7 +38,7 @@ use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
 use crate::sql::{Classified, Fingerprint, Literal, fingerprint};
-use crate::topology::ShardId;
+use crate::topology::{ShardId, TypeOid};
 
 /// What DDL of the transaction means once it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -112,6 +112,8 @@ pub struct Conversation {
     pub(super) copying: Option<Box<Copying>>,
     /// A read that may leave shards out.
     pub(super) partial: Option<Box<Partial>>,
+    /// Types of the columns that shards must give in the running fan-out.
+    pub(super) expected_columns: Option<Box<[TypeOid]>>,
     /// What is noted of a read while it runs.
     pub(super) watch: Option<Box<Watch>>,
     pub(super) unbound: Option<Unbound>,
@@ -203,6 +205,7 @@ impl Conversation {
             cursors: Cursors::default(),
             copying: None,
             partial: None,
+            expected_columns: None,
             watch: None,
             unbound: None,
             retry: kept.retry,

@@ -6,13 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::Conversation;
+use super::conversation::SchemaChange;
 use super::enlist::Watched;
 use super::failure::Failure;
 use crate::plan::Access;
 use crate::session::prepared::Described;
 use crate::session::row_description::columns;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
-use crate::topology::{ShardId, TypeOid};
+use crate::topology::{FIRST_OWN_OID, ShardId, TypeOid};
 
 /// Most texts that are kept; the table is emptied when it is full.
 const CAPACITY: usize = 1_024;
@@ -20,14 +21,14 @@ const CAPACITY: usize = 1_024;
 /// Longest text that is kept, in bytes.
 const MAX_TEXT_LEN: usize = 64 * 1024;
 
-/// Descriptions by text and parameter types, of one schema version.
+/// Descriptions by text, its context and parameter types, of one schema version.
 #[derive(Debug, Default)]
 pub(super) struct DescriptionCache {
     descriptions: Mutex<Descriptions>,
 }
 
-/// Text and parameter types.
-type Key = (String, Vec<u32>);
+/// The hash of what besides the text decides what it means, the text, and parameter types.
+type Key = (u64, String, Vec<u32>);
 
 #[derive(Debug, Default)]
 struct Descriptions {
@@ -48,6 +49,11 @@ impl DescriptionCache {
         }
         descriptions.by_key.insert(key, described);
     }
+
+    /// Forgets all: the catalogs have changed without a word.
+    fn clear(&self) {
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).by_key.clear();
+    }
 }
 
 impl Conversation {
@@ -56,10 +62,10 @@ impl Conversation {
     /// # Errors
     /// The server's own error for the text.
     pub(super) async fn describe(&mut self, shard: ShardId, text: &str, param_types: &[u32]) -> Result<Described, Failure> {
-        let key = (text.to_owned(), param_types.to_vec());
+        let key = (self.context_hash, text.to_owned(), param_types.to_vec());
         let generation = self.view.generation;
-        // A temporary table is the client's alone.
-        let is_shared = self.temporary_version() == 0;
+        // A temporary table is the client's alone, and so is what its transaction has changed.
+        let is_shared = self.temporary_version() == 0 && self.block.schema_change == SchemaChange::None;
         if is_shared && let Some(described) = self.database.descriptions.get(generation, &key) {
             return Ok(described);
         }
@@ -80,6 +86,43 @@ impl Conversation {
             self.database.descriptions.insert(generation, key, described.clone());
         }
         Ok(described)
+    }
+
+    /// Says what columns shards must describe before rows of theirs are taken: of the fan-out that has just been written. A type 0
+    /// stands for any.
+    pub(super) fn expect_columns(&mut self, types: impl IntoIterator<Item = TypeOid>) {
+        self.expected_columns = Some(types.into_iter().collect());
+    }
+
+    /// Compares what a shard says of its rows, a RowDescription, with what is expected of them. Without an expectation the first
+    /// shard's word is the others'.
+    ///
+    /// # Errors
+    /// 0A000, in Postgres's words for a statement whose columns are others than they were.
+    pub(super) async fn check_described(&mut self, idxs: &[usize], message: &[u8]) -> Result<(), Failure> {
+        let types = columns(message.get(HEADER_LEN..).unwrap_or_default()).unwrap_or_default();
+        let types = types.iter().map(|column| column.type_oid);
+        let Some(expected) = &self.expected_columns else {
+            self.expected_columns = Some(types.collect());
+            return Ok(());
+        };
+        let is_same = |(a, b): (u32, u32)| a == b || a == 0 || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID);
+        if expected.len() == types.len() && expected.iter().copied().zip(types).all(is_same) {
+            return Ok(());
+        }
+        self.cancel_and_drain(idxs).await;
+        self.forget_descriptions();
+        // src/backend/utils/cache/plancache.c, `RevalidateCachedQuery`.
+        Err(Failure::refused(
+            "TL108",
+            "cached plan must not change result type",
+            "A table has changed since the statement was described: run it again.",
+        ))
+    }
+
+    /// Forgets what servers have said of statements: a catalog is not what it was.
+    pub(super) fn forget_descriptions(&self) {
+        self.database.descriptions.clear();
     }
 
     async fn read_description(&mut self, idx: usize) -> Result<Described, Failure> {

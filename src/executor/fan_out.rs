@@ -75,6 +75,13 @@ impl BoundValues {
     }
 }
 
+/// Whether an error may come of a description that holds no longer: a protocol error, a binary value that cannot be read, or a name
+/// that is not there.
+fn may_be_outdated(message: &[u8]) -> bool {
+    let code = wire::report_field(message.get(HEADER_LEN..).unwrap_or_default(), b'C').unwrap_or_default();
+    code.starts_with(b"08P") || code.starts_with(b"22P") || code.starts_with(b"42")
+}
+
 impl Conversation {
     /// Runs one text on each shard by the extended protocol: writes to all, reads from none.
     ///
@@ -96,6 +103,7 @@ impl Conversation {
         if let Some(watch) = &mut self.watch {
             watch.note_request();
         }
+        self.expected_columns = None;
         let tail = values.bind_tail(result_formats);
         for (&idx, (shard, text)) in idxs.iter().zip(statements) {
             let param_types = self.parameter_types(*shard, &values.param_types);
@@ -215,6 +223,9 @@ impl Conversation {
     /// One shard's ErrorResponse as the statement's failure, with the shard's name as context.
     pub(super) fn shard_error(&self, idx: usize, message: &[u8]) -> Failure {
         let context = format!("shard \"{}\"", self.shard_name(idx));
+        if may_be_outdated(message) {
+            self.forget_descriptions();
+        }
         let mut encoded = BytesMut::new();
         wire::report_with_context(&mut encoded, b'E', message.get(HEADER_LEN..).unwrap_or_default(), &context);
         Failure::Shard(encoded)
@@ -258,6 +269,7 @@ impl Conversation {
                 let (tag, message) = self.next_answer_of(idxs, idx).await?;
                 match tag {
                     b'Z' => break,
+                    b'T' if self.expected_columns.is_some() => self.check_described(idxs, &message).await?,
                     b'C' => count = wire::tag_count(&message[HEADER_LEN..]).unwrap_or(0),
                     b'E' => {
                         let code = wire::report_field(&message[HEADER_LEN..], b'C').unwrap_or_default();

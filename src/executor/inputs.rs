@@ -15,7 +15,7 @@ use super::fan_out::BoundValues;
 use super::gather::Gathering;
 use super::merge::malformed;
 use crate::backend::OUTPUT_HIGH_WATER;
-use crate::plan::{Access, GatherInput, GatherLink, GatherPlace, GatherPlan, GatherSource};
+use crate::plan::{Access, GatherColumn, GatherInput, GatherLink, GatherPlace, GatherPlan, GatherSource};
 use crate::session::copy_rows::BINARY_HEADER;
 use crate::session::wire::{self, HEADER_LEN};
 use crate::topology::{ShardId, ShardSet};
@@ -244,6 +244,7 @@ impl Conversation {
         let text = input.select_sql(&restriction.terms);
         let statements: Vec<(ShardId, &str)> = shards.iter().map(|shard| (shard, text.as_str())).collect();
         let idxs = self.fan_out(&statements, Access::Read, &values, &[1]).await?;
+        self.expect_columns(input.columns.iter().map(GatherColumn::sent_type));
         let mut load = inputs.load((input_idx, input), gathering.plan);
         let outcome = self.stream(engine, &idxs, (&mut load, gathering)).await;
         if outcome.is_err() {
@@ -325,8 +326,10 @@ impl Conversation {
                 Err(_) => return self.next_of(idxs, idx).await.map(|_| n_bytes),
             };
             if header.tag != b'D' {
-                if let Some(message) = self.enlisted[idx].take_answer(header).filter(|_| header.tag == b'E') {
-                    return Err(self.shard_failed(idxs, idx, &message).await);
+                match (header.tag, self.enlisted[idx].take_answer(header)) {
+                    (b'E', Some(message)) => return Err(self.shard_failed(idxs, idx, &message).await),
+                    (b'T', Some(message)) => self.check_described(idxs, &message).await?,
+                    _ => {}
                 }
                 continue;
             }

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::Conversation;
-use super::describe::no_columns;
+use super::describe::{column_types, no_columns};
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use crate::backend::OUTPUT_HIGH_WATER;
@@ -49,6 +49,7 @@ impl Conversation {
             let mut spec = merge_spec(plan, &described, self.has_stored_text())?;
             let formats = formats_with_hidden(&values.result_formats, spec.n_visible, plan.n_hidden);
             let idxs = self.fan_out(&statements, Access::Read, values, &formats).await?;
+            self.expect_columns(column_types(described.clone()));
             spec.n_streams = idxs.len();
             if description == Description::Send {
                 let body = described.row_description.unwrap_or_else(no_columns);
@@ -99,6 +100,7 @@ impl Conversation {
                     return Ok(Some(message.freeze()));
                 }
                 b'E' => self.take_error(idxs, idx, &message).await?,
+                b'T' => self.check_described(idxs, &message).await?,
                 b'Z' => {
                     self.watch_rows(idx, 0, 0);
                     return Ok(None);
@@ -143,6 +145,9 @@ impl Conversation {
             match tag {
                 b'E' => self.take_error(idxs, first, &message).await?,
                 b'T' | b'n' => {
+                    if tag == b'T' {
+                        self.check_described(idxs, &message).await?;
+                    }
                     if description.take().is_some() && tag == b'T' {
                         self.client.output.extend_from_slice(&message);
                     }
@@ -194,6 +199,9 @@ impl Conversation {
             }
             // Its description says which of its values hold OIDs.
             self.translate(idx, header.tag, &mut message).await;
+            if header.tag == b'T' {
+                self.check_described(idxs, &message).await?;
+            }
         }
         Ok(())
     }

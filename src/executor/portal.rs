@@ -180,9 +180,12 @@ impl Conversation {
                     wire::execute(output, b"", 0);
                 }
             }
+            wire::describe_or_close(output, b'D', b'P', server_name.as_bytes());
             wire::bare(output, b'S');
             self.send_of(&idxs, idx).await?;
         }
+        let told = columns(body).unwrap_or_default();
+        self.expect_columns(told.iter().map(|column| column.type_oid));
         self.read_counts(&idxs).await?;
         let source = |&shard: &ShardId| Source { oids: self.row_oids(shard, body, &formats), ..Source::new(shard) };
         let (sources, body) = (shards.iter().map(source).collect(), body.clone());

@@ -130,6 +130,11 @@ impl GatherColumn {
         }
     }
 
+    /// The type of which shards say that its values are; 0 for one that is not known: of a domain they name the base type.
+    pub fn sent_type(&self) -> TypeOid {
+        self.element().map_or(0, |(type_oid, _)| type_oid)
+    }
+
     fn stored_as(&self) -> &str {
         if self.is_text { "text" } else { &self.declaration }
     }
