@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::SimpleQueryMessage;
 
 use super::control::{ControlClient, ControlError};
 use crate::session::unpooled::{CodeEffects, code_leftover};
@@ -201,34 +201,47 @@ pub async fn load_code(client: &ControlClient) -> Result<CodeEffects, ControlErr
 /// # Errors
 /// What the server answered, or that the connection broke.
 pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema, ControlError> {
-    let columns = [COLUMNS, PERMANENT].concat();
-    let text = [
-        columns.as_str(),
-        FUNCTIONS,
-        SYSTEM_RELATIONS,
-        TYPES,
-        PARENTS,
-        HIDDEN_CALLS,
-        INDEXES,
-        TRIGGERS,
-        EMPTY_PATH,
-        BODIES,
-        VIEWS,
-    ]
-    .join(";\n");
-    let messages = client.connection().simple_query(&text).await.map_err(|fault| client.error(&fault))?;
+    let messages = client.connection().simple_query(&schema_sql()).await.map_err(|fault| client.error(&fault))?;
     let mut reader = Reader { schema: Schema { version, ..Schema::default() }, ..Reader::default() };
     let mut part = 0;
     for message in &messages {
         match message {
             SimpleQueryMessage::Row(row) => reader
-                .take(part, row)
+                .take(part, &Texts(&|idx| row.get(idx)))
                 .ok_or_else(|| ControlError::Mismatch("a row of the catalog is not understood".to_owned()))?,
             SimpleQueryMessage::CommandComplete(_) => part += 1,
             _ => {}
         }
     }
     Ok(reader.finish())
+}
+
+/// What a session is asked for the catalog as its transaction sees it. It has an empty search path afterwards, up to the end of
+/// the transaction or of a part of it.
+pub fn schema_sql() -> String {
+    let columns = [COLUMNS, PERMANENT].concat();
+    [columns.as_str(), FUNCTIONS, SYSTEM_RELATIONS, TYPES, PARENTS, HIDDEN_CALLS, INDEXES, TRIGGERS, EMPTY_PATH, BODIES, VIEWS]
+        .join(";\n")
+}
+
+/// The answers to [`schema_sql`], one for each of its statements; `None` where a row is not understood.
+pub fn schema_of(parts: &[Vec<Vec<Option<String>>>]) -> Option<Schema> {
+    let mut reader = Reader::default();
+    for (part, rows) in parts.iter().enumerate() {
+        for row in rows {
+            reader.take(part, &Texts(&|idx| row.get(idx).and_then(Option::as_deref)))?;
+        }
+    }
+    Some(reader.finish())
+}
+
+/// A row's values by the indexes of its columns.
+struct Texts<'a>(&'a dyn Fn(usize) -> Option<&'a str>);
+
+impl<'a> Texts<'a> {
+    fn get(&self, idx: usize) -> Option<&'a str> {
+        (self.0)(idx)
+    }
 }
 
 /// What a session is asked for its own temporary relations.
@@ -259,9 +272,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn take(&mut self, part: usize, row: &SimpleQueryRow) -> Option<()> {
+    fn take(&mut self, part: usize, row: &Texts<'_>) -> Option<()> {
         match part {
-            0 => self.take_column(&|idx| row.get(idx))?,
+            0 => self.take_column(row.0)?,
             1 => self.take_function(row)?,
             2 => {
                 self.schema.system_relations.insert(row.get(0)?.to_owned());
@@ -284,7 +297,7 @@ impl Reader {
         Some(())
     }
 
-    fn take_type(&mut self, row: &SimpleQueryRow) -> Option<()> {
+    fn take_type(&mut self, row: &Texts<'_>) -> Option<()> {
         let oid: TypeOid = row.get(0)?.parse().ok()?;
         if let Some(name) = row.get(1) {
             self.schema.type_names.insert(oid, name.to_owned());
@@ -305,7 +318,7 @@ impl Reader {
         Some(())
     }
 
-    fn take_function(&mut self, row: &SimpleQueryRow) -> Option<()> {
+    fn take_function(&mut self, row: &Texts<'_>) -> Option<()> {
         let (schema, name, volatility) = (row.get(0)?, row.get(1)?.to_owned(), volatility(row.get(2)?));
         if schema == "pg_catalog" {
             self.schema.system_functions.insert(name, volatility);
@@ -322,7 +335,7 @@ impl Reader {
         Some(())
     }
 
-    fn take_hidden_call(&mut self, row: &SimpleQueryRow) -> Option<()> {
+    fn take_hidden_call(&mut self, row: &Texts<'_>) -> Option<()> {
         let function = TableName::new(row.get(0)?, row.get(1)?);
         let by = match row.get(2) {
             Some(name) => CalledBy::Operator(name.to_owned()),
@@ -340,7 +353,7 @@ impl Reader {
         Some(())
     }
 
-    fn take_index(&mut self, row: &SimpleQueryRow) -> Option<()> {
+    fn take_index(&mut self, row: &Texts<'_>) -> Option<()> {
         let index = TableName::new(row.get(0)?, row.get(1)?);
         if let (Some(schema), Some(table)) = (row.get(2), row.get(3)) {
             let indexes = self.schema.unique.entry(TableName::new(schema, table)).or_default();
@@ -350,7 +363,7 @@ impl Reader {
         Some(())
     }
 
-    fn take_trigger(&mut self, row: &SimpleQueryRow) -> Option<()> {
+    fn take_trigger(&mut self, row: &Texts<'_>) -> Option<()> {
         let (table, other) = (TableName::new(row.get(0)?, row.get(1)?), TableName::new(row.get(2)?, row.get(3)?));
         match row.get(4) {
             Some(is_before_row) => {
@@ -365,7 +378,7 @@ impl Reader {
         Some(())
     }
 
-    fn take_view(&mut self, row: &SimpleQueryRow) -> Option<()> {
+    fn take_view(&mut self, row: &Texts<'_>) -> Option<()> {
         let name = TableName::new(row.get(0)?, row.get(1)?);
         let Some(query) = row.get(2) else {
             self.schema.guarded.insert(name);

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::Conversation;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
+use super::simple::is_ddl;
 use super::simple::{ends_transaction, is_utility, unreadable};
 use super::templates::CachedTemplate;
 use super::types::ResultFormats;
@@ -472,6 +473,7 @@ impl Conversation {
             Action::Execute { portal: Portal { statement, target: Target::One { leftover, .. }, .. }, .. } => {
                 self.changes_temporaries(statement.cached.template.class(), *leftover)
             }
+            Action::Execute { portal: Portal { statement, .. }, .. } => is_ddl(statement.cached.template.class()),
             _ => false,
         }
     }

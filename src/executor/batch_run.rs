@@ -74,6 +74,7 @@ impl Conversation {
         let mut start = 0;
         loop {
             self.settle_temporaries().await?;
+            self.settle_schema_for(batch, start).await?;
             let n_output = self.client.output.len();
             let (mut actions, end) = self.plan_batch(batch, start).await;
             if actions.last().is_some_and(Action::copies_in) {

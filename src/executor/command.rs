@@ -5,6 +5,7 @@ use super::commit::Answer;
 use super::conversation::Origin;
 use super::failure::Failure;
 use super::merge::Description;
+use super::own_schema::OwnSchema;
 use super::own_settings::{IDLE_SESSION_TIMEOUT, Setting};
 use super::relay::Ready;
 use super::stored::Wanted;
@@ -238,6 +239,9 @@ impl Conversation {
                 self.roll_cursors_back_to(n_savepoints).await;
                 self.block.failed_on = None;
                 self.note_temporaries_undone();
+                if self.block.own_schema != OwnSchema::None {
+                    self.note_own_schema();
+                }
                 self.derive_plan_settings();
                 self.tell_parameters();
                 self.complete("ROLLBACK");
@@ -321,6 +325,7 @@ impl Conversation {
                     self.set_on_backend(&format!("{sql}; RESET {name}")).await?;
                 } else {
                     self.set_on_backend(sql).await?;
+                    self.outdo_local(sql);
                 }
                 if name == "session_authorization" {
                     self.settings = self.settings.with_reset("role", &Settings::default());
@@ -389,6 +394,13 @@ impl Conversation {
         Ok(())
     }
 
+    /// Has shards that are enlisted later come to a SET or RESET after the SET LOCALs that came before it, as the others did.
+    fn outdo_local(&mut self, sql: &str) {
+        if self.transaction.is_open() && !self.transaction.local_sets.is_empty() {
+            self.transaction.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
+        }
+    }
+
     pub(super) fn warn_outside(&mut self, words: Option<&str>) {
         if let Some(words) = words {
             self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, &format!("{words} can only be used in transaction blocks"));
@@ -418,6 +430,7 @@ impl Conversation {
 
     async fn reset(&mut self, command: &Command, sql: &str) -> Result<(), Failure> {
         self.set_on_backend(sql).await?;
+        self.outdo_local(sql);
         self.settings = match command {
             Command::Reset { name } if name == "session_authorization" => {
                 self.settings.with_reset("role", &Settings::default()).with_reset(name, &self.startup_settings)

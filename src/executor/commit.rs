@@ -128,6 +128,7 @@ impl Conversation {
         }
         self.note_temporaries_undone();
         self.forget_made();
+        self.drop_own_schema();
         self.settle_pins(is_committed).await;
         self.note_habit();
         self.release();

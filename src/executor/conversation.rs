@@ -12,10 +12,12 @@ use super::batch::SessionStatement;
 use super::copy_out::Copying;
 use super::cursor::Cursors;
 use super::database::now_micros;
+use super::describe::Expected;
 use super::enlist::{Enlisted, Tie};
 use super::folded::Kept;
 use super::greeting::Greeting;
 use super::own::Unbound;
+use super::own_schema::OwnSchema;
 use super::own_settings::Own;
 use super::partial::Partial;
 use super::relay::Retry;
@@ -38,7 +40,7 @@ use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
 use crate::sql::{Classified, Fingerprint, Literal, fingerprint};
-use crate::topology::{ShardId, TypeOid};
+use crate::topology::ShardId;
 
 /// What DDL of the transaction means once it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -69,6 +71,7 @@ pub(super) struct Block {
     /// Temporary relations may have been made or dropped in it.
     pub has_temporaries: bool,
     pub schema_change: SchemaChange,
+    pub own_schema: OwnSchema,
     pub origin: Origin,
     /// The shard whose server has said that the transaction failed, and would say so again.
     pub failed_on: Option<ShardId>,
@@ -113,7 +116,7 @@ pub struct Conversation {
     /// A read that may leave shards out.
     pub(super) partial: Option<Box<Partial>>,
     /// Types of the columns that shards must give in the running fan-out.
-    pub(super) expected_columns: Option<Box<[TypeOid]>>,
+    pub(super) expected_columns: Option<Arc<Expected>>,
     /// What is noted of a read while it runs.
     pub(super) watch: Option<Box<Watch>>,
     pub(super) unbound: Option<Unbound>,
@@ -424,7 +427,7 @@ impl Conversation {
             self.view = self.database.view();
             self.derive_plan_settings();
         }
-        if !self.database.is_current(&self.view) {
+        if !self.database.is_current(&self.view) && self.plan_settings.own_schema == 0 {
             self.view = self.database.view();
             self.hash_context();
         }

@@ -1,7 +1,7 @@
 //! One database as the process serves it: topology, schema snapshot, health, pools, counters.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -86,6 +86,7 @@ pub struct Database {
     generation: AtomicU64,
     /// Grows with DDL through the proxy, and when a server says that a statement's columns have changed.
     schema_changes: AtomicU64,
+    own_schemas: AtomicU32,
     /// Serialises reads of the catalog.
     refreshing: Mutex<()>,
     refreshed_at_micros: AtomicI64,
@@ -130,6 +131,7 @@ impl Database {
             })),
             generation: AtomicU64::new(generation),
             schema_changes: AtomicU64::new(0),
+            own_schemas: AtomicU32::new(0),
             refreshing: Mutex::new(()),
             refreshed_at_micros: AtomicI64::new(0),
             code_read_at_micros: AtomicI64::new(0),
@@ -160,6 +162,11 @@ impl Database {
     /// Statements that are parsed from now on get a name of their own on the servers.
     pub fn note_schema_change(&self) {
         self.schema_changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A number that no other catalog of a transaction's own has.
+    pub(super) fn next_own_schema(&self) -> u32 {
+        self.own_schemas.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
     }
 
     /// Puts a view in the place of this one that is what `change` makes of it.
@@ -241,50 +248,22 @@ impl Database {
 
     async fn read_schema(&self) -> Result<(), ControlError> {
         let started_at = now_micros();
-        let mut schema = Schema::default();
-        let (mut n_read, mut unread) = (0, None);
+        let (mut reads, mut unread) = (Vec::new(), None);
         let view = self.view();
-        let home = view.topology.home_shard();
-        let mut own_types = Vec::new();
-        let mut home_names = known_own_names(&view.schema);
-        let mut places = Places::default();
         for shard in view.topology.shard_ids() {
             match self.read_shard_schema(shard).await {
-                Ok(mut read) => {
-                    own_types.push(Some(Arc::new(std::mem::take(&mut read.own_types))));
-                    places.add(shard, &mut read);
-                    if shard == home {
-                        home_names = known_own_names(&read);
-                    }
-                    add_shard_schema(&mut schema, read);
-                    n_read += 1;
-                }
-                Err(error) => {
-                    own_types.push(view.types.own(shard).cloned());
-                    unread = Some(error);
-                }
+                Ok(read) => reads.push((shard, read)),
+                Err(error) => unread = Some(error),
             }
         }
-        schema.type_names.retain(|oid, _| *oid < FIRST_OWN_OID);
-        schema.type_names.extend(home_names);
-        let known = Arc::clone(&view.schema);
         match unread {
-            Some(error) if n_read == 0 => return Err(error),
-            // What only the unread shard has is still taken to be there.
-            Some(error) => {
-                tracing::warn!(database = self.name, %error, "the schema of a shard could not be read again");
-                schema.relations = known.relations.clone().into_iter().chain(schema.relations).collect();
-                schema.views = known.views.clone().into_iter().chain(schema.views).collect();
-                schema.parents = known.parents.clone().into_iter().chain(schema.parents).collect();
-                schema.guarded.extend(known.guarded.iter().cloned());
-            }
+            Some(error) if reads.is_empty() => return Err(error),
+            Some(error) => tracing::warn!(database = self.name, %error, "the schema of a shard could not be read again"),
             None => {}
         }
-        schema.places = places.partial(view.topology.all_shards(), &known);
+        let (mut schema, types) = view.with_schemas(reads);
         self.refreshed_at_micros.store(started_at, Ordering::Relaxed);
-        schema.version = known.version;
-        let types = TypeMaps::new(home, own_types);
-        if schema != *known || types != *view.types {
+        if schema != *view.schema || types != *view.types {
             schema.version += 1;
             let (schema, types) = (Arc::new(schema), Arc::new(types));
             self.replace_view(|view| View { schema, types, ..view.clone() });
@@ -366,6 +345,42 @@ impl Database {
     }
 }
 
+impl View {
+    /// What the catalogs that were read of some shards, or all, make of the schema. What a shard that was not read had before is
+    /// kept.
+    pub(super) fn with_schemas(&self, reads: Vec<(ShardId, Schema)>) -> (Schema, TypeMaps) {
+        let (home, known) = (self.topology.home_shard(), &self.schema);
+        let all = self.topology.all_shards();
+        let is_whole = reads.len() == all.len();
+        let mut own_types: Vec<_> = all.iter().map(|shard| self.types.own(shard).cloned()).collect();
+        let mut home_names = known_own_names(known);
+        let (mut schema, mut places) = (Schema::default(), Places::default());
+        for (shard, mut read) in reads {
+            if let Some(own) = own_types.get_mut(shard.index()) {
+                *own = Some(Arc::new(std::mem::take(&mut read.own_types)));
+            }
+            places.add(shard, &mut read);
+            if shard == home {
+                home_names = known_own_names(&read);
+            }
+            add_shard_schema(&mut schema, read);
+        }
+        schema.type_names.retain(|oid, _| *oid < FIRST_OWN_OID);
+        schema.type_names.extend(home_names);
+        if !is_whole {
+            // What only an unread shard has is still taken to be there.
+            schema.relations = known.relations.clone().into_iter().chain(schema.relations).collect();
+            schema.views = known.views.clone().into_iter().chain(schema.views).collect();
+            schema.parents = known.parents.clone().into_iter().chain(schema.parents).collect();
+            schema.guarded.extend(known.guarded.iter().cloned());
+            add_code(&mut schema, known);
+        }
+        schema.places = places.partial(all, known);
+        schema.version = known.version;
+        (schema, TypeMaps::new(home, own_types))
+    }
+}
+
 /// Which shards have a relation or an index.
 #[derive(Default)]
 struct Places {
@@ -381,11 +396,13 @@ impl Places {
         }
     }
 
-    /// Those that not all shards have. A shard that was not read has what it had before.
+    /// Those that not all shards have. A shard that was not read has what it had before; nothing that is new to a snapshot which
+    /// knows relations.
     fn partial(self, all: ShardSet, known: &Schema) -> HashMap<TableName, ShardSet> {
         let is_unread = |shard: &ShardId| !self.read.contains(*shard);
         let whole = |(name, mut shards): (TableName, ShardSet)| {
-            let before = known.place_of(&name, all);
+            let is_new = known.relation(&name).is_none() && !known.relations.is_empty();
+            let before = if is_new && !known.places.contains_key(&name) { ShardSet::EMPTY } else { known.place_of(&name, all) };
             before.iter().filter(is_unread).for_each(|shard| shards.insert(shard));
             (name, shards)
         };
@@ -398,8 +415,26 @@ fn known_own_names(schema: &Schema) -> HashMap<TypeOid, String> {
     schema.type_names.iter().filter(|(oid, _)| **oid >= FIRST_OWN_OID).map(|(oid, name)| (*oid, name.clone())).collect()
 }
 
+/// Adds what runs beside statements on one shard, and what rows conflict by, to what was known.
+fn add_code(schema: &mut Schema, read: &Schema) {
+    for (name, mentions) in &read.code {
+        schema.code.entry(name.clone()).or_default().extend(mentions.iter().cloned());
+    }
+    for (name, triggers) in &read.triggers {
+        schema.triggers.entry(name.clone()).or_default().extend(triggers.iter().cloned());
+    }
+    for (name, indexes) in &read.unique {
+        let known = schema.unique.entry(name.clone()).or_default();
+        known.extend(indexes.iter().map(|(index, columns)| (index.clone(), columns.clone())));
+    }
+    for (name, others) in &read.rules {
+        schema.rules.entry(name.clone()).or_default().extend(others.iter().cloned());
+    }
+}
+
 /// Adds what one shard's catalog has to what the shards before it had.
 fn add_shard_schema(schema: &mut Schema, read: Schema) {
+    add_code(schema, &read);
     if schema.system_functions.is_empty() {
         (schema.system_functions, schema.system_relations) = (read.system_functions, read.system_relations);
         schema.type_names = read.type_names;
@@ -409,18 +444,6 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
     }
     for (name, view) in read.views {
         schema.views.entry(name).or_insert(view);
-    }
-    for (name, mentions) in read.code {
-        schema.code.entry(name).or_default().extend(mentions);
-    }
-    for (name, triggers) in read.triggers {
-        schema.triggers.entry(name).or_default().extend(triggers);
-    }
-    for (name, indexes) in read.unique {
-        schema.unique.entry(name).or_default().extend(indexes);
-    }
-    for (name, others) in read.rules {
-        schema.rules.entry(name).or_default().extend(others);
     }
     schema.guarded.extend(read.guarded);
     schema.parents.extend(read.parents);

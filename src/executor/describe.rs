@@ -1,9 +1,11 @@
 //! What a server says of a statement before it runs: parameter types and columns. Kept per text.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use twox_hash::XxHash3_64;
 
 use super::Conversation;
 use super::conversation::SchemaChange;
@@ -27,8 +29,12 @@ pub(super) struct DescriptionCache {
     descriptions: Mutex<Descriptions>,
 }
 
-/// The hash of what besides the text decides what it means, the text, and parameter types.
+/// The hash of what besides the text decides what it means and how its columns are named, the text, and parameter types.
 type Key = (u64, String, Vec<u32>);
+
+/// Types of the columns that shards must give in a fan-out; 0: any.
+#[derive(Debug)]
+pub(super) struct Expected(Vec<TypeOid>);
 
 #[derive(Debug, Default)]
 struct Descriptions {
@@ -62,7 +68,9 @@ impl Conversation {
     /// # Errors
     /// The server's own error for the text.
     pub(super) async fn describe(&mut self, shard: ShardId, text: &str, param_types: &[u32]) -> Result<Described, Failure> {
-        let key = (self.context_hash, text.to_owned(), param_types.to_vec());
+        let mut hasher = XxHash3_64::with_seed(self.context_hash);
+        self.told_parameters.get("client_encoding").hash(&mut hasher);
+        let key = (hasher.finish(), text.to_owned(), param_types.to_vec());
         let generation = self.view.generation;
         // A temporary table is the client's alone, and so is what its transaction has changed.
         let is_shared = self.temporary_version() == 0 && self.block.schema_change == SchemaChange::None;
@@ -91,7 +99,7 @@ impl Conversation {
     /// Says what columns shards must describe before rows of theirs are taken: of the fan-out that has just been written. A type 0
     /// stands for any.
     pub(super) fn expect_columns(&mut self, types: impl IntoIterator<Item = TypeOid>) {
-        self.expected_columns = Some(types.into_iter().collect());
+        self.expected_columns = Some(Arc::new(Expected(types.into_iter().collect())));
     }
 
     /// Compares what a shard says of its rows, a RowDescription, with what is expected of them. Without an expectation the first
@@ -102,8 +110,8 @@ impl Conversation {
     pub(super) async fn check_described(&mut self, idxs: &[usize], message: &[u8]) -> Result<(), Failure> {
         let types = columns(message.get(HEADER_LEN..).unwrap_or_default()).unwrap_or_default();
         let types = types.iter().map(|column| column.type_oid);
-        let Some(expected) = &self.expected_columns else {
-            self.expected_columns = Some(types.collect());
+        let Some(Expected(expected)) = self.expected_columns.as_deref() else {
+            self.expected_columns = Some(Arc::new(Expected(types.collect())));
             return Ok(());
         };
         let is_same = |(a, b): (u32, u32)| a == b || a == 0 || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID);
@@ -112,6 +120,7 @@ impl Conversation {
         }
         self.cancel_and_drain(idxs).await;
         self.forget_descriptions();
+        Box::pin(self.read_types_again()).await;
         // src/backend/utils/cache/plancache.c, `RevalidateCachedQuery`.
         Err(Failure::refused(
             "TL108",

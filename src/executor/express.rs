@@ -14,6 +14,7 @@ use super::batch::{Batch, BindParts, Portal, SessionStatement, Target, bind_part
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::own::Progress;
+use super::own_schema::OwnSchema;
 use super::relay::{Ready, Retry};
 use super::run::Run;
 use super::types::ResultFormats;
@@ -156,6 +157,7 @@ impl Conversation {
     fn is_usual(&self, statement: &SessionStatement) -> bool {
         let cached = &statement.cached;
         statement.planned == self.planned_now()
+            && self.block.own_schema != OwnSchema::Stale
             && cached.leaves_nothing_but_sequences()
             && (self.is_utf8 || !cached.template.depends_on_params())
             && statement.prepared.param_types.iter().all(|oid| *oid < FIRST_OWN_OID)

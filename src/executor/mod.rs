@@ -38,6 +38,7 @@ mod lock;
 mod meeting;
 mod merge;
 mod own;
+mod own_schema;
 mod own_settings;
 mod partial;
 mod pin;

@@ -235,27 +235,32 @@ impl Conversation {
     /// # Errors
     /// The server's, or that the connection was lost.
     pub(super) async fn ask(&mut self, idx: usize, sql: &str) -> Result<Vec<Vec<Option<String>>>, Failure> {
+        Ok(self.ask_several(idx, sql).await?.into_iter().flatten().collect())
+    }
+
+    /// The same for several statements: the rows of each.
+    pub(super) async fn ask_several(&mut self, idx: usize, sql: &str) -> Result<Vec<Vec<Vec<Option<String>>>>, Failure> {
         self.enlisted[idx].begin_statement().write_query(sql.as_bytes());
         if let Err(error) = self.timer.send(&mut self.enlisted[idx].lease).await {
             return Err(self.abandon(idx, error).await);
         }
-        let (mut rows, mut failure, mut is_complete) = (Vec::new(), None, false);
+        let (mut parts, mut rows, mut failure) = (Vec::new(), Vec::new(), None);
         loop {
             let (tag, message) = self.next_message(idx, Watched::Nobody).await?;
             match tag {
-                b'Z' if !is_complete && failure.is_none() => {
+                b'Z' if parts.is_empty() && failure.is_none() => {
                     // It belongs to something else: the answer is still to come.
                     let lost = ConnectionLost("server is ready before it has answered".to_owned());
                     return Err(self.abandon(idx, lost.into()).await);
                 }
-                b'Z' => return failure.map_or(Ok(rows), Err),
+                b'Z' => return failure.map_or(Ok(parts), Err),
                 b'E' => failure = Some(Failure::Shard(message)),
                 b'D' => {
                     let fields = wire::fields(&message[HEADER_LEN..]).unwrap_or_default();
                     let text = |field: Option<&[u8]>| field.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
                     rows.push(fields.into_iter().map(text).collect());
                 }
-                b'C' => is_complete = true,
+                b'C' => parts.push(std::mem::take(&mut rows)),
                 b'T' | b'N' => {}
                 tag => {
                     let lost = ConnectionLost(format!("server sent a message of unexpected type {tag}"));

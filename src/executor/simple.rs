@@ -83,6 +83,7 @@ impl Conversation {
             }
             Err(_) => return Err(unreadable()),
         };
+        self.settle_schema(sql).await?;
         if let Some(end) = fingerprint_of_only(sql, self.plan_settings.has_standard_strings, &mut self.fingerprint) {
             return self.run_one(Told { text: &text[..end], verbatim: text }, Ready::Relay).await;
         }
@@ -157,6 +158,7 @@ impl Conversation {
             }
             self.settle_temporaries().await?;
             let statement = &text[range.clone()];
+            self.settle_schema(statement.as_bytes()).await?;
             let verbatim = in_place(text, range);
             self.take_fingerprint(statement);
             self.began = Instant::now();

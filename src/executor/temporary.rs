@@ -75,7 +75,11 @@ impl Conversation {
                 return;
             }
         }
-        self.block.schema_change = self.block.schema_change.max(self.schema_change_of(class, sql));
+        let change = self.schema_change_of(class, sql);
+        if change == SchemaChange::Catalog {
+            self.note_own_schema();
+        }
+        self.block.schema_change = self.block.schema_change.max(change);
         if self.transaction.is_open()
             && is_ddl(class)
             && self.view.topology.only_shard().is_none()
@@ -123,20 +127,22 @@ impl Conversation {
         Ok(())
     }
 
-    /// A number for what the client's temporary relations make of a text; 0 without any. No two clients have the same.
+    /// A number for what the client's temporary relations, and a catalog of its transaction's own, make of a text; 0 without any. No
+    /// two clients have the same.
     pub(super) fn temporary_version(&self) -> u64 {
-        if self.plan_settings.temporaries.is_empty() {
+        let own_schema = self.plan_settings.own_schema;
+        if self.plan_settings.temporaries.is_empty() && own_schema == 0 {
             return 0;
         }
         let mut hasher = XxHash3_64::new();
-        (self.entry.id, self.temporary.n_changes).hash(&mut hasher);
+        (self.entry.id, self.temporary.n_changes, own_schema).hash(&mut hasher);
         hasher.finish()
     }
 
     /// Whether what follows in a pipeline has to wait for a statement before it can be planned.
     pub(super) fn changes_temporaries(&self, class: &Classified, leftover: Leftover) -> bool {
         let is_made = leftover.makes.contains(PinReason::Temporary) || may_make_temporaries(leftover);
-        let is_changed = !self.plan_settings.temporaries.is_empty() && (is_ddl(class) || leftover.look != Look::Never);
+        let is_changed = is_ddl(class) || (!self.plan_settings.temporaries.is_empty() && leftover.look != Look::Never);
         self.view.topology.only_shard().is_none() && (is_made || is_changed)
     }
 

@@ -29,6 +29,8 @@ pub struct PlanSettings {
     pub temporaries: Arc<Temporaries>,
     /// Views, and tables with their parents, that the running transaction has made and no snapshot knows yet.
     pub made: Arc<BTreeMap<TableName, Option<TableName>>>,
+    /// Tells the catalog that the session's transaction has changed from all others; 0: it is everybody's.
+    pub own_schema: u32,
 }
 
 impl<'a> Context<'a> {
@@ -50,6 +52,7 @@ impl Default for PlanSettings {
             time_zone: "UTC".to_owned(),
             temporaries: Arc::default(),
             made: Arc::default(),
+            own_schema: 0,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod admin;
 mod auth;
 mod calls;
+mod catalogs;
 mod config;
 mod control;
 mod conversations;

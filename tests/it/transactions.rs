@@ -235,3 +235,33 @@ async fn a_check_that_fails_at_the_end_undoes_every_shard_whichever_has_it() {
     }
     assert_eq!(value(&client, "SELECT count(*) FROM users").await, "0");
 }
+
+#[tokio::test]
+async fn what_ends_a_local_setting_ends_it_on_shards_enlisted_later() {
+    let cluster = Cluster::start(3).await;
+    let proxy = cluster.proxy().await;
+    let client = proxy.connect().await;
+    let values: Vec<String> = (1..=12).map(|n| format!("({n}, 'n', 'e', 'us')")).collect();
+    client
+        .batch_execute(&format!("INSERT INTO users (user_id, name, email, country) VALUES {}", values.join(", ")))
+        .await
+        .unwrap();
+    let seen = "SELECT DISTINCT current_setting('work_mem') FROM users WHERE user_id = ";
+    for (end, expected) in
+        [("RESET work_mem", "4MB"), ("SET work_mem TO DEFAULT", "4MB"), ("SET work_mem TO '7MB'", "7MB"), ("RESET ALL", "4MB")]
+    {
+        client.batch_execute(&format!("BEGIN; SET LOCAL work_mem TO '5MB'; {end}")).await.unwrap();
+        for user_id in 1..=12 {
+            assert_eq!(value(&client, &format!("{seen}{user_id}")).await, expected, "{end}, user {user_id}");
+        }
+        client.batch_execute("ROLLBACK").await.unwrap();
+        for user_id in 1..=12 {
+            assert_eq!(value(&client, &format!("{seen}{user_id}")).await, "4MB", "after {end}, user {user_id}");
+        }
+    }
+    // A role that was given up stays given up.
+    client.batch_execute("CREATE ROLE nobody").await.unwrap();
+    client.batch_execute("BEGIN; SET LOCAL ROLE nobody; RESET ROLE").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM users").await, "12");
+    client.batch_execute("COMMIT").await.unwrap();
+}
