@@ -70,12 +70,17 @@ LEFT JOIN LATERAL (SELECT max(f.provolatile::text COLLATE \"C\") AS volatility
   WHERE a.aggfnoid = p.oid) AS parts ON n.nspname <> 'pg_catalog' AND p.prokind = 'a'
 WHERE n.nspname <> 'information_schema' AND p.prorettype <> 'trigger'::regtype GROUP BY 1, 2";
 
-/// Partitions and tables that inherit, with one of their parents.
+/// Partitions and tables that inherit, with one of their parents; and sequences with the tables that they belong to.
 const PARENTS: &str = "\
-SELECT n.nspname, c.relname, pn.nspname, p.relname FROM pg_catalog.pg_inherits AS i
+SELECT n.nspname, c.relname, pn.nspname, p.relname, c.relkind FROM pg_catalog.pg_inherits AS i
 JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_class AS p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace
-WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname NOT LIKE 'pg\\_temp\\_%'";
+WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname NOT LIKE 'pg\\_temp\\_%'
+UNION ALL SELECT n.nspname, c.relname, pn.nspname, p.relname, c.relkind FROM pg_catalog.pg_depend AS d
+JOIN pg_catalog.pg_class AS c ON c.oid = d.objid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class AS p ON p.oid = d.refobjid JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace
+WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = d.classid AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
+  AND n.nspname NOT LIKE 'pg\\_temp\\_%'";
 
 /// Operators and casts outside the system schemas whose functions are not immutable. Those of an extension in C that are stable depend
 /// on settings (`%` of pg_trgm): an operator has no way to be told of a table.
@@ -282,7 +287,8 @@ impl Reader {
             3 => self.take_type(row)?,
             4 => {
                 let (child, parent) = (TableName::new(row.get(0)?, row.get(1)?), TableName::new(row.get(2)?, row.get(3)?));
-                self.schema.parents.insert(child, parent);
+                let known = if row.get(4)? == "S" { &mut self.schema.sequence_owners } else { &mut self.schema.parents };
+                known.insert(child, parent);
             }
             5 => self.take_hidden_call(row)?,
             6 => self.take_index(row)?,

@@ -447,6 +447,7 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
     }
     schema.guarded.extend(read.guarded);
     schema.parents.extend(read.parents);
+    schema.sequence_owners.extend(read.sequence_owners);
     for (name, functions) in read.user_functions {
         let known = schema.user_functions.entry(name).or_default();
         known.extend(functions);

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use smallvec::SmallVec;
 use sqlparser::ast::{SetExpr, Statement};
 
-use super::collect::{Collected, TableRef, collect};
+use super::collect::{Collected, Seen, TableRef, collect};
 use super::condition::{Alternatives, Condition, Test, intersect, shards_of, summary};
 use super::contract::{Access, Context, Plan, Values};
 use super::functions::{CallForm, FunctionCall, Nature};
@@ -27,6 +27,11 @@ use crate::topology::{FunctionVolatility, KeyMap, KeyPredicate, ShardId, ShardSe
 pub(super) enum Body {
     /// The same for all values.
     Fixed(Plan),
+    /// The same for all parameters, but not for other literals.
+    Literal {
+        plan: Plan,
+        has_params: bool,
+    },
     Statement(Box<StatementTemplate>),
     /// What the statement does with the queries of its views in the places of their names.
     Expanded(Box<Expanded>),
@@ -96,7 +101,12 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
         _ => return Err(Refusal::new(RefusalCode::Unparsed, "the planner does not know this statement")),
     };
     let access = access_of(&kind, &collected, context);
-    let needs = home::needs(&collected, context);
+    let needs = home::needs(sql, &collected, context);
+    let has_params = tokens_of(sql, true).iter().any(|token| matches!(token.kind, TokenKind::Parameter(_)));
+    let names_sequence = needs.as_ref().is_some_and(Needs::may_name_sequence);
+    if names_sequence {
+        collected.facts.misplaced = Seen::Yes;
+    }
     let reached = reach::check(&parsed.statement, &collected, context)?;
     if let (Kind::Read, Some(shard)) = (&kind, reached)
         && !collected.facts.select_into.is_yes()
@@ -109,9 +119,8 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
             Some(needs) => needs.without_table(plan, context)?,
             None => plan,
         };
-        return Ok(Body::Fixed(plan));
+        return Ok(if names_sequence { Body::Literal { plan, has_params } } else { Body::Fixed(plan) });
     }
-    let has_params = tokens_of(sql, true).iter().any(|token| matches!(token.kind, TokenKind::Parameter(_)));
     Ok(Body::Statement(Box::new(StatementTemplate {
         parsed,
         collected,

@@ -5,10 +5,14 @@ use sqlparser::ast::{MergeAction, MergeUpdateKind, Statement};
 use super::bind::{StatementTemplate, shard_sets, union};
 use super::collect::TableRef;
 use super::contract::{Access, Context, Plan, Values};
-use super::functions::{FunctionCall, Nature};
+use super::functions::{FunctionCall, Nature, refuse_hidden_calls};
+use super::gather::OBJECT_TYPES;
 use super::insert::assigned;
-use super::names::{Target, table_name};
+use super::names::{Target, relation_of, table_name};
 use super::refusal::{Refusal, RefusalCode};
+use super::select::Many;
+use super::shape::{clock_word, is_clock_word};
+use super::text::tokens_of;
 use crate::topology::ShardSet;
 
 /// Binds a write that is not an INSERT into a sharded table.
@@ -24,7 +28,7 @@ pub(super) fn bind(statement: &StatementTemplate, values: &Values<'_>, context: 
         return Err(Refusal::new(RefusalCode::InsertSelect, "INSERT … SELECT of a key that has no shard is not supported"));
     }
     if written.iter().any(|table_ref| matches!(table_ref.target, Target::Reference(_))) {
-        return reference(statement, &written, !shards.is_empty(), context);
+        return reference(statement, &written, values, !shards.is_empty(), context);
     }
     match (shards.single(), shards.is_empty()) {
         (Some(shard), _) => Ok(Plan::Route { shard, access: Access::Write }),
@@ -54,6 +58,7 @@ fn on_many(statement: &Statement, written: &[&TableRef], context: &Context<'_>) 
 fn reference(
     statement: &StatementTemplate,
     written: &[&TableRef],
+    values: &Values<'_>,
     reads_shards: bool,
     context: &Context<'_>,
 ) -> Result<Plan, Refusal> {
@@ -73,6 +78,7 @@ fn reference(
         let message = format!("LIMIT in a write of reference table \"{name}\" may choose other rows on each shard");
         return Err(Refusal::new(RefusalCode::ReferenceDiverges, message));
     }
+    refuse_server_words(statement, written, values, context)?;
     for call in &statement.collected.functions {
         match call.nature(context) {
             Nature::Pure | Nature::SplitAggregate => {}
@@ -84,6 +90,46 @@ fn reference(
         }
     }
     Ok(Plan::Everywhere { shards: context.topology.all_shards() })
+}
+
+/// Refuses what means something else on each server: system columns and catalogs, names of objects, and words for the time.
+fn refuse_server_words(
+    statement: &StatementTemplate,
+    written: &[&TableRef],
+    values: &Values<'_>,
+    context: &Context<'_>,
+) -> Result<(), Refusal> {
+    let Some(target) = written.first() else { return Ok(()) };
+    let name = table_name(&target.name, context);
+    let refuse = |what: &str| {
+        let message = format!("{what} may differ between the copies of reference table \"{name}\"");
+        Err(Refusal::new(RefusalCode::ReferenceDiverges, message).at(&name, None))
+    };
+    let collected = &statement.collected;
+    if collected.facts.system_column.is_yes() {
+        return refuse("a system column (ctid, xmin, tableoid, …)");
+    }
+    if let Some(table_ref) = collected.refs.iter().find(|table_ref| table_ref.target == Target::System) {
+        return refuse(&format!("system catalog \"{}\"", table_ref.name.join(".")));
+    }
+    let tokens = tokens_of(values.sql, context.settings.has_standard_strings);
+    if let Some(word) = OBJECT_TYPES.iter().find(|word| tokens.iter().any(|token| token.is_word(values.sql.as_bytes(), word))) {
+        return refuse(&format!("{word}, which names an object of one server,"));
+    }
+    let keeps_time = relation_of(&target.name, context)
+        .is_some_and(|relation| relation.columns.iter().any(|column| is_time(&column.type_name)));
+    if let Some(word) = clock_word(values.sql, &tokens, keeps_time) {
+        return refuse(&format!("the date/time string '{word}'"));
+    }
+    let is_clock = |value: &&[u8]| value.len() < 16 && std::str::from_utf8(value).is_ok_and(is_clock_word);
+    if keeps_time && values.params.values.iter().flatten().any(is_clock) {
+        return refuse("a parameter that is a date/time word");
+    }
+    refuse_hidden_calls(&Many::new(&statement.parsed, collected, ShardSet::EMPTY, values, context))
+}
+
+fn is_time(type_name: &str) -> bool {
+    type_name.starts_with("time") || type_name == "date"
 }
 
 fn has_limit(statement: &Statement) -> bool {

@@ -5,8 +5,11 @@
 
 use super::collect::Collected;
 use super::contract::{Access, Context, Plan};
+use super::names::{Target, relation_of, resolve, table_name};
 use super::refusal::{Refusal, RefusalCode};
-use crate::topology::Topology;
+use super::text::tokens_of;
+use crate::sql::fold_identifier;
+use crate::topology::{RelationKind, Topology};
 
 /// What a call needs of the shard that it runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,29 +70,61 @@ fn need_of(name: &str) -> Option<Need> {
 pub(super) struct Needs {
     need: Need,
     function: String,
+    /// The sequence that the call names by a literal: what it is for routing, and its name.
+    sequence: Option<(Target, String)>,
 }
 
 impl Needs {
+    /// Whether a literal may say where the statement runs.
+    pub(super) fn may_name_sequence(&self) -> bool {
+        self.need == Need::Sequence
+    }
+
     /// The plan of a statement over no table that must run somewhere: on `plan`'s shard, or for a session's last value where it is.
     pub(super) fn without_table(&self, plan: Plan, context: &Context<'_>) -> Result<Plan, Refusal> {
         match self.need {
             Need::SequenceState => Ok(Plan::AnyOne { access: Access::Write }),
+            Need::Sequence => match &self.sequence {
+                Some((Target::Fixed(shard), _)) => Ok(Plan::Route { shard: *shard, access: Access::Write }),
+                // Each shard counts for itself.
+                Some((Target::Unconfigured(_), _)) if self.function == "setval" => {
+                    Ok(Plan::Everywhere { shards: context.topology.all_shards() })
+                }
+                _ => placed(self, plan, context),
+            },
             _ => placed(self, plan, context),
         }
     }
 }
 
 /// What the system functions of a statement need, the strictest first.
-pub(super) fn needs(collected: &Collected, context: &Context<'_>) -> Option<Needs> {
+pub(super) fn needs(sql: &str, collected: &Collected, context: &Context<'_>) -> Option<Needs> {
     let system = |call: &&super::functions::FunctionCall| match call.name.as_slice() {
         [_] => !context.schema.user_functions.contains_key(call.short_name()),
         [.., schema, _] => schema == "pg_catalog",
         [] => false,
     };
     let calls = collected.functions.iter().filter(system);
-    let found =
-        calls.filter_map(|call| Some(Needs { need: need_of(call.short_name())?, function: call.short_name().to_owned() }));
-    found.max_by_key(|needs| needs.need)
+    let needs = |call: &super::functions::FunctionCall| {
+        let (need, function) = (need_of(call.short_name())?, call.short_name().to_owned());
+        let sequence = (need == Need::Sequence).then(|| sequence_of(sql, call.start, context)).flatten();
+        Some(Needs { need, function, sequence })
+    };
+    calls.filter_map(needs).max_by_key(|needs| needs.need)
+}
+
+/// The sequence that the call at `start` names by a literal, if it is a known one.
+fn sequence_of(sql: &str, start: usize, context: &Context<'_>) -> Option<(Target, String)> {
+    let tokens = tokens_of(sql, context.settings.has_standard_strings);
+    let open_idx = tokens.iter().position(|token| token.start >= start && token.is_punctuation(b'('))?;
+    let text = sql.get(tokens.get(open_idx + 1)?.start..tokens.get(open_idx + 1)?.end)?;
+    let name = text.strip_prefix('\'')?.strip_suffix('\'')?;
+    let parts: Vec<String> = name.split('.').map(|part| fold_identifier(part).into_owned()).collect();
+    let relation = relation_of(&parts, context)?;
+    let target = resolve(&parts, context);
+    let is_owned = context.schema.sequence_owners.contains_key(&table_name(&parts, context));
+    (relation.kind == RelationKind::Sequence && (is_owned || matches!(target, Target::Fixed(_))))
+        .then(|| (target, name.to_owned()))
 }
 
 /// The plan of a statement whose functions need a certain shard.
@@ -101,6 +136,16 @@ pub(super) fn placed(needs: &Needs, plan: Plan, context: &Context<'_>) -> Result
     let name = &needs.function;
     match needs.need {
         Need::Home => at_home(plan, &format!("function {name}"), topology),
+        Need::Sequence if needs.sequence.is_some() => match (&needs.sequence, plan) {
+            (Some((Target::Fixed(own), _)), plan @ Plan::Route { shard, .. }) if *own == shard => Ok(plan),
+            (Some((Target::Fixed(own), _)), Plan::AnyOne { .. }) => Ok(Plan::Route { shard: *own, access: Access::Write }),
+            (Some((Target::Unconfigured(_), sequence)), _) => Err(Refusal::new(
+                RefusalCode::Homeless,
+                format!("sequence \"{sequence}\" counts on each shard for itself, so {name} of it has no shard of its own"),
+            )
+            .with_hint("Insert rows and leave the column to its default; setval in a statement of its own is for all shards.")),
+            _ => Err(homeless(name)),
+        },
         Need::Sequence if topology.default_shard.is_some() => match at_home(plan, name, topology) {
             Err(_) => Err(homeless(name)),
             placed => placed,

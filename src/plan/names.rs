@@ -232,7 +232,20 @@ fn placed(name: TableName, context: &Context<'_>) -> Target {
         (Some(relation), _) if matches!(relation.kind, RelationKind::View | RelationKind::MaterializedView) => {
             views::target(&name, relation, context)
         }
+        (Some(relation), _) if relation.kind == RelationKind::Sequence => sequence(name, context),
         (_, Some(shard)) => Target::Fixed(shard),
         (_, None) => Target::Unconfigured(name),
+    }
+}
+
+/// A sequence is where its table is: one of a table with rows on every shard counts on each for itself. Others are the default
+/// shard's.
+fn sequence(name: TableName, context: &Context<'_>) -> Target {
+    let owner = context.schema.sequence_owners.get(&name);
+    let of_owner = owner.map(|owner| placed(owner.clone(), context));
+    match (of_owner, context.topology.default_shard) {
+        (Some(Target::Fixed(shard)), _) => Target::Fixed(shard),
+        (None, Some(shard)) => Target::Fixed(shard),
+        _ => Target::Unconfigured(name),
     }
 }

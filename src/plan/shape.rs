@@ -105,7 +105,22 @@ fn functions(collected: &Collected, context: &Context<'_>) -> Result<(), Refusal
 
 /// `'now'::timestamptz`, `DATE 'today'`: each shard would read them by its own clock.
 pub(super) fn clock_literals(many: &Many<'_>) -> Result<(), Refusal> {
-    let (sql, tokens) = (many.sql(), &many.tokens);
+    match clock_word(many.sql(), &many.tokens, false) {
+        Some(word) => {
+            let message = format!("the date/time string '{word}' across shards is not supported");
+            Err(Refusal::new(RefusalCode::ClockLiteral, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a text is a date/time word that is read by a clock.
+pub(super) fn is_clock_word(text: &str) -> bool {
+    matches!(text.trim().to_ascii_lowercase().as_str(), "now" | "today" | "tomorrow" | "yesterday")
+}
+
+/// The first date/time string of a statement that is cast to a type which reads it by a clock, or is a value that may be.
+pub(super) fn clock_word(sql: &str, tokens: &[Token], counts_uncast: bool) -> Option<String> {
     for (idx, token) in tokens.iter().enumerate() {
         let (TokenKind::String(StringKind::Plain | StringKind::Escape), Some(text)) =
             (token.kind, sql.get(token.start..token.end))
@@ -113,7 +128,7 @@ pub(super) fn clock_literals(many: &Many<'_>) -> Result<(), Refusal> {
             continue;
         };
         let word = text.trim_matches(|c: char| c == '\'' || c == 'E' || c == 'e' || c.is_ascii_whitespace()).to_ascii_lowercase();
-        if !matches!(word.as_str(), "now" | "today" | "tomorrow" | "yesterday") {
+        if !is_clock_word(&word) {
             continue;
         }
         let is_type = |token: &Token| {
@@ -122,14 +137,11 @@ pub(super) fn clock_literals(many: &Many<'_>) -> Result<(), Refusal> {
         let is_cast = tokens
             .get(idx + 1)
             .is_some_and(|next| sql.get(next.start..next.end) == Some("::") || next.is_word(sql.as_bytes(), "as"));
-        if is_cast || idx.checked_sub(1).is_some_and(|before| is_type(&tokens[before])) {
-            return Err(Refusal::new(
-                RefusalCode::ClockLiteral,
-                format!("the date/time string '{word}' across shards is not supported"),
-            ));
+        if counts_uncast || is_cast || idx.checked_sub(1).is_some_and(|before| is_type(&tokens[before])) {
+            return Some(word);
         }
     }
-    Ok(())
+    None
 }
 
 /// Whether `now()`, `CURRENT_DATE` or the like is called.

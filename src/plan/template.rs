@@ -79,6 +79,9 @@ fn unhinted(sql: &str, literals: &[Literal], class: &Classified, context: &Conte
 
 /// A cursor is where its rows are; every other command is the session's.
 fn declared(sql: &str, literals: &[Literal], command: &Command, context: &Context<'_>) -> Result<Body, Refusal> {
+    if let (Command::Set { name, value, .. }, None) = (command, context.topology.only_shard()) {
+        refuse_meaning(name, value)?;
+    }
     let parts = match command {
         Command::Declare { .. } => declare_parts(sql.as_bytes(), context.settings.has_standard_strings),
         _ => None,
@@ -95,6 +98,23 @@ fn declared(sql: &str, literals: &[Literal], command: &Command, context: &Contex
         Some(shard) => Ok(Body::Fixed(Plan::Route { shard, access: Access::Write })),
         None => inner(sql, literals, parts.query_start..sql.len(), RefusalCode::Cursor, context),
     }
+}
+
+/// Refuses settings that change which rows a condition on a key is about.
+fn refuse_meaning(name: &str, value: &str) -> Result<(), Refusal> {
+    let word = value.trim().trim_matches('\'').to_ascii_lowercase();
+    let is_on = matches!(word.as_str(), "on" | "1" | "t" | "tr" | "tru" | "true" | "y" | "ye" | "yes");
+    let is_usual = match name {
+        "transform_null_equals" => !is_on,
+        "array_nulls" => is_on || word == "default",
+        _ => return Ok(()),
+    };
+    if is_usual {
+        return Ok(());
+    }
+    let message = format!("{name} = {word} on more than one shard is not supported");
+    Err(Refusal::new(RefusalCode::Clause, message)
+        .with_hint("Leave the setting at its default: it changes which rows a condition on a key is about."))
 }
 
 fn is_write(sql: &str, start: usize, context: &Context<'_>) -> bool {
@@ -174,7 +194,7 @@ impl Template {
     /// What cannot be answered right for these values.
     pub fn bind(&self, values: &Values<'_>, context: &Context<'_>) -> Result<Plan, Refusal> {
         match &self.body {
-            Body::Fixed(plan) => Ok(plan.clone()),
+            Body::Fixed(plan) | Body::Literal { plan, .. } => Ok(plan.clone()),
             Body::Statement(statement) => statement.bind(values, context),
             Body::Expanded(expanded) => expanded.bind(values, context),
             Body::Hinted { shard, inner } => {
@@ -211,7 +231,7 @@ impl Template {
         match &self.body {
             Body::Statement(statement) => Some(statement.gathered(values, context)),
             Body::Expanded(expanded) => expanded.gathered(values, context),
-            Body::Fixed(_) | Body::Hinted { .. } | Body::Inner { .. } => None,
+            Body::Fixed(_) | Body::Literal { .. } | Body::Hinted { .. } | Body::Inner { .. } => None,
         }
     }
 
@@ -249,15 +269,15 @@ impl Template {
             Body::Fixed(plan) => matches!(plan, Plan::Route { .. } | Plan::AnyOne { .. }) && self.class == Classified::Query,
             Body::Statement(statement) => statement.is_shareable(),
             // The queries of views stand behind literals that move.
-            Body::Expanded(_) | Body::Inner { .. } | Body::Hinted { .. } => false,
+            Body::Expanded(_) | Body::Inner { .. } | Body::Hinted { .. } | Body::Literal { .. } => false,
         }
     }
 
     /// A shard on which Parse and Describe of the original statement succeed; `None`: any.
     pub fn describe_shard(&self) -> Option<ShardId> {
         match &self.body {
-            Body::Fixed(Plan::Route { shard, .. }) => Some(*shard),
-            Body::Fixed(_) => None,
+            Body::Fixed(Plan::Route { shard, .. }) | Body::Literal { plan: Plan::Route { shard, .. }, .. } => Some(*shard),
+            Body::Fixed(_) | Body::Literal { .. } => None,
             Body::Statement(statement) => statement.describe_shard(),
             Body::Expanded(expanded) => expanded.template.describe_shard(),
             Body::Inner { template, .. } => template.describe_shard(),
@@ -268,7 +288,7 @@ impl Template {
     /// Whether where the statement goes, or what is sent there, depends on Bind's parameters.
     pub fn depends_on_params(&self) -> bool {
         match &self.body {
-            Body::Fixed(_) => false,
+            Body::Fixed(_) | Body::Literal { .. } => false,
             Body::Statement(statement) => statement.depends_on_params(),
             Body::Expanded(expanded) => expanded.template.depends_on_params(),
             Body::Inner { template, .. } => template.depends_on_params(),
@@ -282,6 +302,7 @@ impl Template {
     pub fn has_params(&self) -> bool {
         match &self.body {
             Body::Fixed(_) => false,
+            Body::Literal { has_params, .. } => *has_params,
             Body::Statement(statement) => statement.has_params(),
             Body::Expanded(expanded) => expanded.template.has_params(),
             Body::Inner { template, .. } => template.has_params(),

@@ -223,6 +223,8 @@ pub struct Schema {
     pub relations: HashMap<TableName, Arc<Relation>>,
     /// The table that a partition, or a table that inherits, is a part of.
     pub parents: HashMap<TableName, TableName>,
+    /// The tables that sequences belong to: those of serial and identity columns, and OWNED BY.
+    pub sequence_owners: HashMap<TableName, TableName>,
     /// Relations and indexes that some shards have and others have not, with those that have them.
     pub places: HashMap<TableName, ShardSet>,
     /// Of one shard's catalog, as it is read, the names of its indexes. Empty in what is put together of several.

@@ -269,3 +269,47 @@ async fn a_copy_has_all_rows_or_is_not_made() {
         .unwrap();
     assert_eq!(value(&client, "SELECT count(*) FROM over").await, "15");
 }
+
+#[tokio::test]
+async fn sequences_are_where_their_tables_are() {
+    let (cluster, _single, _proxy, client, direct) = start().await;
+    load(
+        &client,
+        &direct,
+        &[
+            "CREATE TABLE readings (k bigint, id bigserial)",
+            "DROP TABLE audit",
+            "CREATE TABLE audit (audit_id bigserial, actor text)",
+            "CREATE TABLE stray (id serial, v text)",
+            "CREATE SEQUENCE loose",
+        ],
+    )
+    .await;
+    let answers = [
+        "SELECT pg_catalog.setval('public.readings_id_seq', 1000, true)",
+        "SELECT setval('audit_audit_id_seq', 50)",
+        "INSERT INTO audit (actor) VALUES ('x') RETURNING audit_id",
+        "SELECT nextval('audit_audit_id_seq'::regclass)",
+        "SELECT last_value FROM audit_audit_id_seq",
+        "SELECT setval('stray_id_seq', 7)",
+        "INSERT INTO stray (v) VALUES ('a') RETURNING id",
+        "SELECT nextval('loose')",
+        "SELECT setval('loose', 20)",
+        "SELECT nextval('loose')",
+    ];
+    for sql in answers {
+        assert_eq!(rows(&client, sql).await, rows(&direct, sql).await, "{sql}");
+    }
+    let set = client.query_one("SELECT setval('readings_id_seq', $1)", &[&2000_i64]).await.unwrap();
+    assert_eq!(set.get::<_, i64>(0), 2000);
+    for shard_idx in 0..3 {
+        let shard = cluster.direct(shard_idx).await;
+        assert_eq!(value(&shard, "SELECT last_value FROM readings_id_seq").await, "2000");
+    }
+    for k in 1..=4 {
+        let id = value(&client, &format!("INSERT INTO readings (k) VALUES ({k}) RETURNING id")).await;
+        assert!(id.parse::<i64>().unwrap() > 2000, "{id}");
+    }
+    check_refused(&client, "TL067", &["SELECT nextval('readings_id_seq')"]).await;
+    check_refused(&client, "TL002", &["SELECT last_value FROM readings_id_seq"]).await;
+}

@@ -91,3 +91,25 @@ async fn operators_of_extensions_do_not_hide_those_of_the_system() {
         assert_eq!(rows(&client, sql).await, rows(&direct, sql).await, "{sql}");
     }
 }
+
+#[tokio::test]
+async fn copies_of_a_reference_table_take_nothing_that_differs() {
+    let (cluster, _single, _proxy, client, _direct) = start().await;
+    client.batch_execute("INSERT INTO countries VALUES ('us', 'States', 'americas')").await.unwrap();
+    check_refused(
+        &client,
+        "TL019",
+        &[
+            "INSERT INTO countries VALUES ('n1', 'now'::timestamptz::text, 'x')",
+            "UPDATE countries SET name = xmin::text WHERE code = 'us'",
+            "UPDATE countries SET name = (SELECT oid::text FROM pg_class WHERE relname = 'users')",
+            "UPDATE countries SET name = 'users'::regclass::oid::text",
+        ],
+    )
+    .await;
+    check_refused(&client, "TL040", &["SET transform_null_equals = on", "SET array_nulls = off"]).await;
+    client.batch_execute("SET transform_null_equals = off; UPDATE countries SET name = 'now'").await.unwrap();
+    for shard_idx in 0..3 {
+        assert_eq!(value(&cluster.direct(shard_idx).await, "SELECT name FROM countries").await, "now");
+    }
+}

@@ -154,7 +154,7 @@ fn check(many: &Many<'_>, collected: &Collected, needs: &Needs) -> Result<(), Re
 }
 
 /// Types whose values are OIDs of one server's catalog.
-const OBJECT_TYPES: &[&str] = &[
+pub(super) const OBJECT_TYPES: &[&str] = &[
     "regclass",
     "regcollation",
     "regconfig",

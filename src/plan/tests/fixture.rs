@@ -141,7 +141,9 @@ view odd: user_id bigint
 view lucky: user_id bigint
 mview order_counts: user_id bigint, n bigint
 table stray: id bigint seq, user_id bigint
-sequence numbers: last_value bigint";
+sequence numbers: last_value bigint
+sequence audit_id_seq: last_value bigint
+sequence users_id_seq: last_value bigint";
 
 /// Name, relations that are read, flags, and the query as `pg_get_viewdef` prints it.
 const VIEWS: &str = "
@@ -296,6 +298,7 @@ fn schema() -> Schema {
         version: 1,
         code: CODE.into_iter().map(code).collect(),
         triggers: TRIGGERS.into_iter().map(trigger).collect(),
+        sequence_owners: [(public("audit_id_seq"), public("audit")), (public("users_id_seq"), public("users"))].into(),
         unique: [(
             public("loners"),
             [
