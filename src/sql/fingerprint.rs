@@ -74,7 +74,7 @@ enum AtSemicolon {
 
 fn take(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprint, at_semicolon: AtSemicolon) -> Option<usize> {
     into.literals.clear();
-    into.is_complete = true;
+    let mut is_complete = true;
     let mut shape = Shape::new();
     let mut previous = Token { kind: TokenKind::Punctuation(b';'), start: 0, end: 0 };
     let mut tokens = tokens(sql, has_standard_strings);
@@ -85,13 +85,14 @@ fn take(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprint, at_semic
                 shape.gap(&sql[previous.end..start]);
                 let end = start + shape.word(&sql[start..]);
                 tokens.go_on_at(end);
+                is_complete &= start > previous.end || !runs_on(previous);
                 Token { kind: TokenKind::Word, start, end }
             }
             Next::Token(token) => {
                 shape.gap(&sql[previous.end..token.start]);
                 if at_semicolon == AtSemicolon::End && token.is_punctuation(b';') {
                     let is_only = previous.end > 0 && tokens.next().is_none();
-                    into.hash = shape.finish();
+                    (into.hash, into.is_complete) = (shape.finish(), is_complete);
                     return is_only.then_some(token.start);
                 }
                 match literal_kind(sql, token) {
@@ -101,15 +102,15 @@ fn take(sql: &[u8], has_standard_strings: bool, into: &mut Fingerprint, at_semic
                     }
                     None => shape.token(token.kind, token.text(sql)),
                 }
+                is_complete &= is_shareable(sql, previous, token);
                 token
             }
             Next::End => break,
         };
-        into.is_complete &= is_shareable(sql, previous, token);
         previous = token;
     }
     shape.gap(&sql[previous.end..]);
-    into.hash = shape.finish();
+    (into.hash, into.is_complete) = (shape.finish(), is_complete);
     (previous.end > 0).then_some(sql.len())
 }
 
@@ -130,11 +131,14 @@ fn is_shareable(sql: &[u8], previous: Token, token: Token) -> bool {
         // U&"…" may be followed by UESCAPE and a string that changes the name.
         TokenKind::QuotedIdentifier => sql.get(token.start) == Some(&b'"'),
         // `1a` and `$1a` are two tokens up to PostgreSQL 14 and an error since.
-        TokenKind::Word | TokenKind::Number => {
-            !matches!(previous.kind, TokenKind::Number | TokenKind::Parameter(_)) || token.start > previous.end
-        }
+        TokenKind::Word | TokenKind::Number => token.start > previous.end || !runs_on(previous),
         _ => true,
     }
+}
+
+/// Whether a word or number right behind the token would be a part of it for some servers.
+fn runs_on(token: Token) -> bool {
+    matches!(token.kind, TokenKind::Number | TokenKind::Parameter(_))
 }
 
 // Bytes that begin no token, so that no two sequences of tokens write the same.
@@ -176,29 +180,40 @@ impl Shape {
 
     #[inline]
     fn token(&mut self, kind: TokenKind, text: &[u8]) {
-        if kind == TokenKind::Word {
-            self.word(text);
-        } else {
-            self.separator(TOKEN);
-            self.append(text);
+        match kind {
+            TokenKind::Word => {
+                self.word(text);
+            }
+            TokenKind::Punctuation(byte) => {
+                self.separator(TOKEN);
+                self.separator(byte);
+            }
+            _ => {
+                self.separator(TOKEN);
+                match text {
+                    // No call of memcpy for an operator.
+                    &[byte] => self.separator(byte),
+                    text => self.append(text),
+                }
+            }
         }
     }
 
     /// Adds the word that `text` begins with, in lower case, and gives its length.
-    #[inline]
+    #[inline(always)]
     fn word(&mut self, text: &[u8]) -> usize {
         self.separator(TOKEN);
         let mut n_taken = 0;
         loop {
-            let mut n_pending = self.n_pending;
-            for (place, &byte) in self.pending[n_pending..].iter_mut().zip(&text[n_taken..]) {
+            let room = &mut self.pending[self.n_pending..];
+            let n_before = n_taken;
+            for (place, &byte) in room.iter_mut().zip(&text[n_before..]) {
                 let Some(byte) = folded_in_word(byte) else { break };
                 *place = byte;
-                n_pending += 1;
+                n_taken += 1;
             }
-            n_taken += n_pending - self.n_pending;
-            self.n_pending = n_pending;
-            if n_pending < PENDING_BYTES {
+            self.n_pending += n_taken - n_before;
+            if self.n_pending < PENDING_BYTES {
                 return n_taken;
             }
             self.flush();
@@ -242,12 +257,13 @@ impl Shape {
         self.n_pending = 0;
     }
 
-    fn finish(mut self) -> u64 {
+    /// By reference: it is large.
+    fn finish(&mut self) -> u64 {
         if self.hasher.is_none() {
             return XxHash3_64::oneshot(&self.pending[..self.n_pending]);
         }
         self.flush();
-        self.hasher.map_or(0, |hasher| hasher.finish())
+        self.hasher.as_ref().map_or(0, |hasher| hasher.finish())
     }
 }
 

@@ -75,10 +75,10 @@ pub(super) fn folded_in_word(byte: u8) -> Option<u8> {
 #[inline]
 pub(super) fn skip_gap(sql: &[u8], mut at: usize) -> (usize, bool) {
     while let Some(&byte) = sql.get(at) {
-        match byte {
-            _ if class_of(byte) == Class::Space => at += 1,
-            b'-' if sql.get(at + 1) == Some(&b'-') => at = line_end(sql, at),
-            b'/' if sql.get(at + 1) == Some(&b'*') => match block_comment_end(sql, at) {
+        match class_of(byte) {
+            Class::Space => at += 1,
+            Class::Operator if byte == b'-' && sql.get(at + 1) == Some(&b'-') => at = line_end(sql, at),
+            Class::Operator if byte == b'/' && sql.get(at + 1) == Some(&b'*') => match block_comment_end(sql, at) {
                 Some(end) => at = end,
                 None => return (at, false),
             },
@@ -153,11 +153,11 @@ fn digits_end(sql: &[u8], start: usize) -> usize {
 fn grouped_end(sql: &[u8], start: usize, is_digit: impl Fn(&u8) -> bool) -> usize {
     let mut end = start;
     loop {
-        let digit = if end > start && sql.get(end) == Some(&b'_') { end + 1 } else { end };
-        if !sql.get(digit).is_some_and(&is_digit) {
-            return end;
+        match sql.get(end) {
+            Some(byte) if is_digit(byte) => end += 1,
+            Some(b'_') if end > start && sql.get(end + 1).is_some_and(&is_digit) => end += 2,
+            _ => return end,
         }
-        end = digit + 1;
     }
 }
 
