@@ -305,6 +305,10 @@ impl Conversation {
         if self.database.keeps_sequences() && self.has_others_values(&held) {
             held.clear_sequences(self.entry.id);
         }
+        if self.enlisted.capacity() == 0 {
+            // Most clients never hold two.
+            self.enlisted.reserve_exact(1);
+        }
         self.enlisted.push(Enlisted { pin: self.first_pin(), ..held });
         Ok(self.enlisted.len() - 1)
     }

@@ -49,24 +49,18 @@ impl Drop for Counted {
 /// Most clients are silent at any moment, so this task is small: the way in, and a client that is busy, are boxed.
 pub async fn serve(accepted: Box<Accepted>, gate: Arc<Gate>) {
     let gate = &*gate;
-    let Some((mut session, config, _guest)) = Box::pin(let_in(accepted, gate)).await else { return };
+    let Some((session, config, _guest)) = Box::pin(let_in(accepted, gate)).await else { return };
+    let mut session = Some(session);
     let draining = pin!(gate.draining.cancelled());
     let mut is_draining = Signal::new(&gate.draining, draining);
-    loop {
-        let outcome = match &mut session {
-            Session::Open(_) => Ok(()),
-            Session::Folded(folded) => {
-                poll_fn(|cx| match is_draining.poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Err(shut_down())),
-                    Poll::Pending => folded.poll(cx),
-                })
-                .await
-            }
-        };
-        match Box::pin(turn(session, outcome, &mut is_draining, (gate, &config.server))).await {
-            Some(folded) => session = Session::Folded(folded),
-            None => return,
-        }
+    while session.is_some() {
+        let mut end = poll_fn(|cx| match (&mut session, is_draining.poll(cx)) {
+            (Some(Session::Folded(_)), Poll::Ready(())) => Poll::Ready(Some(Box::new(shut_down()))),
+            (Some(Session::Folded(folded)), Poll::Pending) => folded.poll(cx).map(|outcome| outcome.err().map(Box::new)),
+            (Some(Session::Open(_)) | None, _) => Poll::Ready(None),
+        })
+        .await;
+        Box::pin(turn(&mut session, &mut end, &mut is_draining, (gate, &config.server))).await;
     }
 }
 
@@ -153,7 +147,7 @@ async fn log_in<'a>(
         Ok(identity) => identity,
         Err(end) => return Err((socket, end)),
     };
-    let own_place = match gate.places.enter_as(&entry.user, &entry.database, server) {
+    let own_place = match gate.places.enter_as(entry, server) {
         Ok(own_place) => own_place,
         Err(report) => {
             gate.registry.process.n_turned_away.increment();
@@ -167,7 +161,7 @@ async fn log_in<'a>(
 /// Tells the client that it is ready. It rests from its first moment on, unless it has not waited for that word.
 async fn first_rest(mut conversation: Conversation, gate: &Gate) -> Option<Session> {
     if let Err(error) = conversation.client.flush().await {
-        end_session(conversation, Err(error.into()), gate).await;
+        Box::pin(end_session(conversation, Err(error.into()), gate)).await;
         return None;
     }
     conversation.begin_rest();
@@ -191,29 +185,32 @@ async fn send_away<T>(socket: &mut Socket, end: StartupEnd) -> Option<T> {
     None
 }
 
-/// Serves a client that is not silent, until it is again. `outcome` is what ended its silence; `None`: its session has ended.
+/// Serves a client that is not silent, until it is again. `end` is what ends its session at once. No session is left when it ends.
+///
+/// What it takes it takes by reference: a parameter that is moved on has its room twice in the future.
 async fn turn(
-    session: Session,
-    outcome: Result<(), Failure>,
+    session: &mut Option<Session>,
+    end: &mut Option<Box<Failure>>,
     is_draining: &mut Signal<'_, '_>,
     (gate, server): (&Gate, &ServerConfig),
-) -> Option<Folded> {
-    let mut conversation = match session {
-        Session::Open(conversation) => *conversation,
-        Session::Folded(folded) => folded.unfold(server),
+) {
+    let mut conversation = match session.take() {
+        Some(Session::Open(conversation)) => *conversation,
+        Some(Session::Folded(folded)) => folded.unfold(server),
+        None => return,
     };
-    let outcome = match outcome {
-        Ok(()) => {
+    let outcome = match end.take() {
+        None => {
             let max_message_len = conversation.database.query.max_message_bytes;
             Loop { conversation: &mut conversation, gate, max_message_len }.run(is_draining).await
         }
-        Err(failure) => Err(failure),
+        Some(failure) => Err(*failure),
     };
     if matches!(outcome, Ok(Pause::Silent)) {
-        return Some(conversation.fold());
+        *session = Some(Session::Folded(conversation.fold()));
+    } else {
+        Box::pin(end_session(conversation, outcome.map(drop), gate)).await;
     }
-    Box::pin(end_session(conversation, outcome.map(drop), gate)).await;
-    None
 }
 
 async fn end_session(mut conversation: Conversation, outcome: Result<(), Failure>, gate: &Gate) {
@@ -247,6 +244,7 @@ mod tests {
             std::mem::size_of::<F>()
         }
         let n_bytes = size_of(serve);
-        assert!(n_bytes <= 512, "{n_bytes} bytes");
+        // With what the runtime has around it that is 512, rounded up to 128.
+        assert!(n_bytes <= 400, "{n_bytes} bytes");
     }
 }

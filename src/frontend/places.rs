@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::ServerConfig;
+use crate::observe::ClientEntry;
 use crate::sqlstate::{Report, SqlState};
 
 /// The places that are taken.
@@ -24,8 +25,7 @@ pub(super) struct Place<'a>(&'a AtomicUsize);
 #[derive(Debug)]
 pub(super) struct OwnPlace<'a> {
     places: &'a Places,
-    user: Arc<str>,
-    database: Arc<str>,
+    entry: Arc<ClientEntry>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -56,8 +56,8 @@ impl Places {
     /// # Errors
     /// 53300, in the words of src/backend/utils/init/postinit.c and miscinit.c, when its user has
     /// `server.max_clients_per_user` or its database `server.max_clients_per_database`.
-    pub(super) fn enter_as(&self, user: &Arc<str>, database: &Arc<str>, config: &ServerConfig) -> Result<OwnPlace<'_>, Report> {
-        let owners = [Owner::User(Arc::clone(user)), Owner::Database(Arc::clone(database))];
+    pub(super) fn enter_as(&self, entry: &Arc<ClientEntry>, config: &ServerConfig) -> Result<OwnPlace<'_>, Report> {
+        let owners = owners_of(entry);
         let limits = [config.max_clients_per_user, config.max_clients_per_database];
         let mut by_owner = self.by_owner.lock().unwrap_or_else(PoisonError::into_inner);
         for (owner, limit) in owners.iter().zip(limits) {
@@ -72,8 +72,12 @@ impl Places {
         for owner in owners {
             *by_owner.entry(owner).or_default() += 1;
         }
-        Ok(OwnPlace { places: self, user: Arc::clone(user), database: Arc::clone(database) })
+        Ok(OwnPlace { places: self, entry: Arc::clone(entry) })
     }
+}
+
+fn owners_of(entry: &ClientEntry) -> [Owner; 2] {
+    [Owner::User(Arc::clone(&entry.user)), Owner::Database(Arc::clone(&entry.database))]
 }
 
 fn take(n_taken: &AtomicUsize, limit: usize) -> Result<Place<'_>, Report> {
@@ -92,7 +96,7 @@ impl Drop for Place<'_> {
 impl Drop for OwnPlace<'_> {
     fn drop(&mut self) {
         let mut by_owner = self.places.by_owner.lock().unwrap_or_else(PoisonError::into_inner);
-        for owner in [Owner::User(Arc::clone(&self.user)), Owner::Database(Arc::clone(&self.database))] {
+        for owner in owners_of(&self.entry) {
             let n_left = by_owner.get_mut(&owner).map_or(0, |n| {
                 *n -= 1;
                 *n
@@ -107,13 +111,22 @@ impl Drop for OwnPlace<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::{ClientDescription, Registry};
 
     #[test]
     fn places_are_counted_by_owner_and_given_back() {
         let config = ServerConfig { max_clients_per_user: 2, max_clients_per_database: 3, ..ServerConfig::default() };
         let places = Places::default();
+        let registry = Registry::default();
         let enter = |user: &str, database: &str| {
-            places.enter_as(&user.into(), &database.into(), &config).map_err(|report| report.message)
+            let entry = registry.add_client(ClientDescription {
+                database: database.into(),
+                user: user.into(),
+                address: None,
+                application_name: String::new(),
+                tls: String::new(),
+            });
+            places.enter_as(&entry, &config).map_err(|report| report.message)
         };
         let first = enter("a", "x").unwrap();
         let _second = enter("a", "x").unwrap();

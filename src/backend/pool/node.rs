@@ -88,7 +88,8 @@ impl NodePool {
                     drop(connection);
                     self.state().slots.replace_dead(&request)
                 }
-                Turn::Open => match self.open(&mut request).await {
+                // Rare, and boxed: who waits has no room for it.
+                Turn::Open => match Box::pin(self.open(&mut request)).await {
                     Ok(connection) => return Ok(connection),
                     Err((error, None)) => return Err(self.cannot_connect(error)),
                     Err((error, Some(place))) => {
