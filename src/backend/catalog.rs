@@ -148,6 +148,14 @@ WHERE (c.relkind IN ('v', 'm') OR c.relrowsecurity) AND n.nspname NOT IN ('pg_ca
 GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.reloptions, rn.nspname, r.relname
 ORDER BY c.oid, rn.nspname, r.relname";
 
+/// Policies of tables with row-level security that have a subquery or call a function outside the system's.
+const POLICIES: &str = "\
+SELECT n.nspname, c.relname, pg_catalog.pg_get_expr(e.expression, c.oid) FROM pg_catalog.pg_policy AS p
+JOIN pg_catalog.pg_class AS c ON c.oid = p.polrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (VALUES (p.polqual), (p.polwithcheck)) AS e (expression)
+WHERE c.relrowsecurity AND (e.expression::text ~ '\\{SUBLINK' OR EXISTS (
+  SELECT FROM pg_catalog.regexp_matches(e.expression::text, ':(?:op)?funcid ([1-9]\\d*)', 'g') AS called WHERE called[1]::bigint >= 16384))";
+
 /// The code of functions, procedures and triggers' functions that is told by its words.
 const BODIES: &str = "\
 SELECT n.nspname, p.proname, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) FROM pg_catalog.pg_proc AS p
@@ -225,8 +233,21 @@ pub async fn load_schema(client: &ControlClient, version: u64) -> Result<Schema,
 /// the transaction or of a part of it.
 pub fn schema_sql() -> String {
     let columns = [COLUMNS, PERMANENT].concat();
-    [columns.as_str(), FUNCTIONS, SYSTEM_RELATIONS, TYPES, PARENTS, HIDDEN_CALLS, INDEXES, TRIGGERS, EMPTY_PATH, BODIES, VIEWS]
-        .join(";\n")
+    [
+        columns.as_str(),
+        FUNCTIONS,
+        SYSTEM_RELATIONS,
+        TYPES,
+        PARENTS,
+        HIDDEN_CALLS,
+        INDEXES,
+        TRIGGERS,
+        EMPTY_PATH,
+        BODIES,
+        POLICIES,
+        VIEWS,
+    ]
+    .join(";\n")
 }
 
 /// The answers to [`schema_sql`], one for each of its statements; `None` where a row is not understood.
@@ -297,6 +318,10 @@ impl Reader {
             9 => {
                 let mentions = crate::sql::mentions(row.get(2).unwrap_or_default());
                 self.schema.code.entry(TableName::new(row.get(0)?, row.get(1)?)).or_default().extend(mentions);
+            }
+            10 => {
+                let policies = self.schema.policies.entry(TableName::new(row.get(0)?, row.get(1)?)).or_default();
+                policies.insert(row.get(2)?.to_owned());
             }
             _ => self.take_view(row)?,
         }

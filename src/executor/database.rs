@@ -415,7 +415,7 @@ fn known_own_names(schema: &Schema) -> HashMap<TypeOid, String> {
     schema.type_names.iter().filter(|(oid, _)| **oid >= FIRST_OWN_OID).map(|(oid, name)| (*oid, name.clone())).collect()
 }
 
-/// Adds what runs beside statements on one shard, and what rows conflict by, to what was known.
+/// Adds what runs beside statements on one shard, what rows conflict by, and whose sequences are, to what was known.
 fn add_code(schema: &mut Schema, read: &Schema) {
     for (name, mentions) in &read.code {
         schema.code.entry(name.clone()).or_default().extend(mentions.iter().cloned());
@@ -426,6 +426,12 @@ fn add_code(schema: &mut Schema, read: &Schema) {
     for (name, indexes) in &read.unique {
         let known = schema.unique.entry(name.clone()).or_default();
         known.extend(indexes.iter().map(|(index, columns)| (index.clone(), columns.clone())));
+    }
+    for (name, policies) in &read.policies {
+        schema.policies.entry(name.clone()).or_default().extend(policies.iter().cloned());
+    }
+    for (name, owner) in &read.sequence_owners {
+        schema.sequence_owners.entry(name.clone()).or_insert_with(|| owner.clone());
     }
     for (name, others) in &read.rules {
         schema.rules.entry(name.clone()).or_default().extend(others.iter().cloned());
@@ -447,7 +453,6 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
     }
     schema.guarded.extend(read.guarded);
     schema.parents.extend(read.parents);
-    schema.sequence_owners.extend(read.sequence_owners);
     for (name, functions) in read.user_functions {
         let known = schema.user_functions.entry(name).or_default();
         known.extend(functions);

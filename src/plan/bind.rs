@@ -18,7 +18,7 @@ use super::slot::{Binding, SlotValue};
 use super::template::Template;
 use super::text::{Parsed, parse, tokens_of};
 use super::views::{self, Expanded};
-use super::{dml, insert, reach, select, shape};
+use super::{dml, insert, policy, reach, select, shape};
 use crate::sql::{KeyType, Literal, TokenKind};
 use crate::topology::{FunctionVolatility, KeyMap, KeyPredicate, ShardId, ShardSet};
 
@@ -86,6 +86,7 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     }
     for table_ref in &collected.refs {
         refuse_unplaced(&table_ref.target, &table_ref.name, context)?;
+        policy::check(&table_ref.name, &table_ref.target, context)?;
     }
     let kind = match &parsed.statement {
         Statement::Query(query) => match &*query.body {

@@ -35,6 +35,7 @@ mod lock;
 mod merge;
 mod names;
 mod output;
+mod policy;
 mod predicate;
 mod reach;
 mod refusal;

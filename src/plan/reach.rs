@@ -99,7 +99,7 @@ fn runs_text(call: &FunctionCall) -> bool {
 }
 
 /// The functions outside the system schemas that a call may mean.
-fn functions_of(call: &FunctionCall, context: &Context<'_>) -> Vec<TableName> {
+pub(super) fn functions_of(call: &FunctionCall, context: &Context<'_>) -> Vec<TableName> {
     let name = call.short_name();
     let schema = call.name.len().checked_sub(2).map(|idx| &call.name[idx]);
     let is_meant = |own: &String| match schema {

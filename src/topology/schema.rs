@@ -233,6 +233,9 @@ pub struct Schema {
     pub views: HashMap<TableName, Arc<ViewDefinition>>,
     /// Tables with row-level security: what is seen of them depends on who reads them.
     pub guarded: BTreeSet<TableName>,
+    /// Expressions of policies that read relations or call functions of users, of tables with row-level security; every name that is
+    /// not of the system has its schema.
+    pub policies: BTreeMap<TableName, BTreeSet<String>>,
     /// Functions outside the system schemas, by unqualified name; those of one schema are one.
     pub user_functions: BTreeMap<String, Vec<UserFunction>>,
     /// What functions outside the system schemas name in their code, those of triggers too, as far as it is a relation, a function

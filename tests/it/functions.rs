@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::harness::{Cluster, ProxyOptions, Single, failure, load_both, rows, value};
+use crate::harness::{Cluster, ProxyOptions, Single, connect_with, failure, load_both, rows, value};
 
 /// Made on every server by hand: most are not the affair of the proxy's DDL.
 const MADE: &str = "\
@@ -221,4 +221,44 @@ async fn triggers_that_part_copies_or_move_rows_are_refused() {
         .await
         .unwrap();
     assert_eq!(value(&client, "SELECT name FROM users WHERE user_id = 7").await, "a");
+}
+
+#[tokio::test]
+async fn policies_are_judged_by_each_shard_or_refused() {
+    let (cluster, single) = (Cluster::start(3).await, Single::start().await);
+    let proxy = cluster.proxy().await;
+    let (client, direct) = (proxy.connect().await, single.connect().await);
+    let users: Vec<String> = (1..=20).map(|n| format!("({n}, 'n{n}', 'e', '{}')", ["us", "uk"][n % 2])).collect();
+    let orders: Vec<String> = (1..=10).map(|n| format!("({n}, {}, 'new', 1)", n * 2)).collect();
+    let statements = [
+        "INSERT INTO countries VALUES ('us', 'States', 'americas')".to_owned(),
+        format!("INSERT INTO users (user_id, name, email, country) VALUES {}", users.join(", ")),
+        format!("INSERT INTO orders (order_id, user_id, status, total_cents) VALUES {}", orders.join(", ")),
+        "CREATE ROLE watched LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO watched".to_owned(),
+        "CREATE POLICY by_key ON users USING (EXISTS (SELECT FROM orders o WHERE o.user_id = users.user_id) \
+         AND country IN (SELECT code FROM countries))"
+            .to_owned(),
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY".to_owned(),
+        "CREATE VIEW named WITH (security_barrier) AS SELECT user_id, name FROM users".to_owned(),
+        "GRANT SELECT ON named TO watched".to_owned(),
+    ];
+    load_both(&client, &direct, &statements).await;
+    let watched = connect_with(&proxy.target("watched")).await.unwrap();
+    direct.batch_execute("SET ROLE watched").await.unwrap();
+    for sql in
+        ["SELECT count(*) FROM users", "SELECT name FROM users ORDER BY user_id", "SELECT name FROM users WHERE user_id = 4"]
+    {
+        assert_eq!(rows(&watched, sql).await, rows(&direct, sql).await, "{sql}");
+    }
+    client.batch_execute("CREATE POLICY far ON users USING (user_id IN (SELECT order_id FROM orders))").await.unwrap();
+    let refused = [
+        "SELECT count(*) FROM users",
+        "SELECT name FROM users WHERE user_id = 4",
+        "UPDATE users SET name = 'x' WHERE user_id = 4",
+        "COPY users TO STDOUT",
+        "SELECT * FROM named",
+    ];
+    check_refused(&watched, "TL048", &refused).await;
+    client.batch_execute("ALTER TABLE users DISABLE ROW LEVEL SECURITY").await.unwrap();
+    assert_eq!(value(&watched, "SELECT count(*) FROM users").await, "20");
 }

@@ -21,7 +21,7 @@ use super::refusal::{Refusal, RefusalCode};
 use super::slot::Operand;
 use super::template::inner;
 use super::text::quoted;
-use super::{reach, views};
+use super::{policy, reach, views};
 use crate::sql::{CopyDirection, KeyType, Literal};
 use crate::topology::{Column, Key, Placement, ShardSet, TableName, Trigger};
 
@@ -73,6 +73,7 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
                 return view(&name, direction, context).map(Body::Fixed);
             }
             refuse_unplaced(&target, parts, context)?;
+            policy::check(parts, &target, context)?;
             if direction == CopyDirection::In {
                 reach::written(&name, &target, Trigger::INSERT, context)?;
             }

@@ -1,6 +1,6 @@
 //! The demo's tables over three shards, with a hand-built catalog.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +87,10 @@ fn tables() -> HashMap<TableName, Arc<Table>> {
         ("guarded", by_user()),
         ("countries", Placement::Reference),
         ("noted", by_user()),
+        ("policed", by_user()),
+        ("policed_far", by_user()),
+        ("policed_by_code", by_user()),
+        ("policed_copy", Placement::Reference),
         ("loners", by_user()),
         ("folks", key(&["name"], hash_level(0, vec![on(0), on(1), on(2)]))),
         ("ruled_table", by_user()),
@@ -115,6 +119,10 @@ table orders_old: order_id bigint, user_id bigint, total numeric
 table countries: code text C, name text, population bigint, seen_at time
 table flags: code text C, seen_at time
 table noted: user_id bigint
+table policed: user_id bigint, country text
+table policed_far: user_id bigint
+table policed_by_code: user_id bigint
+table policed_copy: code text
 table folks: name text fuzzy, age integer
 table loners: id bigint, mail text, user_id bigint
 table ruled_table: user_id bigint
@@ -312,6 +320,21 @@ fn schema() -> Schema {
         relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
         views: VIEWS.lines().filter(|line| !line.is_empty()).map(view).collect(),
         parents: [(TableName::new("public", "orders_old"), TableName::new("public", "orders"))].into(),
+        policies: [
+            (
+                public("policed"),
+                "(EXISTS ( SELECT FROM public.orders o WHERE ((o.user_id = policed.user_id) AND (o.status = 'new'::text))))",
+            ),
+            (public("policed"), "(country IN ( SELECT countries.code FROM public.countries))"),
+            (public("policed_far"), "(user_id IN ( SELECT orders.order_id FROM public.orders))"),
+            (public("policed_by_code"), "(user_id < public.count_users())"),
+            (public("policed_copy"), "(EXISTS ( SELECT FROM public.users WHERE (users.country = policed_copy.code)))"),
+        ]
+        .into_iter()
+        .fold(BTreeMap::new(), |mut all, (name, policy): (TableName, &str)| {
+            all.entry(name).or_insert_with(BTreeSet::new).insert(policy.to_owned());
+            all
+        }),
         guarded: [TableName::new("public", "guarded")].into(),
         user_functions,
         hidden_calls: [
