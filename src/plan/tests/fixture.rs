@@ -266,6 +266,23 @@ const TRIGGERS: [(&str, &str, bool); 5] = [
     ("orders_old", "count_users", false),
 ];
 
+/// Tables with row-level security, and what their policies say.
+const POLICIES: [(&str, &str); 5] = [
+    ("policed", "(EXISTS ( SELECT FROM public.orders o WHERE ((o.user_id = policed.user_id) AND (o.status = 'new'::text))))"),
+    ("policed", "(country IN ( SELECT countries.code FROM public.countries))"),
+    ("policed_far", "(user_id IN ( SELECT orders.order_id FROM public.orders))"),
+    ("policed_by_code", "(user_id < public.count_users())"),
+    ("policed_copy", "(EXISTS ( SELECT FROM public.users WHERE (users.country = policed_copy.code)))"),
+];
+
+fn policies() -> BTreeMap<TableName, BTreeSet<String>> {
+    let mut policies: BTreeMap<TableName, BTreeSet<String>> = BTreeMap::new();
+    for (name, policy) in POLICIES {
+        policies.entry(TableName::new("public", name)).or_default().insert(policy.to_owned());
+    }
+    policies
+}
+
 fn schema() -> Schema {
     use FunctionVolatility::{Immutable, Stable, Volatile};
     let functions = [
@@ -320,21 +337,7 @@ fn schema() -> Schema {
         relations: RELATIONS.lines().filter(|line| !line.is_empty()).map(relation).collect(),
         views: VIEWS.lines().filter(|line| !line.is_empty()).map(view).collect(),
         parents: [(TableName::new("public", "orders_old"), TableName::new("public", "orders"))].into(),
-        policies: [
-            (
-                public("policed"),
-                "(EXISTS ( SELECT FROM public.orders o WHERE ((o.user_id = policed.user_id) AND (o.status = 'new'::text))))",
-            ),
-            (public("policed"), "(country IN ( SELECT countries.code FROM public.countries))"),
-            (public("policed_far"), "(user_id IN ( SELECT orders.order_id FROM public.orders))"),
-            (public("policed_by_code"), "(user_id < public.count_users())"),
-            (public("policed_copy"), "(EXISTS ( SELECT FROM public.users WHERE (users.country = policed_copy.code)))"),
-        ]
-        .into_iter()
-        .fold(BTreeMap::new(), |mut all, (name, policy): (TableName, &str)| {
-            all.entry(name).or_insert_with(BTreeSet::new).insert(policy.to_owned());
-            all
-        }),
+        policies: policies(),
         guarded: [TableName::new("public", "guarded")].into(),
         user_functions,
         hidden_calls: [
