@@ -80,12 +80,12 @@ pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Ref
 }
 
 /// The text with what the parser does not know blanked out, so that positions stay: `OVERRIDING SYSTEM VALUE`, ONLY before a
-/// table's name, and all but the `=` of `OPERATOR(pg_catalog.=) ANY`. None of it changes which rows' keys a statement speaks of.
-/// The blanked text is never sent anywhere.
+/// table's name, all but the `=` of `OPERATOR(pg_catalog.=) ANY`, NO KEY and KEY of locking clauses, and the subscripts of columns that
+/// SET sets. None of it changes which rows' keys a statement speaks of. The blanked text is never sent anywhere.
 fn readable(sql: &str, has_standard_strings: bool) -> Cow<'_, str> {
     let bytes = sql.as_bytes();
     let contains = |word: &[u8]| bytes.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    if !contains(b"overriding") && !contains(b"only") && !contains(b"operator") {
+    if ![&b"overriding"[..], b"only", b"operator", b"key", b"["].into_iter().any(contains) {
         return Cow::Borrowed(sql);
     }
     let tokens = tokens_of(sql, has_standard_strings);
@@ -106,21 +106,53 @@ fn readable(sql: &str, has_standard_strings: bool) -> Cow<'_, str> {
             text.replace_range(close.start..close.end, " ");
             continue;
         }
-        let last = if is(token, &["overriding"]) && next(1, &["system", "user"]) && next(2, &["value"]) {
-            idx + 2
+        let range = if is(token, &["for"]) && next(1, &["no"]) && next(2, &["key"]) && next(3, &["update"]) {
+            tokens[idx + 1].start..tokens[idx + 2].end
+        } else if is(token, &["for"]) && next(1, &["key"]) && next(2, &["share"]) {
+            tokens[idx + 1].start..tokens[idx + 1].end
+        } else if let Some(end) = subscript_end(sql, &tokens, idx) {
+            token.start..end
+        } else if is(token, &["overriding"]) && next(1, &["system", "user"]) && next(2, &["value"]) {
+            token.start..tokens[idx + 2].end
         } else if is(token, &["only"])
             && idx > 0
             && !is(&tokens[idx - 1], &["row", "rows", "as"])
             && !tokens[idx - 1].is_punctuation(b'.')
         {
-            idx
+            token.start..token.end
         } else {
             continue;
         };
-        let range = token.start..tokens[last].end;
         text.replace_range(range.clone(), &" ".repeat(range.len()));
     }
     Cow::Owned(text)
+}
+
+/// Where the subscripts end that begin at a token, if they are those of a column which SET sets: `SET a[1] = 2, b['x'] = 3`. What calls
+/// or reads something within them is left to the parser.
+fn subscript_end(sql: &str, tokens: &[Token], start_idx: usize) -> Option<usize> {
+    if !tokens[start_idx].is_punctuation(b'[') || start_idx < 2 {
+        return None;
+    }
+    let bytes = sql.as_bytes();
+    let is_column = matches!(tokens[start_idx - 1].kind, TokenKind::Word | TokenKind::QuotedIdentifier);
+    // Back to SET, past whole assignments.
+    let mut depth = 0;
+    let set_idx = tokens[..start_idx].iter().rposition(|token| {
+        depth += nesting(*token);
+        let clauses = ["set", "where", "from", "returning", "select", "on", "when"];
+        depth == 0 && clauses.iter().any(|word| token.is_word(bytes, word))
+    })?;
+    let begins = set_idx == start_idx - 2 || tokens[start_idx - 2].is_punctuation(b',');
+    if !is_column || !begins || !tokens[set_idx].is_word(bytes, "set") {
+        return None;
+    }
+    let end_idx = start_idx + tokens[start_idx..].iter().position(|token| token.text(bytes) == b"=")?;
+    let within = &tokens[start_idx..end_idx];
+    let is_plain =
+        within.iter().all(|token| !token.is_punctuation(b'(') && !token.is_punctuation(b',') && token.text(bytes).is_ascii());
+    let end = within.last()?;
+    (is_plain && end.is_punctuation(b']')).then_some(end.end)
 }
 
 /// The one-based character position in the parser's "… at Line: 1, Column: 8".

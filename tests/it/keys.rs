@@ -113,3 +113,23 @@ async fn copies_of_a_reference_table_take_nothing_that_differs() {
         assert_eq!(value(&cluster.direct(shard_idx).await, "SELECT name FROM countries").await, "now");
     }
 }
+
+#[tokio::test]
+async fn one_shard_runs_what_the_parser_does_not_know() {
+    let (_cluster, _single, _proxy, client, direct) = start().await;
+    let statements = [
+        "ALTER TABLE users ADD COLUMN tags text[] DEFAULT '{a,b,c}', ADD COLUMN meta jsonb DEFAULT '{}'",
+        "INSERT INTO users (user_id, name, email, country) VALUES (7, 'n', 'e', 'us'), (8, 'n', 'e', 'us')",
+        "UPDATE users SET tags[2] = 'z', meta['k'] = '1', name = 'x' WHERE user_id = 7",
+    ];
+    load_both(&client, &direct, &statements.map(str::to_owned)).await;
+    for sql in [
+        "SELECT user_id, name, tags, meta FROM users ORDER BY user_id",
+        "SELECT name FROM users WHERE user_id = 7 FOR NO KEY UPDATE SKIP LOCKED",
+        "SELECT name FROM users u WHERE u.user_id = 8 FOR KEY SHARE OF u",
+        "SELECT count(*) FROM users WHERE tags[2] = 'z'",
+    ] {
+        assert_eq!(rows(&client, sql).await, rows(&direct, sql).await, "{sql}");
+    }
+    check_refused(&client, "TL030", &["SELECT name FROM users FOR NO KEY UPDATE"]).await;
+}
