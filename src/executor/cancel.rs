@@ -1,14 +1,19 @@
 //! Cancel keys of clients, and which server connections their statements are on.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::failure::Failure;
 use crate::backend::{AnnouncedCancel, CancelHandle};
+use crate::sqlstate::{Report, SqlState};
 
 /// The server connections that one client holds at this moment.
 #[derive(Debug, Default)]
 pub struct CancelTarget {
     held: Mutex<Vec<CancelHandle>>,
+    /// A cancel has come since the statement began: between two of its parts no server hears it.
+    is_asked: AtomicBool,
 }
 
 impl CancelTarget {
@@ -29,7 +34,25 @@ impl CancelTarget {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
     }
 
+    /// A statement begins, and with it what a cancel is for.
+    pub(super) fn begin(&self) {
+        self.is_asked.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends a statement that has more than one part, where a cancel has come since it began.
+    ///
+    /// # Errors
+    /// 57014.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if !self.is_asked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // src/backend/tcop/postgres.c, `ProcessInterrupts`.
+        Err(Failure::client(Report::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")))
+    }
+
     fn announce(&self) -> Vec<AnnouncedCancel> {
+        self.is_asked.store(true, Ordering::Relaxed);
         self.held.lock().unwrap_or_else(PoisonError::into_inner).iter().map(CancelHandle::announce).collect()
     }
 }
@@ -107,6 +130,10 @@ mod tests {
         assert!(registry.register(7, &[1, 2, 3, 4], Arc::clone(&target)));
         assert!(!registry.register(7, &[9], Arc::default()));
         assert!(registry.cancels(7, &[1, 2, 3, 5]).is_empty());
+        assert!(target.check().is_ok());
+        assert!(registry.cancels(7, &[1, 2, 3, 4]).is_empty() && target.check().is_err());
+        target.begin();
+        assert!(target.check().is_ok());
         assert!(is_equal_in_constant_time(&[1, 2], &[1, 2]) && !is_equal_in_constant_time(&[1], &[1, 2]));
     }
 }

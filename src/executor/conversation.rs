@@ -372,6 +372,7 @@ impl Conversation {
             self.begin_transaction_clock(now);
         }
         self.timer.set(Deadline::after(now, self.database.query.timeout));
+        self.cancel.begin();
         self.entry.n_statements.increment();
     }
 

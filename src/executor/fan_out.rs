@@ -100,6 +100,7 @@ impl Conversation {
             self.check_parameter_types(*shard, &values.param_types).await?;
             idxs.push(self.enlist(*shard, access).await?);
         }
+        self.cancel.check()?;
         if let Some(watch) = &mut self.watch {
             watch.note_request();
         }

@@ -252,6 +252,7 @@ impl Conversation {
         let shard = engine.lease.shard;
         self.check_engine_types(shard, body, &values.result_formats)?;
         self.check_parameter_types(shard, &values.param_types).await?;
+        self.cancel.check()?;
         let row_oids = self.row_oids(shard, body, &values.result_formats);
         let param_types = self.parameter_types(shard, &values.param_types);
         let connection = engine.begin_statement();
