@@ -230,6 +230,20 @@ impl Database {
         self.read_schema().await
     }
 
+    /// Reads the catalog anew unless it was read within `age`, and forgets what servers told sessions at their beginning.
+    ///
+    /// # Errors
+    /// As [`Self::refresh_schema`].
+    pub async fn refresh_old_schema(&self, age: Duration) -> Result<(), ControlError> {
+        let _guard = self.refreshing.lock().await;
+        let age_micros = now_micros() - self.refreshed_at_micros.load(Ordering::Relaxed);
+        if u64::try_from(age_micros).is_ok_and(|known| Duration::from_micros(known) < age) {
+            return Ok(());
+        }
+        self.greetings.clear();
+        self.read_schema().await
+    }
+
     /// Reads the catalog anew because a server has named a type that is not known: what was read before the call may lack it.
     /// Waits until the last read is as long ago as for unknown names.
     ///

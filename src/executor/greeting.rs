@@ -40,6 +40,11 @@ impl GreetingCache {
         by_session.get(&(credentials.clone(), settings.clone())).cloned()
     }
 
+    /// Forgets all: roles or servers may have other settings now.
+    pub(super) fn clear(&self) {
+        self.by_session.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     pub(super) fn insert(&self, credentials: &Credentials, greeting: Arc<Greeting>) {
         let mut by_session = self.by_session.lock().unwrap_or_else(PoisonError::into_inner);
         if by_session.len() >= CAPACITY {

@@ -17,6 +17,9 @@ use crate::health::{Board, first_round, spawn_probers};
 use crate::observe::Registry;
 use crate::topology::{Placement, ShardId};
 
+/// How old what is known of the servers' schemas may become.
+const SCHEMA_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Time between two rounds of upkeep.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -91,7 +94,11 @@ pub(super) async fn prepare(database: &Database) {
     if let Err(error) = database.refresh_old_code().await {
         tracing::debug!(database = database.name, %error, "functions could not be read");
     }
-    if database.is_prepared() || database.config.topology.only_shard().is_some() {
+    if database.config.topology.only_shard().is_some() {
+        return;
+    }
+    if database.is_prepared() {
+        look_again(database, SCHEMA_INTERVAL).await;
         return;
     }
     if let Err(error) = try_prepare(database).await {
@@ -99,6 +106,14 @@ pub(super) async fn prepare(database: &Database) {
         return;
     }
     database.set_prepared();
+}
+
+/// Reads the schema of a database again, and has sessions begin as servers say now, if that was read before `age`: what was changed past
+/// the proxy is noticed late.
+pub(super) async fn look_again(database: &Database, age: Duration) {
+    if let Err(error) = database.refresh_old_schema(age).await {
+        tracing::debug!(database = database.name, %error, "the schema could not be read again");
+    }
 }
 
 async fn try_prepare(database: &Database) -> Result<(), ControlError> {

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::database::{Builder, prepare};
+use super::database::{Builder, look_again, prepare};
 use crate::admin::{AdminView, ReloadRequest};
 use crate::config::{self, Config};
 use crate::frontend::{Databases, Gate, Served};
@@ -42,6 +43,9 @@ impl Reloader {
         for database in databases.values() {
             first_round(&database.board, config.health.timeout).await;
             prepare(database).await;
+            if database.is_prepared() {
+                look_again(database, Duration::ZERO).await;
+            }
         }
         let next = Served::new(Arc::clone(&config), databases.clone(), Some(&served))
             .map_err(|error| vec![format!("auth.query: {error}")])?;

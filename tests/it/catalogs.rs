@@ -163,3 +163,14 @@ async fn a_schema_for_each_tenant_has_types_of_its_own() {
     }
     assert_eq!(failure(&client, "SELECT w FROM acc ORDER BY k").await.0, "42703");
 }
+
+#[tokio::test]
+async fn columns_that_move_past_the_proxy_are_known_after_a_reload() {
+    let (cluster, proxy, client) = start().await;
+    for shard_idx in 0..3 {
+        cluster.direct(shard_idx).await.batch_execute("ALTER TABLE fresh DROP COLUMN n").await.unwrap();
+    }
+    proxy.admin().await.batch_execute("RELOAD").await.unwrap();
+    client.batch_execute("INSERT INTO fresh VALUES (21, 210), (22, 220), (23, 230), (24, 240)").await.unwrap();
+    check_keys(&client, &["11", "12", "13", "14", "21", "22", "23", "24"]).await;
+}

@@ -160,7 +160,6 @@ async fn rows_are_limited_for_one_statement_and_for_all_and_half_is_told() {
         let (sqlstate, message) = failure(&other, "SELECT count(DISTINCT status) FROM orders").await;
         assert!(sqlstate == "54000" && message.contains("all statements") && message.contains("150 rows"), "{message}");
         cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
-        for d in &direct {}
     });
     assert_eq!(outcome.unwrap_err().code().unwrap().code(), "57014");
     assert_eq!(value(&other, "SELECT count(DISTINCT status) FROM orders").await, "1");
