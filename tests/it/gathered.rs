@@ -238,3 +238,18 @@ async fn rows_in_portions_and_orders_that_only_a_server_knows() {
     raw.send(&[&parse[..], &bind, &describe, &execute, &execute, &execute, &message(b'S', &[])].concat()).await;
     assert_eq!(raw.tags().await, "12TDDDsDDDsDCZ");
 }
+
+#[tokio::test]
+async fn arrays_are_gathered_as_they_are() {
+    let cluster = Cluster::start(3).await;
+    let database = "\n[[databases.shop.tables]]\nname = 'tagged'\nkey = { hash = 'k' }\n";
+    let proxy = cluster.proxy_with(ProxyOptions { database, ..ProxyOptions::default() }).await;
+    let client = proxy.connect().await;
+    client.batch_execute("CREATE TABLE tagged (k int, tags text[], grid int[], pair int2vector)").await.unwrap();
+    let values: Vec<String> = (1..=9).map(|n| format!("({n}, '{{a,\"b c\",NULL}}', '{{{{{n}}},{{2}}}}', '1 {n}')")).collect();
+    client.batch_execute(&format!("INSERT INTO tagged VALUES {}", values.join(", "))).await.unwrap();
+    let sql = "SELECT a.tags, b.grid, a.pair FROM tagged a JOIN tagged b ON b.k = a.k + 1 WHERE a.k > 7";
+    let row = ["{a,\"b c\",NULL}", "{{9},{2}}", "1 8"].map(|text| Some(text.to_owned()));
+    assert_eq!(rows(&client, sql).await, [row]);
+    assert_eq!(value(&client, "SELECT count(DISTINCT tags) FROM tagged").await, "1");
+}

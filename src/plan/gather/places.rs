@@ -6,6 +6,8 @@ use crate::topology::{Column, ShardId, TableName, Transfer, TypeOid};
 
 /// src/include/catalog/pg_type.dat
 const TEXT: TypeOid = 25;
+const INT2VECTOR: TypeOid = 22;
+const OIDVECTOR: TypeOid = 30;
 
 /// src/include/access/transam.h, `FirstGenbkiObjectId`: OIDs below it are the same in all versions.
 const FIRST_UNPINNED_OID: TypeOid = 10_000;
@@ -150,11 +152,13 @@ impl GatherColumn {
     }
 
     /// OID and name of the type in which its values travel as elements of an array; none for types that are not the system's, or
-    /// have other OIDs in other versions.
+    /// have other OIDs in other versions, and for arrays, which are no elements of one.
     pub fn element(&self) -> Option<(TypeOid, &str)> {
-        match self.is_text {
-            true => Some((TEXT, "text")),
-            false => (self.type_oid < FIRST_UNPINNED_OID).then_some((self.type_oid, self.type_name.as_str())),
+        let is_array = self.type_name.ends_with("[]") || matches!(self.type_oid, INT2VECTOR | OIDVECTOR);
+        match (self.is_text, is_array) {
+            (true, _) => Some((TEXT, "text")),
+            (false, true) => None,
+            (false, false) => (self.type_oid < FIRST_UNPINNED_OID).then_some((self.type_oid, self.type_name.as_str())),
         }
     }
 
