@@ -42,9 +42,10 @@ impl Conversation {
             Command::Reset { name } if name.starts_with(PREFIX) => {
                 self.set_own(Setting { name, value: None, scope: SetScope::Session }).await?
             }
-            Command::Set { .. } | Command::SetCharacteristics { .. } | Command::SetTransaction { .. } => {
-                self.set(command, sql).await?
-            }
+            Command::Set { .. }
+            | Command::SetCharacteristics { .. }
+            | Command::SetTransaction { .. }
+            | Command::SetConstraints => self.set(command, sql).await?,
             Command::Reset { .. } | Command::ResetAll => self.reset(command, sql).await?,
             Command::Discard(target) => self.discard(target, sql).await?,
             Command::Deallocate(target) => self.deallocate(target)?,
@@ -347,6 +348,7 @@ impl Conversation {
                 return Ok(());
             }
             Command::SetTransaction { .. } => return self.set_local(sql, Some("SET TRANSACTION")).await,
+            Command::SetConstraints => return self.set_local(sql, Some("SET CONSTRAINTS")).await,
             _ => {}
         }
         // A backend whose settings are not known is not known by one more.
@@ -390,7 +392,7 @@ impl Conversation {
             self.set_on_backend(sql).await?;
             self.release();
         }
-        self.complete("SET");
+        self.complete(if words == Some("SET CONSTRAINTS") { "SET CONSTRAINTS" } else { "SET" });
         Ok(())
     }
 

@@ -105,7 +105,7 @@ impl Conversation {
         let mut engine = self.check_out_apart(shard, Access::Write).await?;
         let is_own = self.transaction.phase == Phase::Idle;
         if is_own {
-            self.transaction.begin(Phase::Implicit, "ISOLATION LEVEL REPEATABLE READ, READ ONLY", &self.settings);
+            self.transaction.begin(Phase::Implicit, own_modes(plan), &self.settings);
             if self.is_converted() {
                 // The client's statement and parameters are ASCII: see `planning_text`.
                 self.transaction.local_sets.push(TRANSFER_ENCODING.to_owned());
@@ -364,6 +364,15 @@ impl Conversation {
             tracing::info!(?failure, "the engine's transaction was ended by closing its connection");
         }
         self.cancel.remove(&engine.lease.cancel);
+    }
+}
+
+/// The modes of the transaction in which shards are read. One table's rows are read by one statement, whose snapshot comes after its
+/// locks: it sees what a TRUNCATE that it has waited for has left, as a snapshot for several statements would not.
+fn own_modes(plan: &GatherPlan) -> &'static str {
+    match plan.inputs.len() {
+        0 | 1 => "ISOLATION LEVEL READ COMMITTED, READ ONLY",
+        _ => "ISOLATION LEVEL REPEATABLE READ, READ ONLY",
     }
 }
 

@@ -64,9 +64,9 @@ impl Transaction {
         (self.modes.clone(), sets)
     }
 
-    /// SET LOCAL statements so far, without those about the transaction itself.
+    /// SET LOCAL statements so far, without those about the transaction itself and its constraints.
     pub fn local_settings(&self) -> impl Iterator<Item = &str> {
-        self.local_sets.iter().map(String::as_str).filter(|sql| !is_set_transaction(sql))
+        self.local_sets.iter().map(String::as_str).filter(|sql| !is_set_transaction(sql) && !is_set_constraints(sql))
     }
 
     /// Ends the transaction; after a rollback the session's settings are those of its beginning.
@@ -149,6 +149,10 @@ fn is_set_transaction(sql: &str) -> bool {
     let words: Vec<&str> = upper.split_whitespace().take(3).collect();
     matches!(words.as_slice(), ["SET", "TRANSACTION", ..] | ["SET", "LOCAL", "TRANSACTION"])
         || words.get(1).is_some_and(|name| name.starts_with("TRANSACTION_"))
+}
+
+fn is_set_constraints(sql: &str) -> bool {
+    sql.split_whitespace().nth(1).is_some_and(|word| word.eq_ignore_ascii_case("constraints"))
 }
 
 #[cfg(test)]

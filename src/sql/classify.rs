@@ -66,6 +66,8 @@ pub enum Command {
     SetTransaction {
         modes: String,
     },
+    /// SET CONSTRAINTS … { DEFERRED | IMMEDIATE }
+    SetConstraints,
     /// SET SESSION CHARACTERISTICS AS TRANSACTION …
     SetCharacteristics {
         modes: String,

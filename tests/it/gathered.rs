@@ -253,3 +253,24 @@ async fn arrays_are_gathered_as_they_are() {
     assert_eq!(rows(&client, sql).await, [row]);
     assert_eq!(value(&client, "SELECT count(DISTINCT tags) FROM tagged").await, "1");
 }
+
+#[tokio::test]
+async fn a_read_that_waits_for_a_truncate_sees_what_came_after_it() {
+    let cluster = Cluster::start(2).await;
+    let proxy = cluster.proxy().await;
+    let (client, other) = (proxy.connect().await, proxy.connect().await);
+    fill(&client).await;
+    client.batch_execute("BEGIN; TRUNCATE orders").await.unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO orders (order_id, user_id, status, total_cents) VALUES (1, 1, 'a', 1), (2, 2, 'b', 1), (3, 3, 'c', 1)",
+        )
+        .await
+        .unwrap();
+    let (n_states, ()) = tokio::join!(value(&other, "SELECT count(DISTINCT status) FROM orders"), async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        poll("the read waits", async || value(&cluster.direct(0).await, waiting).await != "0").await;
+        client.batch_execute("COMMIT").await.unwrap();
+    });
+    assert_eq!(n_states, "3");
+}

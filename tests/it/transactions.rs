@@ -265,3 +265,32 @@ async fn what_ends_a_local_setting_ends_it_on_shards_enlisted_later() {
     assert_eq!(value(&client, "SELECT count(*) FROM users").await, "12");
     client.batch_execute("COMMIT").await.unwrap();
 }
+
+#[tokio::test]
+async fn constraints_are_set_on_every_shard_of_the_transaction() {
+    let cluster = Cluster::start(3).await;
+    let database = "\n[[databases.shop.tables]]\nname = 'held'\nkey = { hash = 'k' }\n";
+    let proxy = cluster.proxy_with(ProxyOptions { database, ..ProxyOptions::default() }).await;
+    let client = proxy.connect().await;
+    client.batch_execute("CREATE TABLE held (k bigint, n int, UNIQUE (k) DEFERRABLE INITIALLY IMMEDIATE)").await.unwrap();
+    let values: Vec<String> = (1..=12).map(|n| format!("({n}, 1)")).collect();
+    client.batch_execute(&format!("INSERT INTO held VALUES {}", values.join(", "))).await.unwrap();
+    // Each is a duplicate for as long as the transaction says that it may be.
+    for (n, set) in [(1, "SET CONSTRAINTS ALL DEFERRED"), (2, "set constraints held_k_key deferred")] {
+        client.batch_execute(&format!("BEGIN; {set}")).await.unwrap();
+        for k in 1..=12 {
+            client.batch_execute(&format!("INSERT INTO held VALUES ({k}, {})", n + 1)).await.unwrap();
+            client.batch_execute(&format!("DELETE FROM held WHERE k = {k} AND n = {n}")).await.unwrap();
+        }
+        client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE; COMMIT").await.unwrap();
+    }
+    assert_eq!(value(&client, "SELECT count(*) FROM held").await, "12");
+    // Checked at once when it says so.
+    client.batch_execute("BEGIN; SET CONSTRAINTS ALL DEFERRED; INSERT INTO held VALUES (3, 2), (4, 2), (5, 2)").await.unwrap();
+    assert_eq!(failure(&client, "SET CONSTRAINTS ALL IMMEDIATE").await.0, "23505");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    // The next transaction is as the table has it.
+    client.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(failure(&client, "INSERT INTO held VALUES (3, 3)").await.0, "23505");
+    client.batch_execute("ROLLBACK").await.unwrap();
+}

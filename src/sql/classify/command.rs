@@ -107,6 +107,9 @@ fn set(at: &mut Cursor<'_>) -> Option<Command> {
     if let Some(modes) = transaction_modes(at) {
         return Some(Command::SetTransaction { modes });
     }
+    if is_set_constraints(at) {
+        return Some(Command::SetConstraints);
+    }
     let (name, form) = set_name(at)?;
     let is_default = match form {
         "time zone" if at.take("local") => true,
@@ -132,6 +135,23 @@ fn set_scope(at: &mut Cursor<'_>) -> SetScope {
     }
     at.take("session");
     SetScope::Session
+}
+
+/// `CONSTRAINTS` with ALL or names, and when they are checked.
+fn is_set_constraints(at: &mut Cursor<'_>) -> bool {
+    let mut ahead = at.clone();
+    if !ahead.take("constraints") || ahead.is_at("to") {
+        return false;
+    }
+    let words = ahead.rest().to_ascii_lowercase();
+    let is_whole = words.ends_with(" deferred") || words.ends_with(" immediate");
+    if is_whole {
+        while !ahead.is_at_end() {
+            ahead.advance();
+        }
+        *at = ahead;
+    }
+    is_whole
 }
 
 /// `TRANSACTION` with modes or a snapshot.

@@ -107,6 +107,9 @@ fn transactions() {
             "SET LOCAL TRANSACTION READ ONLY",
             "SET TRANSACTION SNAPSHOT '00000003-0000001B-1'",
             "SET TRANSACTION",
+            "SET CONSTRAINTS ALL DEFERRED",
+            "set constraints \"S\".a, b immediate",
+            "SET CONSTRAINTS ALL",
             "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
         ],
         expect![[r#"
@@ -138,6 +141,9 @@ fn transactions() {
             SET LOCAL TRANSACTION READ ONLY: SetTransaction { modes: "READ ONLY" }
             SET TRANSACTION SNAPSHOT '00000003-0000001B-1': SetTransaction { modes: "SNAPSHOT '00000003-0000001B-1'" }
             SET TRANSACTION: Unknown
+            SET CONSTRAINTS ALL DEFERRED: SetConstraints
+            set constraints "S".a, b immediate: SetConstraints
+            SET CONSTRAINTS ALL: Unknown
             SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY: SetCharacteristics { modes: "READ ONLY" }
         "#]],
     );
