@@ -44,6 +44,9 @@ const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// Time between two reads of what functions and triggers leave in their session.
 const CODE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Reading catalogs again, to see what was changed past the proxy, takes one part in so many of the time.
+const SCHEMA_SHARE: u32 = 500;
+
 /// Seconds between 1970 and 2000, where Postgres's timestamps begin.
 const POSTGRES_EPOCH_SECONDS: u64 = 946_684_800;
 
@@ -90,6 +93,8 @@ pub struct Database {
     /// Serialises reads of the catalog.
     refreshing: Mutex<()>,
     refreshed_at_micros: AtomicI64,
+    /// How long that took.
+    read_for_micros: AtomicU64,
     code_read_at_micros: AtomicI64,
     is_prepared: AtomicBool,
     /// Clients ask for the last values of sequences.
@@ -134,6 +139,7 @@ impl Database {
             own_schemas: AtomicU32::new(0),
             refreshing: Mutex::new(()),
             refreshed_at_micros: AtomicI64::new(0),
+            read_for_micros: AtomicU64::new(0),
             code_read_at_micros: AtomicI64::new(0),
             is_prepared: AtomicBool::new(false),
             reads_sequences: AtomicBool::new(config.pool.keep_sequences || predecessor.is_some_and(Self::keeps_sequences)),
@@ -230,12 +236,15 @@ impl Database {
         self.read_schema().await
     }
 
-    /// Reads the catalog anew unless it was read within `age`, and forgets what servers told sessions at their beginning.
+    /// Reads the catalog anew unless it was read within `age`, and forgets what servers told sessions at their beginning. What takes
+    /// long to read, of many tables on many shards, is read more seldom: [`SCHEMA_SHARE`]. An age of zero reads it at once.
     ///
     /// # Errors
     /// As [`Self::refresh_schema`].
     pub async fn refresh_old_schema(&self, age: Duration) -> Result<(), ControlError> {
         let _guard = self.refreshing.lock().await;
+        let took = Duration::from_micros(self.read_for_micros.load(Ordering::Relaxed));
+        let age = if age.is_zero() { age } else { age.max(took * SCHEMA_SHARE) };
         let age_micros = now_micros() - self.refreshed_at_micros.load(Ordering::Relaxed);
         if u64::try_from(age_micros).is_ok_and(|known| Duration::from_micros(known) < age) {
             return Ok(());
@@ -277,6 +286,7 @@ impl Database {
         }
         let (mut schema, types) = view.with_schemas(reads);
         self.refreshed_at_micros.store(started_at, Ordering::Relaxed);
+        self.read_for_micros.store(u64::try_from(now_micros() - started_at).unwrap_or(0), Ordering::Relaxed);
         if schema != *view.schema || types != *view.types {
             schema.version += 1;
             let (schema, types) = (Arc::new(schema), Arc::new(types));
