@@ -2,7 +2,9 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::failure::Failure;
 use super::fan_out::BoundValues;
+use super::merge::malformed;
 use crate::sql::ParamFormat;
 use crate::topology::TypeOid;
 
@@ -70,11 +72,26 @@ impl Array {
 }
 
 impl BoundValues {
-    /// These values with arrays after them. `None` when the bytes are malformed.
-    pub(super) fn with_arrays(&self, arrays: &[Array]) -> Option<Self> {
+    /// These values with arrays after them.
+    ///
+    /// # Errors
+    /// 08P01 for values that cannot be read.
+    pub(super) fn with_arrays(&self, arrays: &[Array]) -> Result<Self, Failure> {
         if arrays.is_empty() {
-            return Some(self.clone());
+            return Ok(self.clone());
         }
+        self.try_with_arrays(arrays).ok_or_else(malformed_values)
+    }
+
+    /// How many values there are.
+    ///
+    /// # Errors
+    /// As [`Self::with_arrays`].
+    pub(super) fn n_values(&self) -> Result<usize, Failure> {
+        self.params().map(|(_, values)| values.len()).ok_or_else(malformed_values)
+    }
+
+    fn try_with_arrays(&self, arrays: &[Array]) -> Option<Self> {
         let (formats, values) = self.params()?;
         let n_values = u16::try_from(values.len() + arrays.len()).ok()?;
         let mut encoded = BytesMut::new();
@@ -94,6 +111,10 @@ impl BoundValues {
         arrays.iter().for_each(|array| array.write(&mut encoded));
         Some(Self { encoded: encoded.freeze(), ..self.clone() })
     }
+}
+
+fn malformed_values() -> Failure {
+    malformed("the parameters of Bind are malformed")
 }
 
 #[cfg(test)]

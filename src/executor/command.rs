@@ -385,7 +385,7 @@ impl Conversation {
             // A shard that is enlisted later is told as well; at least one looks at it now.
             self.enlist_held().await?;
             self.tell_transaction(sql).await?;
-            self.transaction.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
+            self.transaction.note_local(sql);
             self.tell_parameters();
         } else {
             self.warn_outside(words);
@@ -399,7 +399,7 @@ impl Conversation {
     /// Has shards that are enlisted later come to a SET or RESET after the SET LOCALs that came before it, as the others did.
     fn outdo_local(&mut self, sql: &str) {
         if self.transaction.is_open() && !self.transaction.local_sets.is_empty() {
-            self.transaction.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
+            self.transaction.note_local(sql);
         }
     }
 

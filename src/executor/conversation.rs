@@ -12,7 +12,6 @@ use super::batch::SessionStatement;
 use super::copy_out::Copying;
 use super::cursor::Cursors;
 use super::database::now_micros;
-use super::describe::Expected;
 use super::enlist::{Enlisted, Tie};
 use super::folded::Kept;
 use super::greeting::Greeting;
@@ -40,7 +39,7 @@ use crate::session::transaction::{Phase, Transaction};
 use crate::session::unpooled::{Leftover, SettingsTrace, leftover, reads_catalog};
 use crate::session::wire::{self, Severity};
 use crate::sql::{Classified, Fingerprint, Literal, fingerprint};
-use crate::topology::ShardId;
+use crate::topology::{ShardId, TypeOid};
 
 /// What DDL of the transaction means once it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -116,7 +115,7 @@ pub struct Conversation {
     /// A read that may leave shards out.
     pub(super) partial: Option<Box<Partial>>,
     /// Types of the columns that shards must give in the running fan-out.
-    pub(super) expected_columns: Option<Arc<Expected>>,
+    pub(super) expected_columns: Option<Vec<TypeOid>>,
     /// What is noted of a read while it runs.
     pub(super) watch: Option<Box<Watch>>,
     pub(super) unbound: Option<Unbound>,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
@@ -31,10 +31,6 @@ pub(super) struct DescriptionCache {
 
 /// The hash of what besides the text decides what it means and how its columns are named, the text, and parameter types.
 type Key = (u64, String, Vec<u32>);
-
-/// Types of the columns that shards must give in a fan-out; 0: any.
-#[derive(Debug)]
-pub(super) struct Expected(Vec<TypeOid>);
 
 #[derive(Debug, Default)]
 struct Descriptions {
@@ -99,7 +95,7 @@ impl Conversation {
     /// Says what columns shards must describe before rows of theirs are taken: of the fan-out that has just been written. A type 0
     /// stands for any.
     pub(super) fn expect_columns(&mut self, types: impl IntoIterator<Item = TypeOid>) {
-        self.expected_columns = Some(Arc::new(Expected(types.into_iter().collect())));
+        self.expected_columns = Some(types.into_iter().collect());
     }
 
     /// Compares what a shard says of its rows, a RowDescription, with what is expected of them. Without an expectation the first
@@ -110,11 +106,11 @@ impl Conversation {
     pub(super) async fn check_described(&mut self, idxs: &[usize], message: &[u8]) -> Result<(), Failure> {
         let types = columns(message.get(HEADER_LEN..).unwrap_or_default()).unwrap_or_default();
         let types = types.iter().map(|column| column.type_oid);
-        let Some(Expected(expected)) = self.expected_columns.as_deref() else {
-            self.expected_columns = Some(Arc::new(Expected(types.collect())));
+        let Some(expected) = &self.expected_columns else {
+            self.expected_columns = Some(types.collect());
             return Ok(());
         };
-        let is_same = |(a, b): (u32, u32)| a == b || a == 0 || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID);
+        let is_same = |(wanted, given): (u32, u32)| wanted == 0 || is_same_type(wanted, given);
         if expected.len() == types.len() && expected.iter().copied().zip(types).all(is_same) {
             return Ok(());
         }
@@ -152,6 +148,11 @@ impl Conversation {
             }
         }
     }
+}
+
+/// Whether columns of two servers may be of one type: those that users made have other OIDs on each.
+pub(super) fn is_same_type(a: TypeOid, b: TypeOid) -> bool {
+    a == b || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID)
 }
 
 fn parameter_types(body: &[u8]) -> Vec<u32> {

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Conversation;
 use super::checkout::HOLDING_CHECKOUT_TIMEOUT;
-use super::describe::no_columns;
+use super::describe::{is_same_type, no_columns};
 use super::enlist::{Enlisted, timeout_failure};
 use super::failure::{Failure, client_left};
 use super::fan_out::BoundValues;
@@ -28,7 +28,7 @@ use crate::session::row_description::{columns, write_description};
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN, Severity};
 use crate::sqlstate::{Report, SqlState};
-use crate::topology::{Engine, FIRST_OWN_OID};
+use crate::topology::Engine;
 
 /// What text travels in between the shards and the engine, where the client's encoding may not have all of its characters.
 const TRANSFER_ENCODING: &str = "SET LOCAL client_encoding TO 'UTF8'";
@@ -391,13 +391,12 @@ pub(super) fn unlike_original(message: &[u8]) -> Failure {
     )
 }
 
-/// The engine must give columns of the names and types that a shard has told. Types that users made have other OIDs on each server.
+/// The engine must give columns of the names and types that a shard has told.
 pub(super) fn check_columns(given: &[u8], wanted: &[u8]) -> Result<(), Failure> {
     let both = columns(given).zip(columns(wanted));
     let (given, wanted) = both.ok_or_else(|| malformed("a shard sent a malformed row description"))?;
-    let is_same = |(a, b): (u32, u32)| a == b || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID);
     let types = || given.iter().map(|column| column.type_oid).zip(wanted.iter().map(|column| column.type_oid));
-    if given.len() == wanted.len() && types().all(is_same) {
+    if given.len() == wanted.len() && types().all(|(given, wanted)| is_same_type(given, wanted)) {
         return Ok(());
     }
     Err(Failure::refused(

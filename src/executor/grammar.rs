@@ -19,8 +19,9 @@ const FIRST: &str = "SELECT 1;";
 /// The function of Postgres that refuses several statements: src/backend/tcop/postgres.c.
 const REFUSES_SEVERAL: &[u8] = b"exec_parse_message";
 
-const SAVEPOINT: &str = "SAVEPOINT trunkline_grammar";
-const UNDO: &str = "ROLLBACK TO SAVEPOINT trunkline_grammar; RELEASE SAVEPOINT trunkline_grammar";
+/// Around a look of the proxy's own within a client's transaction, which it leaves as it was.
+pub(super) const SAVEPOINT: &str = "SAVEPOINT trunkline_look";
+pub(super) const UNDO: &str = "ROLLBACK TO SAVEPOINT trunkline_look; RELEASE SAVEPOINT trunkline_look";
 
 impl Conversation {
     /// What the grammar of a server has against a text, if anything. Nothing of the text runs, and a transaction stays as it is.

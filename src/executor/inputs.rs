@@ -58,8 +58,10 @@ struct Load<'a> {
 }
 
 /// What one table's shards are asked for because of what was read before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Restriction {
+    /// Those that may have rows.
+    shards: ShardSet,
     terms: Vec<String>,
     arrays: Vec<Array>,
 }
@@ -70,10 +72,9 @@ impl Inputs {
     /// # Errors
     /// 08P01 for parameters that cannot be read.
     pub(super) fn new(gathering: &Gathering<'_>, max_array_bytes: usize) -> Result<Self, Failure> {
-        let (_, params) = gathering.values.params().ok_or_else(|| malformed("the parameters of Bind are malformed"))?;
         Ok(Self {
             max_array_bytes,
-            n_params: params.len(),
+            n_params: gathering.values.n_values()?,
             places: HashMap::new(),
             arrays: Vec::new(),
             values: HashMap::new(),
@@ -88,30 +89,26 @@ impl Inputs {
 
     /// The parameters of the engine's statement.
     pub(super) fn values(&self, own: &BoundValues) -> Result<BoundValues, Failure> {
-        own.with_arrays(&self.arrays).ok_or_else(|| malformed("the parameters of Bind are malformed"))
+        own.with_arrays(&self.arrays)
     }
 
-    /// What links from tables that have been read say of this one, and the shards that may have its rows.
-    fn restriction(&self, plan: &GatherPlan, input_idx: usize, shards: ShardSet) -> (Restriction, ShardSet) {
-        let (mut restriction, mut shards) = (Restriction::default(), shards);
+    /// What links from tables that have been read say of this one, whose rows are on these shards.
+    fn restriction(&self, plan: &GatherPlan, input_idx: usize, shards: ShardSet) -> Restriction {
+        let mut restriction = Restriction { shards, terms: Vec::new(), arrays: Vec::new() };
         let expected = self.estimates.get(&input_idx).copied().unwrap_or(u64::MAX);
         for link in plan.links.iter().filter(|link| link.to.0 == input_idx) {
             let Some(values) = self.values.get(&link.from).filter(|values| values.len() as u64 <= expected / 2) else { continue };
             let column = |(input_idx, column_idx): (usize, usize)| plan.inputs.get(input_idx)?.columns.get(column_idx);
-            let Some(((from, to), element)) =
-                column(link.from).zip(column(link.to)).and_then(|(from, to)| Some(((from, to), from.element()?.0)))
-            else {
-                continue;
-            };
-            let mut array = Array::of(element);
+            let Some((from, to)) = column(link.from).zip(column(link.to)) else { continue };
+            let mut array = Array::of(from.sent_type());
             values.iter().for_each(|value| array.push(Some(value)));
             restriction.arrays.push(array);
             restriction.terms.push(to.is_among(from, self.n_params + restriction.arrays.len()));
-            if let Some(home) = link.shards_of(values.iter().map(Vec::as_slice), element) {
-                shards = shards.intersection(home);
+            if let Some(home) = link.shards_of(values.iter().map(Vec::as_slice), from.sent_type()) {
+                restriction.shards = restriction.shards.intersection(home);
             }
         }
-        (restriction, shards)
+        restriction
     }
 
     fn load<'a>(&self, (input_idx, input): (usize, &'a GatherInput), plan: &GatherPlan) -> Load<'a> {
@@ -141,8 +138,7 @@ impl Inputs {
 /// The columns of rows in CopyData messages.
 fn arrays(input: &GatherInput, mut rows: &[u8]) -> Result<Vec<Array>, Failure> {
     let odd_row = || malformed("a shard sent a malformed row");
-    let mut arrays: Vec<Array> =
-        input.columns.iter().map(|column| Array::of(column.element().map_or(0, |(type_oid, _)| type_oid))).collect();
+    let mut arrays: Vec<Array> = input.columns.iter().map(|column| Array::of(column.sent_type())).collect();
     while let Some(header) = wire::header(rows).map_err(|_| odd_row())? {
         let (message, rest) = rows.split_at_checked(header.len).ok_or_else(odd_row)?;
         let fields = wire::fields(message.get(HEADER_LEN..).unwrap_or_default()).filter(|fields| fields.len() == arrays.len());
@@ -238,11 +234,10 @@ impl Conversation {
         (input_idx, input): (usize, &GatherInput),
         (gathering, inputs): (&mut Gathering<'_>, &mut Inputs),
     ) -> Result<(), Failure> {
-        let (restriction, shards) = inputs.restriction(gathering.plan, input_idx, self.shards_of(input));
-        let values = gathering.values.with_arrays(&restriction.arrays);
-        let values = values.ok_or_else(|| malformed("the parameters of Bind are malformed"))?;
+        let restriction = inputs.restriction(gathering.plan, input_idx, self.shards_of(input));
+        let values = gathering.values.with_arrays(&restriction.arrays)?;
         let text = input.select_sql(&restriction.terms);
-        let statements: Vec<(ShardId, &str)> = shards.iter().map(|shard| (shard, text.as_str())).collect();
+        let statements: Vec<(ShardId, &str)> = restriction.shards.iter().map(|shard| (shard, text.as_str())).collect();
         let idxs = self.fan_out(&statements, Access::Read, &values, &[1]).await?;
         self.expect_columns(input.columns.iter().map(GatherColumn::sent_type));
         let mut load = inputs.load((input_idx, input), gathering.plan);

@@ -10,6 +10,7 @@ use super::batch::Batch;
 use super::database::View;
 use super::enlist::Part;
 use super::failure::Failure;
+use super::grammar::{SAVEPOINT, UNDO};
 use super::merge::malformed;
 use super::simple::is_ddl;
 use crate::backend::catalog::{schema_of, schema_sql};
@@ -17,10 +18,6 @@ use crate::deadline::Deadline;
 use crate::session::transaction::Phase;
 use crate::session::wire::BodyReader;
 use crate::sql::{Classified, Command, classify};
-
-/// The look leaves no trace in the transaction, whose `search_path` it sets.
-const SAVEPOINT: &str = "SAVEPOINT trunkline_schema";
-const UNDO: &str = "ROLLBACK TO SAVEPOINT trunkline_schema; RELEASE SAVEPOINT trunkline_schema";
 
 /// What the client's transaction has done to the catalog, and what is known of it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +79,7 @@ impl Conversation {
 
     async fn read_own_schema(&mut self) -> Result<(), Failure> {
         let mut reads = Vec::new();
+        // It sets the transaction's search path on the way.
         let sql = [SAVEPOINT, &schema_sql(), UNDO].join(";\n");
         for idx in 0..self.enlisted.len() {
             if self.enlisted[idx].part == Part::Outside {

@@ -9,7 +9,7 @@ use sqlparser::ast::{SetExpr, Statement};
 use super::collect::{Collected, Seen, TableRef, collect};
 use super::condition::{Alternatives, Condition, Test, intersect, shards_of, summary};
 use super::contract::{Access, Context, Plan, Values};
-use super::functions::{CallForm, FunctionCall, Nature};
+use super::functions::{FunctionCall, Nature};
 use super::home::{self, Needs};
 use super::insert::InsertTemplate;
 use super::names::Target;
@@ -196,11 +196,10 @@ fn is_writer(call: &FunctionCall, context: &Context<'_>) -> bool {
 
 /// Whether a function of this name, told without a syntax tree, may write.
 pub(super) fn may_write(name: &str, context: &Context<'_>) -> bool {
-    let name = crate::sql::fold_identifier(name).into_owned();
-    let call = FunctionCall { name: vec![name], n_args: 0, form: CallForm::Plain, start: 0, depth: 0 };
+    let call = FunctionCall::named(vec![crate::sql::fold_identifier(name).into_owned()]);
     match call.nature(context) {
         Nature::Writing => true,
-        Nature::User => call.user_volatility(context).is_some_and(|volatility| volatility != FunctionVolatility::Immutable),
+        Nature::User => call.may_be_changing(context),
         _ => false,
     }
 }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{Distinct, Expr, GroupByExpr, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, Visit, Visitor};
 
 use super::collect::{Collector, KeyColumn};
-use super::functions::{CallForm, FunctionCall, Nature};
+use super::functions::{FunctionCall, Nature};
 use super::names::{folded, folded_parts};
 use super::predicate::column_idents;
 use super::scope::{Scope, items_of};
@@ -105,8 +105,7 @@ impl Visitor for Calls {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expr {
-            let name = folded_parts(&function.name);
-            self.all.push(FunctionCall { name, n_args: 0, form: CallForm::Plain, start: 0, depth: 0 });
+            self.all.push(FunctionCall::named(folded_parts(&function.name)));
             self.has_window |= function.over.is_some();
         }
         ControlFlow::Continue(())

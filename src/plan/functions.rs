@@ -64,6 +64,16 @@ pub(super) fn time_cast(name: &str) -> Option<&'static str> {
 }
 
 impl FunctionCall {
+    /// Whether it may mean a function of users that is not IMMUTABLE.
+    pub(super) fn may_be_changing(&self, context: &Context<'_>) -> bool {
+        self.user_volatility(context).is_some_and(|volatility| volatility != FunctionVolatility::Immutable)
+    }
+
+    /// A call of which only the name is known.
+    pub(super) fn named(name: Vec<String>) -> Self {
+        Self { name, n_args: 0, form: CallForm::Plain, start: 0, depth: 0 }
+    }
+
     /// The unqualified name.
     pub(super) fn short_name(&self) -> &str {
         self.name.last().map_or("", String::as_str)

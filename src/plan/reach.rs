@@ -9,7 +9,7 @@ use sqlparser::ast::Statement;
 
 use super::collect::{Collected, TableRef};
 use super::contract::Context;
-use super::functions::{CallForm, FunctionCall, Nature};
+use super::functions::{FunctionCall, Nature};
 use super::names::{Target, resolve, table_name};
 use super::refusal::{Refusal, RefusalCode};
 use crate::topology::{Manner, Mention, Placement, ShardId, ShardSet, TableName, Trigger};
@@ -260,8 +260,7 @@ fn changes_row(what: &str, function: &TableName, target: &Target, context: &Cont
         }
         Target::Reference(table) => {
             let differs = |mention: &&Mention| {
-                let call =
-                    || FunctionCall { name: vec![mention.name.clone()], n_args: 0, form: CallForm::Plain, start: 0, depth: 0 };
+                let call = || FunctionCall::named(vec![mention.name.clone()]);
                 mention.manner == Manner::Called
                     && !context.schema.user_functions.contains_key(&mention.name)
                     && matches!(call().nature(context), Nature::Time | Nature::Volatile | Nature::Writing)

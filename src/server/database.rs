@@ -83,14 +83,16 @@ pub(super) async fn prepare_all(databases: &Databases, limit: Duration) {
     let deadline = Instant::now() + limit;
     for database in databases.values() {
         first_round(&database.board, deadline.saturating_duration_since(Instant::now())).await;
-        prepare(database).await;
+        prepare(database, SCHEMA_INTERVAL).await;
     }
 }
 
 /// Makes sure that a database of several shards has its control tables, watermarks and schema snapshot.
 ///
-/// A database with one shard is a plain pooler: nothing of the kind is needed, and no right to make it.
-pub(super) async fn prepare(database: &Database) {
+/// One that has them reads its schema again, and has sessions begin as servers say now, if that was read before `age`: what was
+/// changed past the proxy is noticed late. A database with one shard is a plain pooler: nothing of the kind is needed, and no right
+/// to make it.
+pub(super) async fn prepare(database: &Database, age: Duration) {
     if let Err(error) = database.refresh_old_code().await {
         tracing::debug!(database = database.name, %error, "functions could not be read");
     }
@@ -98,7 +100,9 @@ pub(super) async fn prepare(database: &Database) {
         return;
     }
     if database.is_prepared() {
-        look_again(database, SCHEMA_INTERVAL).await;
+        if let Err(error) = database.refresh_old_schema(age).await {
+            tracing::debug!(database = database.name, %error, "the schema could not be read again");
+        }
         return;
     }
     if let Err(error) = try_prepare(database).await {
@@ -106,14 +110,6 @@ pub(super) async fn prepare(database: &Database) {
         return;
     }
     database.set_prepared();
-}
-
-/// Reads the schema of a database again, and has sessions begin as servers say now, if that was read before `age`: what was changed past
-/// the proxy is noticed late.
-pub(super) async fn look_again(database: &Database, age: Duration) {
-    if let Err(error) = database.refresh_old_schema(age).await {
-        tracing::debug!(database = database.name, %error, "the schema could not be read again");
-    }
 }
 
 async fn try_prepare(database: &Database) -> Result<(), ControlError> {
@@ -163,7 +159,7 @@ impl Upkeep {
                     let stop = self.stop.clone();
                     self.tasks.spawn_on(async move { stop.run_until_cancelled(spares.open()).await }, runtime);
                 }
-                prepare(database).await;
+                prepare(database, SCHEMA_INTERVAL).await;
             }
         }
     }

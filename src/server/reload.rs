@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::database::{Builder, look_again, prepare};
+use super::database::{Builder, prepare};
 use crate::admin::{AdminView, ReloadRequest};
 use crate::config::{self, Config};
 use crate::frontend::{Databases, Gate, Served};
@@ -42,10 +42,7 @@ impl Reloader {
             self.databases(&served, &config).map_err(|(name, error)| vec![format!("database \"{name}\": {error}")])?;
         for database in databases.values() {
             first_round(&database.board, config.health.timeout).await;
-            prepare(database).await;
-            if database.is_prepared() {
-                look_again(database, Duration::ZERO).await;
-            }
+            prepare(database, Duration::ZERO).await;
         }
         let next = Served::new(Arc::clone(&config), databases.clone(), Some(&served))
             .map_err(|error| vec![format!("auth.query: {error}")])?;

@@ -64,6 +64,11 @@ impl Transaction {
         (self.modes.clone(), sets)
     }
 
+    /// Has shards that join later run a statement which those that are there have run.
+    pub fn note_local(&mut self, sql: &str) {
+        self.local_sets.push(sql.trim().trim_end_matches(';').to_owned());
+    }
+
     /// SET LOCAL statements so far, without those about the transaction itself and its constraints.
     pub fn local_settings(&self) -> impl Iterator<Item = &str> {
         self.local_sets.iter().map(String::as_str).filter(|sql| !is_set_transaction(sql) && !is_set_constraints(sql))

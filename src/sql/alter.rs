@@ -152,11 +152,11 @@ pub fn other_relations(sql: &[u8], has_standard_strings: bool) -> Vec<ObjectName
     let verb = at.word();
     at.advance();
     match verb.as_str() {
-        "drop" if at.take_any(&["view", "sequence", "index"]) || at.take_all(&["materialized", "view"]) => {
+        "drop" if takes_other_kind(at) => {
             at.take_all(&["if", "exists"]);
             names(at)
         }
-        "alter" if at.take_any(&["view", "sequence", "index"]) || at.take_all(&["materialized", "view"]) => {
+        "alter" if takes_other_kind(at) => {
             at.take_all(&["if", "exists"]);
             at.object_name().into_iter().collect()
         }
@@ -168,17 +168,15 @@ pub fn other_relations(sql: &[u8], has_standard_strings: bool) -> Vec<ObjectName
             at.skip_parentheses();
             if at.take("index") { at.object_name().into_iter().collect() } else { Vec::new() }
         }
-        "comment" | "security" if at.skip_past("on") => commented(at).into_iter().collect(),
+        "comment" | "security" if at.skip_past("on") && takes_other_kind(at) => at.object_name().into_iter().collect(),
         "grant" | "revoke" if at.skip_past("on") && at.take("sequence") => names(at),
         _ => Vec::new(),
     }
 }
 
-fn commented(at: &mut Cursor<'_>) -> Option<ObjectName> {
-    if at.take_any(&["view", "sequence", "index"]) || at.take_all(&["materialized", "view"]) {
-        return at.object_name();
-    }
-    None
+/// Whether a word for relations that are no tables stands here, which is then passed.
+fn takes_other_kind(at: &mut Cursor<'_>) -> bool {
+    at.take_any(&["view", "sequence", "index"]) || at.take_all(&["materialized", "view"])
 }
 
 fn names(at: &mut Cursor<'_>) -> Vec<ObjectName> {

@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use crate::harness::{Cluster, Proxy, ProxyOptions, Single, failure, load_both, rows, value};
+use crate::harness::{Cluster, Proxy, ProxyOptions, Single, check_refused, failure, load_both, rows, value};
 
 const SHARDED: &str = "\
 [[databases.shop.tables]]\nname = \"readings\"\nkey = { hash = \"k\" }\n\
@@ -28,15 +28,6 @@ async fn compare(client: &Client, direct: &Client, statements: &[&str]) {
         given.sort_unstable();
         wanted.sort_unstable();
         assert_eq!(given, wanted, "{sql}");
-    }
-}
-
-async fn check_refused(client: &Client, code: &str, statements: &[&str]) {
-    for sql in statements {
-        let error = client.simple_query(sql).await.err().unwrap_or_else(|| panic!("{sql}: succeeded"));
-        let report = error.as_db_error().unwrap();
-        assert_eq!(report.detail(), Some(format!("Reason code {code}.").as_str()), "{sql}: {report:?}");
-        assert!(report.hint().is_some_and(|hint| !hint.is_empty()), "{sql}");
     }
 }
 

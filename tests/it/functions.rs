@@ -1,8 +1,6 @@
 //! Functions, operators and casts that users made, over several shards: what reads tables is refused, what does not is right.
 
-use tokio_postgres::Client;
-
-use crate::harness::{Cluster, ProxyOptions, Single, connect_with, failure, load_both, rows, value};
+use crate::harness::{Cluster, ProxyOptions, Single, check_refused, connect_with, failure, load_both, rows, value};
 
 /// Made on every server by hand: most are not the affair of the proxy's DDL.
 const MADE: &str = "\
@@ -85,14 +83,6 @@ async fn what_reads_tables_is_refused_and_the_rest_is_right() {
     }
     // The own function of a system's name, which reads tables, is meant only where the path puts it first; that is not told here.
     assert_eq!(failure(&client, "SELECT upper(name) FROM users").await.0, "0A000");
-}
-
-async fn check_refused(client: &Client, code: &str, statements: &[&str]) {
-    for sql in statements {
-        let error = client.simple_query(sql).await.err().unwrap_or_else(|| panic!("{sql}: succeeded"));
-        let report = error.as_db_error().unwrap();
-        assert_eq!(report.detail(), Some(format!("Reason code {code}.").as_str()), "{sql}: {report:?}");
-    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::harness::{Cluster, Proxy, ProxyOptions, Single, load_both, rows, value};
+use crate::harness::{Cluster, Proxy, ProxyOptions, Single, check_refused, load_both, rows, value};
 
 const TABLES: &str = "\
 [[databases.shop.tables]]\nname = \"members\"\nkey = { hash = \"k\" }\n\
@@ -13,14 +13,6 @@ async fn start() -> (Cluster, Single, Proxy, Client, Client) {
     let proxy = Proxy::start(&cluster.scratch, &(cluster.config(&ProxyOptions::default()) + TABLES)).await;
     let (client, direct) = (proxy.connect().await, single.connect().await);
     (cluster, single, proxy, client, direct)
-}
-
-async fn check_refused(client: &Client, code: &str, statements: &[&str]) {
-    for sql in statements {
-        let error = client.simple_query(sql).await.err().unwrap_or_else(|| panic!("{sql}: succeeded"));
-        let report = error.as_db_error().unwrap();
-        assert_eq!(report.detail(), Some(format!("Reason code {code}.").as_str()), "{sql}: {report:?}");
-    }
 }
 
 #[tokio::test]

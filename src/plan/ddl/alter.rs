@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use super::place::{Object, Standing, configured_standing, may_be_table, name_of, parts, standing};
 use crate::plan::contract::Context;
-use crate::plan::functions::{CallForm, FunctionCall, Nature, time_cast};
+use crate::plan::functions::{FunctionCall, Nature, time_cast};
 use crate::plan::names::{Target, relation_of, resolve};
 use crate::plan::refusal::{Refusal, RefusalCode};
 use crate::plan::text::tokens_of;
 use crate::sql::{KeyType, TableChange, fold_identifier, table_changes};
-use crate::topology::{FunctionVolatility, Placement, TableName};
+use crate::topology::{Placement, TableName};
 
 /// Refuses changes after which rows would not be where their table's placement says.
 ///
@@ -153,10 +153,10 @@ fn diverging((sql, range): (&str, Range<usize>), table: &Object, context: &Conte
 
 /// Whether a function may give another value on each shard.
 fn may_differ(name: &str, context: &Context<'_>) -> bool {
-    let call = FunctionCall { name: vec![name.to_owned()], n_args: 0, form: CallForm::Plain, start: 0, depth: 0 };
+    let call = FunctionCall::named(vec![name.to_owned()]);
     match call.nature(context) {
         Nature::Time | Nature::Server | Nature::Volatile | Nature::Writing => true,
-        Nature::User => call.user_volatility(context).is_some_and(|volatility| volatility != FunctionVolatility::Immutable),
+        Nature::User => call.may_be_changing(context),
         Nature::Pure | Nature::SplitAggregate | Nature::OtherAggregate => false,
     }
 }

@@ -158,6 +158,16 @@ pub(crate) async fn value(client: &Client, sql: &str) -> String {
     rows[0][0].clone().unwrap_or_else(|| panic!("{sql}: NULL"))
 }
 
+/// Each of the statements must be refused with this reason code, and with a hint.
+pub(crate) async fn check_refused(client: &Client, code: &str, statements: &[&str]) {
+    for sql in statements {
+        let error = client.simple_query(sql).await.err().unwrap_or_else(|| panic!("{sql}: succeeded"));
+        let report = error.as_db_error().unwrap();
+        assert_eq!(report.detail(), Some(format!("Reason code {code}.").as_str()), "{sql}: {report:?}");
+        assert!(report.hint().is_some_and(|hint| !hint.is_empty()), "{sql}");
+    }
+}
+
 /// SQLSTATE and message of a simple query that must fail.
 pub(crate) async fn failure(client: &Client, sql: &str) -> (String, String) {
     let error = client.simple_query(sql).await.err().unwrap_or_else(|| panic!("{sql}: succeeded"));
