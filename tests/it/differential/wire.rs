@@ -1,5 +1,6 @@
 //! A client that sees all of an answer: both protocols, both formats, names, types, rows, tags, errors.
 
+use std::fmt::{self, Debug, Formatter};
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 
@@ -29,7 +30,61 @@ pub(super) struct Column {
     pub(super) format: i16,
 }
 
-pub(super) type Row = Vec<Option<Vec<u8>>>;
+/// The body of a DataRow, as it came: answers have up to some hundred thousand of them, and most are only compared.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Row(Vec<u8>);
+
+impl Debug for Row {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let field = |field: Option<&[u8]>| {
+            field.map_or_else(|| "NULL".to_owned(), |bytes| String::from_utf8_lossy(bytes).escape_debug().to_string())
+        };
+        f.write_str(&self.fields().map(field).collect::<Vec<_>>().join("|"))
+    }
+}
+
+impl Row {
+    pub(super) fn fields(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let mut rest = &self.0[2..];
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk()?;
+            let length = usize::try_from(i32::from_be_bytes(*length)).ok();
+            let (field, after) = after.split_at(length.unwrap_or(0));
+            rest = after;
+            Some(length.map(|_| field))
+        })
+    }
+
+    /// The last field, and the row without it.
+    pub(super) fn split_last(&self) -> (Option<&[u8]>, Self) {
+        let last = self.fields().last().unwrap();
+        let mut row = self.0[..self.0.len() - 4 - last.map_or(0, <[u8]>::len)].to_vec();
+        let n_fields = u16::from_be_bytes([row[0], row[1]]) - 1;
+        row[..2].copy_from_slice(&n_fields.to_be_bytes());
+        (last, Self(row))
+    }
+
+    /// The sign of a NaN that a sum has come to is that of whichever came first, infinity or its opposite: nothing that a
+    /// statement determines.
+    fn blot_nans(&mut self, columns: &[Column]) {
+        let mut at = 2;
+        for column in columns {
+            let length = i32::from_be_bytes(self.0[at..at + 4].try_into().unwrap());
+            at += 4;
+            let Ok(length) = usize::try_from(length) else { continue };
+            let field = &mut self.0[at..at + length];
+            let is_nan = match (column.format, column.type_oid, &*field) {
+                (1, 701, bytes) => bytes.try_into().is_ok_and(|bytes| f64::from_be_bytes(bytes).is_nan()),
+                (1, 700, bytes) => bytes.try_into().is_ok_and(|bytes| f32::from_be_bytes(bytes).is_nan()),
+                _ => false,
+            };
+            if is_nan {
+                field[0] &= 0x7f;
+            }
+            at += length;
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Rows {
@@ -89,15 +144,20 @@ impl Client {
 
     /// Reads to ReadyForQuery. The first error is the answer.
     fn answer(&mut self) -> Answer {
-        let (mut rows, mut error) = (Rows::default(), None);
+        let (mut rows, mut error, mut has_floats) = (Rows::default(), None, false);
         loop {
             let (tag, body) = self.message();
             match tag {
-                b'T' => rows.columns = columns(&body),
+                b'T' => {
+                    rows.columns = columns(&body);
+                    has_floats = rows.columns.iter().any(|column| matches!((column.format, column.type_oid), (1, 700 | 701)));
+                }
                 b't' => rows.param_types = oids(&body),
                 b'D' => {
-                    let mut row = fields(&body);
-                    row.iter_mut().zip(&rows.columns).for_each(|(field, column)| blot_nan(field.as_mut(), column));
+                    let mut row = Row(body);
+                    if has_floats {
+                        row.blot_nans(&rows.columns);
+                    }
                     rows.rows.push(row);
                 }
                 b'C' => rows.tags.push(string(&body)),
@@ -218,36 +278,6 @@ fn columns(body: &[u8]) -> Vec<Column> {
         rest = &tail[18..];
     }
     columns
-}
-
-/// The sign of a NaN that a sum has come to is that of whichever came first, infinity or its opposite: nothing that a statement
-/// determines.
-fn blot_nan(field: Option<&mut Vec<u8>>, column: &Column) {
-    let (Some(bytes), 1) = (field, column.format) else { return };
-    let is_nan = match (column.type_oid, bytes.as_slice()) {
-        (701, bytes) => bytes.try_into().is_ok_and(|bytes| f64::from_be_bytes(bytes).is_nan()),
-        (700, bytes) => bytes.try_into().is_ok_and(|bytes| f32::from_be_bytes(bytes).is_nan()),
-        _ => false,
-    };
-    if is_nan {
-        bytes[0] &= 0x7f;
-    }
-}
-
-fn fields(body: &[u8]) -> Row {
-    let (mut rest, mut row) = (&body[2..], Vec::new());
-    while !rest.is_empty() {
-        let length = i32::from_be_bytes(rest[..4].try_into().unwrap());
-        rest = &rest[4..];
-        match usize::try_from(length) {
-            Ok(length) => {
-                row.push(Some(rest[..length].to_vec()));
-                rest = &rest[length..];
-            }
-            Err(_) => row.push(None),
-        }
-    }
-    row
 }
 
 fn failure(body: &[u8]) -> Answer {
