@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::Conversation;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
+use super::meaning::Planned;
 use super::simple::is_ddl;
 use super::simple::{ends_transaction, is_utility, unreadable};
 use super::templates::CachedTemplate;
@@ -43,15 +44,6 @@ pub(super) struct SessionStatement {
     /// Those of its text: the template is shared with texts that have others.
     pub literals: Arc<[Literal]>,
     pub planned: Planned,
-}
-
-/// Under what a statement was planned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Planned {
-    /// The generation of the view.
-    generation: u64,
-    /// The client's temporary relations.
-    temporary: u64,
 }
 
 /// Where a portal's statement runs.
@@ -335,15 +327,12 @@ impl Conversation {
         Ok(Action::Bind { portal, is_named: !parts.statement.is_empty(), bound, tail })
     }
 
-    pub(super) fn planned_now(&self) -> Planned {
-        Planned { generation: self.view.generation, temporary: self.temporary_version() }
-    }
-
-    /// Plans a statement anew if tables or placement have changed since. With other temporary tables its names may mean others.
+    /// Plans a statement anew if tables, placement or settings have changed since. With other temporary tables its names may mean
+    /// others, and with other settings its literals.
     pub(super) async fn renew_statement(&mut self, name: &[u8], statement: &mut SessionStatement) -> Result<(), Failure> {
         let now = self.planned_now();
         if statement.planned != now {
-            if statement.planned.temporary != now.temporary {
+            if statement.planned.basis != now.basis {
                 statement.prepared = self.intern(statement.prepared.sql.clone(), statement.prepared.param_types.clone());
             }
             statement.cached = self.cached_template(&statement.prepared.sql).await?;
@@ -458,11 +447,6 @@ impl Conversation {
         self.client.input = rest;
         batch.messages.truncate(end);
         batch.has_sync = false;
-    }
-
-    /// The statement with this text and these types, under the schema of now.
-    pub(super) fn intern(&self, sql: Bytes, param_types: Vec<u32>) -> Arc<Prepared> {
-        self.database.interner.intern(sql, param_types, self.database.schema_version().wrapping_add(self.temporary_version()))
     }
 }
 

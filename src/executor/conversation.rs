@@ -1,12 +1,10 @@
 //! One client's session with the backends it holds.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use twox_hash::XxHash3_64;
 
 use super::batch::SessionStatement;
 use super::copy_out::Copying;
@@ -32,7 +30,6 @@ use crate::deadline::Deadline;
 use crate::observe::{ClientEntry, ErrorKind};
 use crate::plan::{Access, Context, Params, Plan, PlanSettings, Refusal, RefusalCode, Values, analyze};
 use crate::session::bonds::Bonds;
-use crate::session::search_path;
 use crate::session::set_config::is_settings_only;
 use crate::session::settings::{SettingValue, Settings};
 use crate::session::transaction::{Phase, Transaction};
@@ -94,6 +91,8 @@ pub struct Conversation {
     pub(super) greeting: Arc<Greeting>,
     /// Hash of what besides the text decides a template.
     pub(super) context_hash: u64,
+    /// Hash of the settings by which servers read literals.
+    pub(super) literals_hash: u64,
     pub(super) is_utf8: bool,
     /// ParameterStatus values that the client has.
     pub(super) told_parameters: Arc<BTreeMap<String, String>>,
@@ -194,6 +193,7 @@ impl Conversation {
             plan_settings: kept.plan_settings,
             greeting: kept.greeting,
             context_hash: 0,
+            literals_hash: 0,
             is_utf8: kept.is_utf8,
             told_parameters: kept.told_parameters,
             untold_parameters: None,
@@ -317,46 +317,12 @@ impl Conversation {
         Ok(())
     }
 
-    /// Takes a ParameterStatus of the client's own session into account.
-    pub fn note_parameter(&mut self, name: &str, value: &str) {
-        match name {
-            "TimeZone" if self.plan_settings.time_zone != value => {
-                value.clone_into(&mut Arc::make_mut(&mut self.plan_settings).time_zone);
-            }
-            "standard_conforming_strings" => Arc::make_mut(&mut self.plan_settings).has_standard_strings = value == "on",
-            "client_encoding" => self.is_utf8 = value.eq_ignore_ascii_case("UTF8"),
-            "application_name" => self.entry.set_application_name(value),
-            _ => return,
-        }
-        self.hash_context();
-    }
-
-    /// Works out what the settings mean for planning.
-    pub(super) fn derive_plan_settings(&mut self) {
-        let value_of = |name: &str| self.transaction.change_of(name).unwrap_or_else(|| self.settings.value(name));
-        let role_of = |name: &str| value_of(name).and_then(search_path::role);
-        let user = role_of("role").or_else(|| role_of("session_authorization"));
-        let user = user.as_deref().unwrap_or(&self.pools.credentials.user);
-        let path = value_of("search_path").unwrap_or(&self.greeting.search_path);
-        let schemas = search_path::schemas(path, user);
-        Arc::make_mut(&mut self.plan_settings).search_path = schemas;
-        self.derive_own();
-        self.hash_context();
-    }
-
     /// Takes what servers tell a session like this one at its beginning.
     fn take_greeting(&mut self, greeting: Arc<Greeting>) {
         (self.settings, self.startup_settings) = (greeting.settings.clone(), greeting.settings.clone());
         self.greeting = Arc::clone(&greeting);
         self.derive_plan_settings();
         self.announce(&greeting.parameters);
-    }
-
-    pub(super) fn hash_context(&mut self) {
-        let mut hasher = XxHash3_64::new();
-        self.view.generation.hash(&mut hasher);
-        self.plan_settings.hash(&mut hasher);
-        self.context_hash = hasher.finish();
     }
 
     /// Begins a statement: the newest view, a deadline, and outside a transaction its time.

@@ -1,11 +1,9 @@
 //! What a server says of a statement before it runs: parameter types and columns. Kept per text.
 
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use twox_hash::XxHash3_64;
 
 use super::Conversation;
 use super::conversation::SchemaChange;
@@ -64,9 +62,7 @@ impl Conversation {
     /// # Errors
     /// The server's own error for the text.
     pub(super) async fn describe(&mut self, shard: ShardId, text: &str, param_types: &[u32]) -> Result<Described, Failure> {
-        let mut hasher = XxHash3_64::with_seed(self.context_hash);
-        self.told_parameters.get("client_encoding").hash(&mut hasher);
-        let key = (hasher.finish(), text.to_owned(), param_types.to_vec());
+        let key = (self.context_hash, text.to_owned(), param_types.to_vec());
         let generation = self.view.generation;
         // A temporary table is the client's alone, and so is what its transaction has changed.
         let is_shared = self.temporary_version() == 0 && self.block.schema_change == SchemaChange::None;

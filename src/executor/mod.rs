@@ -35,6 +35,7 @@ mod greeting;
 mod holding;
 mod inputs;
 mod lock;
+mod meaning;
 mod meeting;
 mod merge;
 mod own;

@@ -25,6 +25,8 @@ pub struct PlanSettings {
     pub search_path: Vec<String>,
     pub has_standard_strings: bool,
     pub time_zone: String,
+    /// Further settings by which servers read literals, as the session has them: the constants of a prepared statement are theirs.
+    pub literal_settings: BTreeMap<&'static str, String>,
     /// The session's own relations, found before those of any schema.
     pub temporaries: Arc<Temporaries>,
     /// Views, and tables with their parents, that the running transaction has made and no snapshot knows yet.
@@ -50,6 +52,7 @@ impl Default for PlanSettings {
             search_path: vec!["public".to_owned()],
             has_standard_strings: true,
             time_zone: "UTC".to_owned(),
+            literal_settings: BTreeMap::new(),
             temporaries: Arc::default(),
             made: Arc::default(),
             own_schema: 0,

@@ -37,7 +37,8 @@ pub fn statement_of(text: &str) -> &str {
     text.trim_end().trim_end_matches(';')
 }
 
-/// Text, parameter types, and the version of the schema at its Parse: columns may be others after DDL.
+/// Text, parameter types, and what the text means at its Parse: columns may be others after DDL, and constants are read by the
+/// settings of the session.
 type Key = (Bytes, Vec<u32>, u64);
 
 /// All prepared statements of one database's clients. Bounded by what clients hold: an entry dies with its last user.
@@ -48,10 +49,10 @@ pub struct Interner {
 }
 
 impl Interner {
-    /// The statement with this text and these types under this version of the schema, new or shared.
-    pub fn intern(&self, sql: Bytes, param_types: Vec<u32>, schema_version: u64) -> Arc<Prepared> {
+    /// The statement with this text and these types and this meaning, new or shared.
+    pub fn intern(&self, sql: Bytes, param_types: Vec<u32>, meaning: u64) -> Arc<Prepared> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (sql, param_types, schema_version);
+        let key = (sql, param_types, meaning);
         if let Some(prepared) = entries.get(&key).and_then(Weak::upgrade) {
             return prepared;
         }

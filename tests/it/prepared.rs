@@ -137,3 +137,50 @@ async fn a_bind_with_too_many_values_is_told_so_before_the_rest_is_read() {
     assert_eq!(answers[0], answers[1]);
     assert!(answers[1][1].1.starts_with("bind message supplies 1 parameters"), "{answers:?}");
 }
+
+/// The first field of the only row.
+async fn value(raw: &mut Raw, messages: &[Vec<u8>]) -> String {
+    raw.send(&[messages.concat(), message(b'S', &[])].concat()).await;
+    let answer = raw.until(b'Z').await;
+    let row = answer.iter().find(|message| message.tag == b'D');
+    row.map_or_else(|| format!("{:?}", tags(&answer)), |row| String::from_utf8_lossy(&row.body[6..]).into_owned())
+}
+
+#[tokio::test]
+async fn constants_of_a_statement_are_read_by_the_settings_of_its_client() {
+    let settings = [
+        ("SET DateStyle = 'SQL, DMY'", "SELECT ('01/02/2024'::date)::timestamp - '2024-01-01'::timestamp", "1 day", "31 days"),
+        (
+            "SET TimeZone = 'Asia/Tokyo'",
+            "SELECT extract(epoch FROM timestamptz '2024-01-01')::bigint",
+            "1704067200",
+            "1704034800",
+        ),
+        ("SET IntervalStyle = 'sql_standard'", "SELECT extract(minute FROM interval '-1 2:03:04')::int", "3", "-3"),
+        ("SET client_encoding = 'LATIN1'", "SELECT length('é')", "1", "2"),
+        ("SET array_nulls = off", "SELECT ('{NULL}'::text[])[1] IS NULL", "t", "f"),
+        ("SET standard_conforming_strings = off", r"SELECT length('\\')", "2", "1"),
+        ("SET xmloption = document", "SELECT ('a'::xml)::text", "a", "2200M"),
+    ];
+    for n_shards in [1, 3] {
+        let (_cluster, proxy) = one_connection(n_shards).await;
+        for (set, sql, usual, other) in settings {
+            let (mut plain, mut set_up) = (Raw::log_in(proxy.port).await, Raw::log_in(proxy.port).await);
+            let answer = query(&mut set_up, set).await;
+            assert!(answer.1.is_empty() || n_shards > 1, "{set}: {answer:?}");
+            if !answer.1.is_empty() {
+                continue;
+            }
+            let whole = [parse("s", sql), bind("s"), execute()];
+            for turn in 0..2 {
+                assert_eq!(value(&mut plain, &whole[usize::min(turn, 1)..]).await, usual, "{set}, {sql}, {n_shards} shards");
+                let given = value(&mut set_up, &whole[usize::min(turn, 1)..]).await;
+                let is_refused = n_shards > 1 && given.contains("0A000");
+                assert!(is_refused || given.contains(other), "{set}, {sql}, {n_shards} shards: {given}, not {other}");
+                if given.contains('(') {
+                    break;
+                }
+            }
+        }
+    }
+}
