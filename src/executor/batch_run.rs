@@ -51,19 +51,19 @@ impl Conversation {
     async fn run_batch(&mut self, batch: &mut Batch) -> Result<bool, Failure> {
         let mut is_retry = false;
         match &self.express_way(batch) {
-            Some(Way::Turn { statement, has_describe }) => {
-                return self.run_turn(statement, *has_describe).await.map(|()| false);
-            }
+            Some(Way::Turn(turn)) => return self.run_turn(turn).await.map(|()| false),
             Some(Way::Shard(way)) => {
                 let n_output = self.client.output.len();
-                match self.run_express(batch, way).await {
-                    Err(Failure::StalePlan) => {
-                        self.client.output.truncate(n_output);
-                        self.portals.remove(b"");
-                        is_retry = true;
-                    }
-                    outcome => return outcome,
+                let outcome = self.run_express(batch, way).await;
+                if outcome.is_err() {
+                    self.undo_skipped(Vec::new().into_iter());
                 }
+                if !matches!(outcome, Err(Failure::StalePlan)) {
+                    return outcome;
+                }
+                self.client.output.truncate(n_output);
+                self.portals.remove(b"");
+                is_retry = true;
             }
             None => {}
         }

@@ -20,7 +20,7 @@ use super::partial::Partial;
 use super::relay::Retry;
 use super::sequences::{BlockHabit, LastValues};
 use super::statements::{Portals, Statements};
-use super::templates::CachedTemplate;
+use super::templates::{CachedTemplate, TemplateCache};
 use super::temporary::Temporary;
 use super::timer::Timer;
 use super::watch::Watch;
@@ -399,15 +399,22 @@ impl Conversation {
         }
     }
 
+    fn templates(&self) -> &TemplateCache {
+        &self.database.templates[self.worker_idx % self.database.templates.len()]
+    }
+
+    /// The template of the statement whose fingerprint was taken last, if it is in the cache.
+    pub(super) fn known_template(&self, sql: &str) -> Option<Arc<CachedTemplate>> {
+        let cached = self.templates().get(sql, &self.fingerprint, self.context_hash).filter(|_| self.fingerprint.is_complete)?;
+        self.database.counters.n_template_hits.increment();
+        Some(cached)
+    }
+
     pub(super) fn template_of(&self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
-        let print = &self.fingerprint;
-        let cache = &self.database.templates[self.worker_idx % self.database.templates.len()];
-        if print.is_complete
-            && let Some(cached) = cache.get(sql, print, self.context_hash)
-        {
-            self.database.counters.n_template_hits.increment();
+        if let Some(cached) = self.known_template(sql) {
             return Ok(cached);
         }
+        let print = &self.fingerprint;
         self.database.counters.n_template_misses.increment();
         let template = analyze(sql, &print.literals, &self.context())?;
         let mut leftover = leftover(sql.as_bytes(), self.plan_settings.has_standard_strings, &self.view.code);
@@ -418,7 +425,7 @@ impl Conversation {
         let is_settings_only = leftover.settings == SettingsTrace::Calls
             && is_settings_only(sql.as_bytes(), self.plan_settings.has_standard_strings);
         let cached = Arc::new(CachedTemplate { template, leftover, reads_catalog, is_settings_only });
-        cache.insert(sql, print, self.context_hash, &cached);
+        self.templates().insert(sql, print, self.context_hash, &cached);
         Ok(cached)
     }
 

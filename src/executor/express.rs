@@ -1,5 +1,5 @@
-//! The extended protocol's common case on its shortest way: one statement, bound to the unnamed portal, on one shard; and the
-//! words that begin and end a transaction.
+//! The extended protocol's common case on its shortest way: one statement, prepared before or as the unnamed one of the same
+//! batch, bound to the unnamed portal, on one shard; and the words that begin and end a transaction.
 //!
 //! Such a batch is looked at once and written on as it came, but for the statement's name, which is the server's. Whatever is
 //! not as usual in it is left to the general way, before anything was changed.
@@ -15,16 +15,16 @@ use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::own::Progress;
 use super::own_schema::OwnSchema;
-use super::relay::{Ready, Retry};
+use super::relay::{Mark, Ready, Retry};
 use super::run::Run;
 use super::types::ResultFormats;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Params, Plan};
 use crate::session::bonds::Bonds;
-use crate::session::prepared::Prepared;
+use crate::session::prepared::{Prepared, statement_of};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
-use crate::session::wire::{self, BodyReader};
+use crate::session::wire::{self, BodyReader, HEADER_LEN};
 use crate::sql::{Classified, Command};
 use crate::topology::{FIRST_OWN_OID, ShardId};
 
@@ -32,8 +32,9 @@ use crate::topology::{FIRST_OWN_OID, ShardId};
 const DESCRIBE_PORTAL: &[u8] = b"P\0";
 const EXECUTE_ALL: &[u8] = b"\0\0\0\0\0";
 
-/// The messages of a usual batch: Bind, perhaps Describe, Execute and Sync.
+/// The messages of a usual batch: perhaps Parse of the unnamed statement, Bind, perhaps Describe, Execute and Sync.
 struct Usual<'a> {
+    parse: Option<Range<usize>>,
     bind: Range<usize>,
     execute: Range<usize>,
     has_describe: bool,
@@ -49,13 +50,23 @@ pub(super) enum Way {
     /// It is written on to one shard.
     Shard(ShardWay),
     /// It begins or ends the client's block.
-    Turn { statement: SessionStatement, has_describe: bool },
+    Turn(Turn),
+}
+
+#[derive(Debug)]
+pub(super) struct Turn {
+    statement: SessionStatement,
+    /// It is the unnamed one that the batch brings.
+    has_parse: bool,
+    has_describe: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct ShardWay {
     prepared: Arc<Prepared>,
     is_named: bool,
+    /// The unnamed statement that the batch brings, and where its Parse begins.
+    parsed: Option<(SessionStatement, usize)>,
     shard: Option<ShardId>,
     access: Access,
     /// In the batch's bytes: what follows the names in Bind, and the messages between Bind and Sync.
@@ -68,7 +79,11 @@ pub(super) struct ShardWay {
 impl<'a> Usual<'a> {
     fn of(batch: &'a Batch) -> Option<Self> {
         let bytes = &batch.bytes;
-        let (bind, execute, has_describe) = match batch.messages.as_slice() {
+        let (parse, messages) = match batch.messages.as_slice() {
+            [(b'P', parse), rest @ ..] => (Some(parse.clone()), rest),
+            messages => (None, messages),
+        };
+        let (bind, execute, has_describe) = match messages {
             [(b'B', bind), (b'E', execute)] => (bind, execute, false),
             [(b'B', bind), (b'D', describe), (b'E', execute)] if bytes[describe.clone()] == *DESCRIBE_PORTAL => {
                 (bind, execute, true)
@@ -81,25 +96,33 @@ impl<'a> Usual<'a> {
         let body = &bytes[bind.clone()];
         let mut rest = BodyReader(body);
         let (portal, name) = (rest.c_string()?, rest.c_string()?);
-        portal.is_empty().then(|| Self { bind: bind.clone(), execute: execute.clone(), has_describe, body, name, rest })
+        let is_usual = portal.is_empty() && (parse.is_none() || name.is_empty());
+        is_usual.then(|| Self { parse, bind: bind.clone(), execute: execute.clone(), has_describe, body, name, rest })
     }
 }
 
 impl Conversation {
-    /// The way of a batch of Bind, perhaps Describe, Execute and Sync, if it is as usual.
+    /// The way of a batch of perhaps Parse, Bind, perhaps Describe, Execute and Sync, if it is as usual.
     pub(super) fn express_way(&mut self, batch: &Batch) -> Option<Way> {
         let may_keep = matches!(self.transaction.phase, Phase::Idle | Phase::Explicit) && !self.portals.has_open_progress();
         if !may_keep || self.may_have_temporaries() || self.own.is_some() {
             return None;
         }
         let usual = Usual::of(batch)?;
-        let statement = self.statements.get(usual.name).filter(|statement| self.is_usual(statement))?;
-        check_count(statement, usual.name, usual.rest).ok()?;
+        let statement = match &usual.parse {
+            None => self.statements.get(usual.name)?.clone(),
+            Some(parse) => self.parsed_plainly(&batch.bytes[parse.clone()])?,
+        };
+        if !self.is_usual(&statement) {
+            return None;
+        }
+        check_count(&statement, usual.name, usual.rest).ok()?;
         let parts = bind_parts(usual.body, b"", usual.name, usual.rest).ok()?;
         let way = match statement.cached.template.class() {
-            Classified::Query => self.shard_way(&usual, statement, &parts)?,
+            Classified::Query => self.shard_way(&usual, &statement, &parts)?,
             Classified::Command(command) if self.is_turn(command) && parts.values.is_empty() => {
-                return Some(Way::Turn { statement: statement.clone(), has_describe: usual.has_describe });
+                let has_parse = usual.parse.is_some();
+                return Some(Way::Turn(Turn { statement, has_parse, has_describe: usual.has_describe }));
             }
             _ => return None,
         };
@@ -107,13 +130,37 @@ impl Conversation {
             // It can be executed again up to the transaction's end.
             let target = Target::One { shard: way.shard, access: way.access, leftover: Leftover::NOTHING, changes: None };
             let n_savepoints = self.transaction.savepoints.len();
-            Portal { statement: statement.clone(), target, formats: ResultFormats::Text, n_savepoints }
+            Portal { statement, target, formats: ResultFormats::Text, n_savepoints }
         });
         self.portals.take_progress(b"");
         if let Some(portal) = bound {
             self.portals.insert(Bytes::new(), portal, &self.database.query).ok()?;
         }
         Some(Way::Shard(way))
+    }
+
+    /// The statement that the body of a Parse brings, if it is the unnamed one and its text has been planned before.
+    fn parsed_plainly(&mut self, body: &[u8]) -> Option<SessionStatement> {
+        let mut reader = BodyReader(body);
+        let (name, sql, n_types) = (reader.c_string()?, reader.c_string()?, reader.u16()?);
+        if !name.is_empty() || reader.0.len() != 4 * usize::from(n_types) {
+            return None;
+        }
+        let mut types = reader.0.chunks_exact(4).map(|oid| u32::from_be_bytes([oid[0], oid[1], oid[2], oid[3]]));
+        if let Some(known) = self.statements.get(b"")
+            && known.prepared.sql == sql
+            && types.clone().eq(known.prepared.param_types.iter().copied())
+            && self.is_usual(known)
+        {
+            return Some(known.clone());
+        }
+        let text = std::str::from_utf8(sql).ok().filter(|text| self.is_utf8 || text.is_ascii())?;
+        let text = Some(statement_of(text)).filter(|text| !text.contains(';'))?;
+        self.take_fingerprint(text);
+        let cached = self.known_template(text)?;
+        let literals = Arc::from(self.fingerprint.literals.as_slice());
+        let prepared = self.intern(Bytes::copy_from_slice(sql), types.by_ref().collect());
+        Some(SessionStatement { prepared, cached, literals, planned: self.planned_now() })
     }
 
     /// Whether a command takes the client from one phase of a transaction to the next, and nothing else.
@@ -145,6 +192,7 @@ impl Conversation {
         Some(ShardWay {
             prepared: Arc::clone(&statement.prepared),
             is_named: !usual.name.is_empty(),
+            parsed: usual.parse.as_ref().map(|parse| (statement.clone(), parse.start - HEADER_LEN)),
             shard,
             access,
             tail: usual.bind.start + parts.tail_start..usual.bind.end,
@@ -168,7 +216,8 @@ impl Conversation {
     /// # Errors
     /// `StalePlan` when it is to be done again in the general way.
     pub(super) async fn run_express(&mut self, batch: &Batch, way: &ShardWay) -> Result<bool, Failure> {
-        self.retry = if way.has_describe { Retry::Possible } else { Retry::No };
+        let tells_columns = way.has_describe || way.parsed.is_some();
+        self.retry = if tells_columns { Retry::Possible } else { Retry::No };
         let shard = match way.shard {
             Some(shard) => shard,
             None => Box::pin(self.any_live_shard(way.access)).await?,
@@ -187,10 +236,22 @@ impl Conversation {
         }
         self.enlisted[idx].begin_statement();
         let mut run = Run::new(shard, Leftover::NOTHING);
-        let name = self.ensure_parsed(idx, &mut run, way.is_named, &way.prepared);
-        let output = &mut self.enlisted[idx].lease.socket.output;
-        wire::bind(output, b"", name.as_bytes(), &batch.bytes[way.tail.clone()]);
-        output.extend_from_slice(&batch.bytes[way.rest.clone()]);
+        match &way.parsed {
+            Some((statement, start)) => {
+                let previous = self.statements.insert(Bytes::new(), statement.clone());
+                run.note_name(Bytes::new(), previous);
+                run.push(Mark::Relay);
+                let connection = &mut self.enlisted[idx].lease;
+                connection.unnamed = Some(way.prepared.id);
+                connection.socket.output.extend_from_slice(&batch.bytes[*start..way.rest.end]);
+            }
+            None => {
+                let name = self.ensure_parsed(idx, &mut run, way.is_named, &way.prepared);
+                let output = &mut self.enlisted[idx].lease.socket.output;
+                wire::bind(output, b"", name.as_bytes(), &batch.bytes[way.tail.clone()]);
+                output.extend_from_slice(&batch.bytes[way.rest.clone()]);
+            }
+        }
         if way.has_describe {
             self.expect_description(idx, &way.prepared);
         }
@@ -204,12 +265,17 @@ impl Conversation {
     ///
     /// # Errors
     /// What made a commit roll back.
-    pub(super) async fn run_turn(&mut self, statement: &SessionStatement, has_describe: bool) -> Result<(), Failure> {
+    pub(super) async fn run_turn(&mut self, turn: &Turn) -> Result<(), Failure> {
+        let Turn { statement, has_parse, has_describe } = turn;
         self.retry = Retry::No;
         let _timer = StatementTimer::start(self.database.counters.clone(), Route::Command, self.began);
+        if *has_parse {
+            self.statements.insert(Bytes::new(), statement.clone());
+            wire::bare(&mut self.client.output, b'1');
+        }
         let output = &mut self.client.output;
         wire::bare(output, b'2');
-        if has_describe {
+        if *has_describe {
             wire::bare(output, b'n');
         }
         let Classified::Command(command) = statement.cached.template.class() else { return Ok(()) };

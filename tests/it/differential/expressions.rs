@@ -160,10 +160,12 @@ impl Maker {
             (Type::Text, 1) => format!("{} || {}", self.expression(Type::Text, below), string("x")),
             (Type::Text, 2) => format!("coalesce({}, '-')", self.expression(Type::Text, below)),
             (Type::Text, 3) => format!("{} COLLATE \"C\"", self.expression(Type::Text, 0)),
-            (Type::Text, 4) => format!("({})::text", self.expression(Type::Int, below)),
+            // A cast alone would have the name of its column, which ORDER BY then means.
+            (Type::Text, 4) => format!("({})::text || ''", self.expression(Type::Int, below)),
             (Type::Num, 0) => format!("({})::numeric", self.expression(Type::Int, below)),
             (Type::Num, 1) => format!("round({}, 1)", self.expression(Type::Num, below)),
-            (Type::Float, 0) => format!("({})::float8", self.expression(Type::Int, below)),
+            // Sums of small ones are exact: those of others depend on the order.
+            (Type::Float, 0) => format!("(({}) % 1000)::float8 * 0.5", self.expression(Type::Int, below)),
             (Type::Date, 0) => format!("{} + 3", self.expression(Type::Date, below)),
             (Type::StampTz, 0) => format!("({})::timestamptz", self.expression(Type::Date, below)),
             (Type::Bool, _) => format!("({})", self.condition(below)),

@@ -15,10 +15,16 @@ pub(super) enum Mode {
     Simple,
     /// Literals as parameters in text.
     Text,
+    /// The same with all messages in one batch, as drivers send a statement that is not prepared.
+    Whole,
     /// As `Text`, with types given in Parse.
     Typed,
     /// Literals as parameters in binary where their type has a form here, and results in binary.
     Binary,
+}
+
+impl Mode {
+    pub(super) const ALL: [Self; 5] = [Self::Simple, Self::Text, Self::Whole, Self::Typed, Self::Binary];
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +215,11 @@ impl Client {
         parse.extend((types.len() as u16).to_be_bytes());
         types.iter().for_each(|oid| parse.extend(oid.to_be_bytes()));
         let mut bytes = message(b'P', &parse);
+        if mode == Mode::Whole {
+            bytes.extend(Self::rest(&arguments, &[], mode));
+            self.send(&bytes);
+            return self.answer();
+        }
         bytes.extend(message(b'D', b"S\0"));
         bytes.extend(message(b'S', b""));
         self.send(&bytes);
@@ -216,15 +227,22 @@ impl Client {
             Answer::Rows(rows) => rows,
             error @ Answer::Error { .. } => return error,
         };
-        let mut bytes = message(b'B', &bind(&arguments, &described.param_types, mode));
-        bytes.extend(message(b'D', b"P\0"));
-        bytes.extend(message(b'E', &[0, 0, 0, 0, 0]));
-        bytes.extend(message(b'S', b""));
-        self.send(&bytes);
+        self.send(&Self::rest(&arguments, &described.param_types, mode));
         match self.answer() {
             Answer::Rows(rows) => Answer::Rows(Rows { param_types: described.param_types, ..rows }),
             error @ Answer::Error { .. } => error,
         }
+    }
+}
+
+impl Client {
+    /// What follows the Parse of a statement.
+    fn rest(arguments: &[Argument], types: &[u32], mode: Mode) -> Vec<u8> {
+        let mut bytes = message(b'B', &bind(arguments, types, mode));
+        bytes.extend(message(b'D', b"P\0"));
+        bytes.extend(message(b'E', &[0, 0, 0, 0, 0]));
+        bytes.extend(message(b'S', b""));
+        bytes
     }
 }
 
