@@ -82,8 +82,27 @@ fn may_be_outdated(message: &[u8]) -> bool {
     code.starts_with(b"08P") || code.starts_with(b"22P") || code.starts_with(b"42")
 }
 
+/// The tag of the first message that tells what has become of a statement: a row, the end or an error. Before its answer come
+/// `n_skipped` others, up to their ReadyForQuery.
+fn outcome_tag(mut answer: &[u8], mut n_skipped: usize) -> Option<u8> {
+    loop {
+        let header = wire::header(answer).ok()??;
+        match header.tag {
+            b'Z' if n_skipped > 0 => n_skipped -= 1,
+            _ if n_skipped > 0 => {}
+            b'D' | b'C' | b'I' | b'E' | b'Z' => return Some(header.tag),
+            _ => {}
+        }
+        answer = answer.get(header.len..)?;
+    }
+}
+
 impl Conversation {
     /// Runs one text on each shard by the extended protocol: writes to all, reads from none.
+    ///
+    /// What changes rows of several shards has run on the first of them before the others are asked. Two clients that change the
+    /// same rows then meet there, and the one that came later waits; else each could have its rows of one shard and wait for the
+    /// other's of another, and no server would see that deadlock.
     ///
     /// Returns the backends' indexes, in the order of `statements`.
     pub(super) async fn fan_out(
@@ -106,7 +125,12 @@ impl Conversation {
         }
         self.expected_columns = None;
         let tail = values.bind_tail(result_formats);
-        for (&idx, (shard, text)) in idxs.iter().zip(statements) {
+        let mut asked: Vec<_> = idxs.iter().copied().zip(statements).collect();
+        let is_first_alone = access == Access::Write && asked.len() > 1;
+        if is_first_alone {
+            asked.sort_by_key(|(_, (shard, _))| *shard);
+        }
+        for (n_asked, (idx, (shard, text))) in asked.into_iter().enumerate() {
             let param_types = self.parameter_types(*shard, &values.param_types);
             let connection = self.enlisted[idx].begin_statement();
             connection.unnamed = None;
@@ -117,8 +141,33 @@ impl Conversation {
             wire::execute(output, b"", 0);
             wire::bare(output, b'S');
             self.send_of(&idxs, idx).await?;
+            if is_first_alone && n_asked == 0 {
+                self.wait_for_outcome(&idxs, idx).await?;
+            }
         }
         Ok(idxs)
+    }
+
+    /// Waits until a backend has run its statement, whose answer is then still to be read: rows of RETURNING are not sent before
+    /// the last is there (src/backend/tcop/pquery.c, `PortalRun`).
+    ///
+    /// # Errors
+    /// The statement's.
+    async fn wait_for_outcome(&mut self, idxs: &[usize], idx: usize) -> Result<(), Failure> {
+        loop {
+            let held = &self.enlisted[idx];
+            match outcome_tag(&held.lease.socket.input, held.n_skipped_cycles) {
+                Some(b'E') => break,
+                Some(_) => return Ok(()),
+                None => self.fill_any(idxs, idx).await?,
+            }
+        }
+        loop {
+            let (tag, message) = self.next_answer_of(idxs, idx).await?;
+            if tag == b'E' {
+                return Err(self.shard_failed(idxs, idx, &message).await);
+            }
+        }
     }
 
     /// Sends what was written to backend `idx`.

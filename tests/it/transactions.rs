@@ -294,3 +294,36 @@ async fn constraints_are_set_on_every_shard_of_the_transaction() {
     assert_eq!(failure(&client, "INSERT INTO held VALUES (3, 3)").await.0, "23505");
     client.batch_execute("ROLLBACK").await.unwrap();
 }
+
+/// Clients that change the same rows of several shards, each some times, in statements of their own.
+#[tokio::test]
+async fn statements_that_meet_on_several_shards_wait_for_each_other() {
+    let (_cluster, proxy, client) = start(3).await;
+    client.batch_execute("INSERT INTO countries VALUES ('us', '', 'us')").await.unwrap();
+    let upsert = insert_users(1..=20) + " ON CONFLICT (user_id) DO UPDATE SET name = users.name || '+'";
+    let statements = [
+        "UPDATE countries SET name = name || '+' WHERE code = 'us'".to_owned(),
+        "INSERT INTO countries VALUES ('us', '', 'us') ON CONFLICT (code) DO UPDATE SET name = countries.name || '+'".to_owned(),
+        upsert,
+        "TRUNCATE orders".to_owned(),
+        "ALTER TABLE orders ADD COLUMN IF NOT EXISTS seen boolean".to_owned(),
+    ];
+    let began = std::time::Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(proxy.connect().await);
+    }
+    for sql in &statements {
+        let tasks = clients.iter().map(|client| async move {
+            for _ in 0..5 {
+                client.batch_execute(sql).await.map_err(|error| format!("{sql}: {error:?}"))?;
+            }
+            Ok::<(), String>(())
+        });
+        let outcomes = futures_util::future::join_all(tasks).await;
+        assert_eq!(outcomes, vec![Ok(()); 4]);
+    }
+    assert_eq!(value(&client, "SELECT length(name) FROM countries WHERE code = 'us'").await, "40");
+    // A statement that nobody could end would have been given up after query.timeout, 30 s.
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+}
