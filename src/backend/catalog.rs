@@ -16,7 +16,8 @@ use crate::topology::{
 ///
 /// A stored expression's text form holds the OID of each function that it calls, of built-in ones too, which pg_depend
 /// leaves out. Its other nodes with a result of their own are SQL value functions (CURRENT_DATE) and conversions by way
-/// of text, which depend on settings. Settings of pg_database that came with later versions are read through JSON.
+/// of text, which depend on settings. Settings of pg_database that came with later versions are read through JSON. The functions that
+/// receive a tsquery or a vector refuse empty ones, which there are.
 const COLUMNS: &str = "\
 SELECT n.nspname, c.relname, c.relkind, a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod),
   CASE WHEN a.attcollation = 0 THEN 'none'
@@ -36,6 +37,7 @@ SELECT n.nspname, c.relname, c.relkind, a.attname, a.atttypid, pg_catalog.format
       ELSE ' COLLATE ' || pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) END,
   base.typtype = 'e' OR base.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND base.typtype IN ('b', 'r', 'm')
     AND base.typsend <> 0 AND base.typreceive <> 0 AND base.typname NOT LIKE 'reg%' AND base.typname NOT LIKE '\\_reg%'
+    AND pg_catalog.ltrim(base.typname, '_') NOT IN ('tsquery', 'int2vector', 'oidvector')
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN (SELECT datcollate, coalesce(pg_catalog.to_jsonb(b) ->> 'datlocprovider', 'c') AS provider

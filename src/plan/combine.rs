@@ -18,6 +18,7 @@ use super::predicate::unnested;
 use super::refusal::{Refusal, RefusalCode};
 use super::select::{Many, Plain, item_expr, order_exprs};
 use super::text::{byte_range, quoted, text_of};
+use crate::sql::TokenKind;
 
 /// A key of GROUP BY.
 #[derive(Debug, Clone)]
@@ -84,7 +85,22 @@ fn partial_text(many: &Many<'_>, plain: &Plain<'_>, partial: &Partial, n_keys: u
         let ordinals: Vec<String> = (1..=n_keys).map(|n| n.to_string()).collect();
         text.push_str(&format!(" GROUP BY {}", ordinals.join(", ")));
     }
+    // A condition without columns ends the statement before any row is looked at, which might give an error.
+    if let Some(having) = plain.layout.having.as_ref().filter(|range| is_constant(many, range)) {
+        text.push_str(&format!(" HAVING {}", text_of(many.sql(), &many.tokens, having)));
+    }
     text
+}
+
+/// Whether an expression has nothing but numbers, operators and the words of truth values.
+fn is_constant(many: &Many<'_>, range: &Range<usize>) -> bool {
+    const WORDS: &[&str] = &["and", "false", "is", "not", "null", "or", "true"];
+    let tokens = many.tokens.get(range.clone()).unwrap_or_default();
+    tokens.iter().all(|token| match token.kind {
+        TokenKind::Word => WORDS.iter().any(|word| token.is_word(many.sql().as_bytes(), word)),
+        TokenKind::Number | TokenKind::Operator | TokenKind::Punctuation(b'(' | b')') => true,
+        _ => false,
+    })
 }
 
 /// The keys of GROUP BY as the first partial columns. A position or an output name stands for a select item; a bare name is an

@@ -30,6 +30,8 @@ pub(super) struct InsertTemplate {
     columns: Vec<Column>,
     /// For each row a value for each key column.
     rows: Vec<Vec<Slot>>,
+    /// They are of different lengths.
+    is_uneven: bool,
     target_idx: usize,
 }
 
@@ -88,9 +90,11 @@ pub(super) fn analyze(
     };
     let places = key_places(insert, key, &relation, &table)?;
     let mut collector = Collector::bare(parsed, literals, context);
+    // Any server says that the lists must all be of one length.
+    let is_uneven = rows.windows(2).any(|pair| matches!(pair, [a, b] if a.len() != b.len()));
     let rows = rows.iter().map(|row| key_slots(&mut collector, row, &places, &table)).collect::<Result<Vec<_>, _>>()?;
     let columns = places.into_iter().map(|place| place.column).collect();
-    Ok(Some(InsertTemplate { table, key: key.clone(), columns, rows, target_idx }))
+    Ok(Some(InsertTemplate { table, key: key.clone(), columns, rows, is_uneven, target_idx }))
 }
 
 /// Where a key column's value stands in a row.
@@ -260,6 +264,9 @@ pub(super) fn bind(
     values: &Values<'_>,
     context: &Context<'_>,
 ) -> Result<Plan, Refusal> {
+    if template.is_uneven {
+        return Ok(Plan::AnyOne { access: Access::Write });
+    }
     let mut shards = Vec::with_capacity(template.rows.len());
     for row in &template.rows {
         match template.shard_of(row, values, context)? {

@@ -81,11 +81,12 @@ pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Ref
 
 /// The text with what the parser does not know blanked out, so that positions stay: `OVERRIDING SYSTEM VALUE`, ONLY before a
 /// table's name, all but the `=` of `OPERATOR(pg_catalog.=) ANY`, NO KEY and KEY of locking clauses, and the subscripts of columns that
-/// SET sets. None of it changes which rows' keys a statement speaks of. The blanked text is never sent anywhere.
+/// SET sets. None of it changes which rows' keys a statement speaks of. `BETWEEN SYMMETRIC` is read as NOT BETWEEN, which says nothing
+/// of keys either. The blanked text is never sent anywhere.
 fn readable(sql: &str, has_standard_strings: bool) -> Cow<'_, str> {
     let bytes = sql.as_bytes();
     let contains = |word: &[u8]| bytes.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    if ![&b"overriding"[..], b"only", b"operator", b"key", b"["].into_iter().any(contains) {
+    if ![&b"overriding"[..], b"only", b"operator", b"key", b"[", b"symmetric"].into_iter().any(contains) {
         return Cow::Borrowed(sql);
     }
     let tokens = tokens_of(sql, has_standard_strings);
@@ -106,7 +107,16 @@ fn readable(sql: &str, has_standard_strings: bool) -> Cow<'_, str> {
             text.replace_range(close.start..close.end, " ");
             continue;
         }
-        let range = if is(token, &["for"]) && next(1, &["no"]) && next(2, &["key"]) && next(3, &["update"]) {
+        let is_negated = |idx: usize| idx > 0 && is(&tokens[idx - 1], &["not"]);
+        if is(token, &["between"]) && next(1, &["symmetric"]) && !is_negated(idx) {
+            let range = token.start..tokens[idx + 1].end;
+            text.replace_range(range.clone(), &format!("{:1$}", "NOT BETWEEN", range.len()));
+            continue;
+        }
+        let follows_between = idx > 0 && is(&tokens[idx - 1], &["between"]);
+        let range = if follows_between && (is(token, &["asymmetric"]) || is(token, &["symmetric"]) && is_negated(idx - 1)) {
+            token.start..token.end
+        } else if is(token, &["for"]) && next(1, &["no"]) && next(2, &["key"]) && next(3, &["update"]) {
             tokens[idx + 1].start..tokens[idx + 2].end
         } else if is(token, &["for"]) && next(1, &["key"]) && next(2, &["share"]) {
             tokens[idx + 1].start..tokens[idx + 1].end

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::{ControlFlow, Range};
 
 use sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor,
-    Visit, Visitor,
+    Expr, Ident, JoinConstraint, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use super::needs::identifier;
@@ -13,6 +13,7 @@ use crate::plan::collect::{Collected, address};
 use crate::plan::contract::GatherPiece;
 use crate::plan::names::{Target, folded_parts};
 use crate::plan::refusal::{Refusal, RefusalCode};
+use crate::plan::scope::constraint;
 use crate::plan::select::Many;
 use crate::plan::text::{Edits, Positions, quoted};
 use crate::sql::{Token, TokenKind};
@@ -156,6 +157,19 @@ impl Walk<'_> {
         idents.iter().for_each(|ident| self.note(ident));
     }
 
+    /// Notes the columns of USING.
+    fn joins(&mut self, table: &TableWithJoins) {
+        for join in &table.joins {
+            if let Some(JoinConstraint::Using(columns)) = constraint(&join.join_operator) {
+                for part in columns.iter().flat_map(|column| &column.0) {
+                    if let ObjectNamePart::Identifier(ident) = part {
+                        self.note(ident);
+                    }
+                }
+            }
+        }
+    }
+
     fn wildcard(&mut self, name: &ObjectName) {
         match name.0.as_slice() {
             [ObjectNamePart::Identifier(ident)] => self.note(ident),
@@ -175,6 +189,7 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        select.from.iter().for_each(|table| self.joins(table));
         for item in &select.projection {
             match item {
                 SelectItem::ExprWithAlias { alias, .. } => self.note(alias),
@@ -198,8 +213,11 @@ impl Visitor for Walk<'_> {
             | TableFactor::Derived { alias, .. }
             | TableFactor::TableFunction { alias, .. }
             | TableFactor::Function { alias, .. }
-            | TableFactor::UNNEST { alias, .. }
-            | TableFactor::NestedJoin { alias, .. } => self.alias(alias.as_ref()),
+            | TableFactor::UNNEST { alias, .. } => self.alias(alias.as_ref()),
+            TableFactor::NestedJoin { alias, table_with_joins } => {
+                self.joins(table_with_joins);
+                self.alias(alias.as_ref());
+            }
             _ => self.refuse("this form of FROM"),
         }
         ControlFlow::Continue(())

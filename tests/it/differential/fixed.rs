@@ -5,6 +5,18 @@ pub(super) const FIXED: &str = r#"
 SELECT count(*) FROM acct HAVING count(*) > 1000
 SELECT 1 FROM acct HAVING false
 SELECT 1 FROM acct HAVING true
+SELECT count(*), sum(id + 3) FROM acct HAVING 1 = 0
+SELECT grp, sum(id + 3) FROM acct GROUP BY grp HAVING NOT (2 > 1 OR false)
+SELECT grp, sum(small) FROM acct GROUP BY grp HAVING 2 > 1 AND true
+SELECT id FROM acct WHERE id BETWEEN SYMMETRIC 7 AND 3
+SELECT id FROM acct WHERE id NOT BETWEEN SYMMETRIC 7 AND 3
+SELECT id FROM acct WHERE NOT (id BETWEEN SYMMETRIC 7 AND 3) AND id < 12
+SELECT id FROM acct WHERE id BETWEEN ASYMMETRIC 3 AND 7
+SELECT n FROM metric WHERE at BETWEEN SYMMETRIC now() AND now() - interval '10 days'
+SELECT n FROM metric WHERE at BETWEEN SYMMETRIC now() - interval '10 days' AND now()
+SELECT a.n, b.kind FROM region a JOIN event b USING (region)
+SELECT count(*) FROM (region a JOIN event b USING (region)) LEFT JOIN code c ON c.code = b.kind
+INSERT INTO item (id, item) VALUES (900, 1), (901, 1), (902), (903, 1)
 SELECT grp FROM acct GROUP BY grp, id % 2
 SELECT sum(id), sum(grp), sum(small), sum(num) FROM acct
 SELECT avg(v), avg(n), sum(v) FROM region
