@@ -372,7 +372,8 @@ impl Conversation {
             Plan::Command(Command::Fetch { name }) if !self.cursors.is_own(&name) => read(self.cursors.shard_of(&name)),
             plan => {
                 let encoded = Bytes::copy_from_slice(parts.encoded_values);
-                let values = BoundValues { param_types: Vec::new(), encoded, result_formats: parts.result_formats.to_vec() };
+                let values =
+                    BoundValues { param_types: Vec::new(), encoded, result_formats: parts.result_formats.to_vec(), told: None };
                 Target::Own { plan: Arc::new(plan), values: Arc::new(values) }
             }
         })

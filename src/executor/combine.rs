@@ -124,7 +124,12 @@ impl Conversation {
             // The engine's connection must not wait for those of the shards.
             self.release();
         }
-        let bound = BoundValues { param_types: Vec::new(), encoded: rows.bound(), result_formats: values.result_formats.clone() };
+        let bound = BoundValues {
+            param_types: Vec::new(),
+            encoded: rows.bound(),
+            result_formats: values.result_formats.clone(),
+            told: None,
+        };
         let engine = self.engine(answered);
         let columns = original.row_description.as_deref().unwrap_or_default();
         self.check_engine_types(engine, columns, &values.result_formats)?;

@@ -9,6 +9,7 @@ use super::Conversation;
 use super::conversation::SchemaChange;
 use super::enlist::Watched;
 use super::failure::Failure;
+use super::fan_out::BoundValues;
 use crate::plan::Access;
 use crate::session::prepared::Described;
 use crate::session::row_description::columns;
@@ -92,6 +93,13 @@ impl Conversation {
     /// stands for any.
     pub(super) fn expect_columns(&mut self, types: impl IntoIterator<Item = TypeOid>) {
         self.expected_columns = Some(types.into_iter().collect());
+    }
+
+    /// The same of what the client was told.
+    pub(super) fn expect_told(&mut self, values: &BoundValues) {
+        if let Some(told) = &values.told {
+            self.expect_columns(told.iter().copied());
+        }
     }
 
     /// Compares what a shard says of its rows, a RowDescription, with what is expected of them. Without an expectation the first

@@ -16,7 +16,7 @@ use crate::session::row_description::format_of;
 use crate::session::wire::{self, HEADER_LEN, Header};
 use crate::sql::ParamFormat;
 use crate::sqlstate::SqlState;
-use crate::topology::ShardId;
+use crate::topology::{ShardId, TypeOid};
 
 /// Bytes of rows that one shard may have waiting in the proxy before its socket is left unread.
 const MAX_BUFFERED_PER_SHARD: usize = 128 * 1024;
@@ -33,6 +33,8 @@ pub(super) struct BoundValues {
     pub encoded: Bytes,
     /// Bind's result formats as the client sent them.
     pub result_formats: Vec<i16>,
+    /// The types of the columns that a Describe has told the client, or would have; `None` where rows come with their description.
+    pub told: Option<Vec<TypeOid>>,
 }
 
 impl BoundValues {

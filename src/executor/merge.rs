@@ -43,6 +43,7 @@ impl Conversation {
         let Some(&(first, _)) = statements.first() else { return Ok(()) };
         let n_emitted = if plan.n_hidden == 0 {
             let idxs = self.fan_out(&statements, Access::Read, values, &values.result_formats).await?;
+            self.expect_told(values);
             self.concatenate(&idxs, plan, description).await?
         } else {
             let described = self.describe(first, &plan.text, &values.param_types).await?;

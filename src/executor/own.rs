@@ -8,6 +8,7 @@ use super::Conversation;
 use super::batch::{Action, Portal, SessionStatement, Target};
 use super::conversation::SchemaChange;
 use super::cursor::Spoken;
+use super::describe::column_types;
 use super::engine::EngineRows;
 use super::enlist::Watched;
 use super::failure::Failure;
@@ -368,7 +369,13 @@ impl Conversation {
         if is_ddl(statement.cached.template.class()) {
             self.block.schema_change = SchemaChange::Catalog;
         }
-        let values = self.typed_values(statement, plan, values).await?;
+        let mut values = self.typed_values(statement, plan, values).await?;
+        if description == Description::Omit && relays_rows(plan, sql) {
+            // What came of Describe stands in the cache.
+            let prepared = &statement.prepared;
+            let described = self.describe_by_any(several_shards(plan), &prepared.text, &prepared.param_types).await?;
+            values.told = Some(column_types(described));
+        }
         self.run_many(sql, plan, &values, description).await
     }
 
@@ -411,6 +418,15 @@ impl Conversation {
             values.param_types = self.describe_by_any(shards, &prepared.text, &prepared.param_types).await?.param_types;
         }
         Ok(values)
+    }
+}
+
+/// Whether shards' rows are relayed as they come, in the formats that the client has asked for.
+fn relays_rows(plan: &Plan, sql: &str) -> bool {
+    match plan {
+        Plan::Merge(plan) => plan.n_hidden == 0,
+        Plan::Everywhere { .. } => sql.as_bytes().windows(9).any(|part| part.eq_ignore_ascii_case(b"returning")),
+        _ => false,
     }
 }
 

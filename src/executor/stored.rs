@@ -173,7 +173,7 @@ impl Conversation {
                 let mut encoded = bind_body(&named.values, &[]);
                 encoded.truncate(encoded.len() - 2);
                 let (param_types, result_formats) = (named.stored.types.clone(), values.result_formats.clone());
-                let bound = BoundValues { param_types, encoded: encoded.freeze(), result_formats };
+                let bound = BoundValues { param_types, encoded: encoded.freeze(), result_formats, told: None };
                 let open = self.open_portal_of_one((shard, *access), text, &bound, &columns).await?;
                 Ok(Ok(Progress::Open(Box::new(open))))
             }

@@ -33,6 +33,7 @@ impl Conversation {
     ) -> Result<(), Failure> {
         let statements: Vec<(ShardId, &str)> = shards.iter().map(|shard| (shard, sql)).collect();
         let idxs = self.fan_out(&statements, Access::Write, values, &values.result_formats).await?;
+        self.expect_told(values);
         let Some((&first, others)) = idxs.split_first() else { return Ok(()) };
         let mark = self.client.output.len();
         let outcome = match self.take_answer(&idxs, first, description).await {
@@ -63,6 +64,7 @@ impl Conversation {
                 b'Z' => return failure.map_or(Ok(count), Err),
                 b'E' => failure = Some(self.shard_failed(idxs, idx, &message).await),
                 b'D' | b'I' => client.output.extend_from_slice(&message),
+                b'T' if self.expected_columns.is_some() => failure = self.check_described(idxs, &message).await.err(),
                 b'T' if description == Description::Send => client.output.extend_from_slice(&message),
                 b'N' => client.output.extend_from_slice(&message),
                 b'C' => {

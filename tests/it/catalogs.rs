@@ -174,3 +174,49 @@ async fn columns_that_move_past_the_proxy_are_known_after_a_reload() {
     client.batch_execute("INSERT INTO fresh VALUES (21, 210), (22, 220), (23, 230), (24, 240)").await.unwrap();
     check_keys(&client, &["11", "12", "13", "14", "21", "22", "23", "24"]).await;
 }
+
+/// Runs a text with one column by one batch, values in binary: the type that was told and the first value, or the SQLSTATE.
+async fn told_and_given(raw: &mut Raw, sql: &str) -> Result<(u32, Bytes), String> {
+    let bind = [text(""), text(""), vec![0, 0, 0, 0, 0, 1, 0, 1]].concat();
+    let execute = [text(""), vec![0, 0, 0, 0]].concat();
+    let parse = [text(""), text(sql), vec![0, 0]].concat();
+    let batch = [message(b'P', &parse), message(b'B', &bind), message(b'D', b"P\0"), message(b'E', &execute), message(b'S', b"")];
+    raw.send(&batch.concat()).await;
+    let answer = raw.until(b'Z').await;
+    if let Some(error) = answer.iter().find(|message| message.tag == b'E') {
+        return Err(error.field(b'C'));
+    }
+    let of =
+        |tag: u8| answer.iter().find(|message| message.tag == tag).unwrap_or_else(|| panic!("{sql}: no {}", char::from(tag)));
+    let told = u32::from_be_bytes(of(b'T').body[10..14].try_into().unwrap());
+    Ok((told, Bytes::copy_from_slice(&of(b'D').body[6..])))
+}
+
+#[tokio::test]
+async fn what_is_told_of_relayed_rows_is_what_they_are() {
+    let (cluster, proxy, client) = start().await;
+    client.batch_execute("ALTER TABLE countries ADD COLUMN v bigint DEFAULT 110").await.unwrap();
+    client.batch_execute("INSERT INTO countries VALUES ('us', 'United States', 'us')").await.unwrap();
+    let mut raw = Raw::log_in(proxy.port).await;
+    let all =
+        ["SELECT v FROM fresh", "SELECT v FROM fresh WHERE k IN (11, 12, 13)", "UPDATE countries SET name = 'x' RETURNING v"];
+    for sql in all {
+        assert_eq!(told_and_given(&mut raw, sql).await.unwrap().0, 20, "{sql}");
+    }
+    for shard_idx in 0..3 {
+        let server = cluster.direct(shard_idx).await;
+        server.batch_execute("ALTER TABLE fresh ALTER COLUMN v TYPE float8 USING v + 0.5").await.unwrap();
+        server.batch_execute("ALTER TABLE countries ALTER COLUMN v TYPE float8 USING v + 0.5").await.unwrap();
+    }
+    for sql in all {
+        match told_and_given(&mut raw, sql).await {
+            Err(sqlstate) => assert_eq!(sqlstate, "0A000", "{sql}"),
+            Ok((told, given)) => {
+                assert_eq!((told, f64::from_be_bytes(given[..].try_into().unwrap()).fract()), (701, 0.5), "{sql}")
+            }
+        }
+        let (told, given) = told_and_given(&mut raw, sql).await.unwrap();
+        assert_eq!((told, f64::from_be_bytes(given[..].try_into().unwrap()).fract()), (701, 0.5), "{sql}");
+    }
+    cluster.wait_until_clean().await;
+}
