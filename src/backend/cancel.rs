@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::connect::{Endpoint, Opened};
 use super::secure::secure;
 use super::{ConnectError, Stream};
+use crate::topology::NodeAddress;
 
 /// Longest wait for a server to take a CancelRequest.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +52,11 @@ impl CancelHandle {
     /// Whether both are of one connection.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The server process of the connection: its server, the database there, and the process id.
+    pub fn process(&self) -> (&NodeAddress, &str, i32) {
+        (&self.0.endpoint.address, &self.0.endpoint.dbname, self.0.process_id)
     }
 
     /// Whether a cancel is under way that could hit the next statement.

@@ -51,6 +51,16 @@ impl CancelTarget {
         Err(Failure::client(Report::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")))
     }
 
+    /// Whether the client holds several: its transaction may then be known to several servers, each of which sees a part.
+    pub(super) fn holds_several(&self) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).len() > 1
+    }
+
+    /// The server connections that are held.
+    pub(super) fn handles(&self) -> Vec<CancelHandle> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn announce(&self) -> Vec<AnnouncedCancel> {
         self.is_asked.store(true, Ordering::Relaxed);
         self.held.lock().unwrap_or_else(PoisonError::into_inner).iter().map(CancelHandle::announce).collect()

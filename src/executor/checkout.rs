@@ -98,6 +98,7 @@ impl Conversation {
                     client.flush().await?;
                 }
                 Event::Ended(WaitError::ClientLeft) => return Err(client_left()),
+                Event::Ended(WaitError::Deadlock(report)) => return Err(Failure::deadlock(report)),
                 Event::Ended(WaitError::DeadlinePassed | WaitError::Lost(_)) => {
                     let shard = database.config.topology.shard_name(wish.shard).to_owned();
                     return Err(CheckoutError::Timeout { shard }.into());

@@ -194,7 +194,7 @@ impl Conversation {
         for ((shard, _), unsent) in told.iter().zip(unsent) {
             answers.push(match (unsent, self.index_of(*shard)) {
                 (Some(failure), _) => Answer::Lost(failure),
-                (None, Some(idx)) => self.read_answer(idx).await,
+                (None, Some(idx)) => self.read_answer(idx, Watched::Nobody).await,
                 (None, None) => Answer::Lost(self.gone()),
             });
         }
@@ -207,18 +207,23 @@ impl Conversation {
 
     /// Sends one statement to one backend and reads its answer.
     pub(super) async fn tell(&mut self, idx: usize, sql: &str) -> Answer {
+        self.tell_for(Watched::Nobody, idx, sql).await
+    }
+
+    /// The same; while the client is watched, the wait may also end because of a deadlock.
+    pub(super) async fn tell_for(&mut self, watched: Watched, idx: usize, sql: &str) -> Answer {
         let connection = self.enlisted[idx].begin_statement();
         connection.write_query(sql.as_bytes());
         match connection.socket.flush().await {
-            Ok(()) => self.read_answer(idx).await,
+            Ok(()) => self.read_answer(idx, watched).await,
             Err(error) => Answer::Lost(Box::pin(self.abandon(idx, error.into())).await),
         }
     }
 
-    async fn read_answer(&mut self, idx: usize) -> Answer {
+    async fn read_answer(&mut self, idx: usize, watched: Watched) -> Answer {
         let mut answer = None;
         loop {
-            let (tag, message) = match self.next_message(idx, Watched::Nobody).await {
+            let (tag, message) = match self.next_message(idx, watched).await {
                 Ok(message) => message,
                 Err(lost) => {
                     // Its last words say why.

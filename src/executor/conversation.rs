@@ -180,6 +180,7 @@ impl Conversation {
 
     /// A session before its next statement, but for the hash of what plans depend on.
     pub(super) fn of(client: Socket, kept: Kept) -> Self {
+        let timer = Timer::new(Arc::clone(&kept.database.waits), Arc::clone(&kept.cancel));
         Self {
             client,
             view: kept.database.view(),
@@ -212,7 +213,7 @@ impl Conversation {
             unbound: None,
             retry: kept.retry,
             skipped: Vec::new(),
-            timer: Timer::new(),
+            timer,
             rest_until: Deadline::NEVER,
             fingerprint: Fingerprint::default(),
             now_micros: now_micros(),
@@ -389,6 +390,7 @@ impl Conversation {
             && let Some(successor) = self.database.successor()
         {
             self.pools = successor.pools.of_user(&self.pools.credentials);
+            self.timer.tell_to(&successor.waits);
             self.database = successor;
             self.view = self.database.view();
             self.derive_plan_settings();
@@ -486,6 +488,7 @@ impl Conversation {
             None => failure,
         };
         self.check_transaction_clock(&failure)?;
+        let is_deadlock = matches!(failure, Failure::Statement { kind: ErrorKind::Deadlock, .. });
         match failure {
             Failure::Statement { report, kind } => {
                 self.database.counters.count_error(kind);
@@ -511,7 +514,12 @@ impl Conversation {
             Phase::Implicit => self.roll_back().await?,
             Phase::Explicit => {
                 self.transaction.phase = Phase::Failed;
-                self.undo_settings().await;
+                if is_deadlock {
+                    // Others wait for what it has locked.
+                    Box::pin(self.fail_backends()).await;
+                } else {
+                    self.undo_settings().await;
+                }
             }
             Phase::Failed => {}
         }

@@ -203,7 +203,9 @@ impl Conversation {
             Ok(()) => Ok(()),
             Err(WaitError::Lost(lost)) => Err(std::io::Error::new(std::io::ErrorKind::BrokenPipe, lost)),
             // Whoever reads next finds the deadline passed.
-            Err(WaitError::DeadlinePassed | WaitError::ClientLeft) => Err(std::io::ErrorKind::TimedOut.into()),
+            Err(WaitError::DeadlinePassed | WaitError::ClientLeft | WaitError::Deadlock(_)) => {
+                Err(std::io::ErrorKind::TimedOut.into())
+            }
         }
     }
 

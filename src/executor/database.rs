@@ -19,6 +19,7 @@ use crate::executor::greeting::GreetingCache;
 use crate::executor::holding::GatheredSum;
 use crate::executor::self_check::SelfCheck;
 use crate::executor::templates::TemplateCache;
+use crate::executor::waits::Waits;
 use crate::health::Board;
 use crate::observe::{DatabaseCounters, Registry};
 use crate::session::prepared::Interner;
@@ -58,6 +59,7 @@ pub struct DatabaseParts {
     pub control: Vec<Vec<ControlNode>>,
     pub registry: Arc<Registry>,
     pub n_workers: usize,
+    pub waits: Arc<Waits>,
     /// Stops the database's probers when it is dropped.
     pub probing: DropGuard,
 }
@@ -81,6 +83,8 @@ pub struct Database {
     pub(super) gather_slots: Arc<Semaphore>,
     pub(super) gathered: GatheredSum,
     pub self_check: SelfCheck,
+    /// Sessions that may be part of a deadlock across shards.
+    pub(super) waits: Arc<Waits>,
     /// One per worker.
     pub templates: Box<[TemplateCache]>,
     /// Control-plane connections, by shard and node.
@@ -108,7 +112,7 @@ impl Database {
     /// A database as the configuration has it; `predecessor` is the one that it takes the place of. Counters go on, and so do
     /// the names of prepared statements.
     pub fn new(config: DatabaseConfig, parts: DatabaseParts, predecessor: Option<&Self>) -> Self {
-        let DatabaseParts { query, board, control, registry, n_workers, probing } = parts;
+        let DatabaseParts { query, board, control, registry, n_workers, waits, probing } = parts;
         let topology = Arc::new(config.topology.clone());
         let generation = predecessor.map_or(0, |predecessor| predecessor.view().generation + 1);
         Self {
@@ -125,6 +129,7 @@ impl Database {
             gather_slots: Arc::new(Semaphore::new((config.pool.max_per_node / 2).max(1))),
             gathered: GatheredSum::default(),
             self_check: SelfCheck::default(),
+            waits,
             templates: (0..n_workers.max(1)).map(|_| TemplateCache::default()).collect(),
             control,
             view: RwLock::new(Arc::new(View {

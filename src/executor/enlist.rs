@@ -167,7 +167,7 @@ impl Enlisted {
 /// Who is looked at while a backend is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Watched {
-    /// The client: one that has left waits for nothing.
+    /// The client: one that has left waits for nothing. The wait also ends where it is part of a deadlock.
     Client,
     /// Nobody: what runs is to be finished for whoever comes next.
     Nobody,
@@ -440,7 +440,7 @@ impl Conversation {
     }
 
     /// Turns a failed wait for a backend into the client's error, and deals with the connection: one that was lost is closed,
-    /// one whose statement ran out of time is cancelled and, if it answers soon, kept.
+    /// one whose statement ran out of time, or is in a deadlock, is cancelled and, if it answers soon, kept.
     pub(super) async fn abandon(&mut self, idx: usize, error: WaitError) -> Failure {
         let shard = self.shard_name(idx).to_owned();
         match error {
@@ -456,6 +456,10 @@ impl Conversation {
             WaitError::DeadlinePassed => {
                 Box::pin(self.cancel_and_drain(&[idx])).await;
                 timeout_failure(&shard)
+            }
+            WaitError::Deadlock(report) => {
+                Box::pin(self.cancel_and_drain(&[idx])).await;
+                Failure::deadlock(report)
             }
         }
     }

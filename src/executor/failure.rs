@@ -35,6 +35,11 @@ impl Failure {
         Self::Statement { report: Box::new(report), kind }
     }
 
+    /// 40P01: what ends a deadlock.
+    pub fn deadlock(report: Box<Report>) -> Self {
+        Self::Statement { report, kind: ErrorKind::Deadlock }
+    }
+
     /// 25P01 for what only a transaction block has room for.
     pub fn not_in_block(what: &str) -> Self {
         Self::client(Report::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, format!("{what} can only be used in transaction blocks")))

@@ -290,16 +290,17 @@ impl Conversation {
         failure
     }
 
-    /// Ends a fan-out because a connection was lost or the deadline has passed.
+    /// Ends a fan-out because a connection was lost, the deadline has passed, or it is in a deadlock.
     async fn end_fan_out(&mut self, idxs: &[usize], idx: usize, error: WaitError) -> Failure {
         let late: Vec<&str> = idxs.iter().filter(|&&i| !self.enlisted[i].is_ready).map(|&i| self.shard_name(i)).collect();
         let late = late.join("\", \"");
-        let is_late = matches!(error, WaitError::DeadlinePassed);
+        let is_late = matches!(error, WaitError::DeadlinePassed | WaitError::Deadlock(_));
         let failed_shard = self.enlisted[idx].lease.shard;
         let failure = match error {
             WaitError::DeadlinePassed => super::enlist::timeout_failure(&late),
             // What runs is cancelled when the session ends.
             WaitError::ClientLeft => return client_left(),
+            WaitError::Deadlock(report) => Failure::deadlock(report),
             lost @ WaitError::Lost(_) => self.abandon(idx, lost).await,
         };
         let shards: Vec<usize> =

@@ -350,6 +350,7 @@ impl Conversation {
             }
             WaitError::DeadlinePassed => timeout_failure(name),
             WaitError::ClientLeft => client_left(),
+            WaitError::Deadlock(report) => Failure::deadlock(report),
         }
     }
 

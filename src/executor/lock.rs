@@ -2,6 +2,7 @@
 
 use super::Conversation;
 use super::conversation::Origin;
+use super::enlist::Watched;
 use super::failure::Failure;
 use super::relay::Ready;
 use crate::plan::{Access, lock_statements};
@@ -12,7 +13,7 @@ impl Conversation {
     /// Locks tables until the end of the transaction. True if ReadyForQuery is already with the client.
     ///
     /// Each shard is waited for before the next is asked, in the order of the shards: two clients that lock the same tables
-    /// meet on the first. A ring of several statements on several shards is no server's to see: `query.timeout` ends it.
+    /// meet on the first.
     ///
     /// # Errors
     /// 25P01 outside of a block; the planner's for names that it does not know; a server's own.
@@ -34,7 +35,7 @@ impl Conversation {
             if self.hinted_shard().is_none_or(|hinted| hinted == shard) {
                 self.check_out_primary(shard).await?;
                 let idx = self.enlist(shard, Access::Read).await?;
-                self.tell(idx, &statement).await.taken()?;
+                self.tell_for(Watched::Client, idx, &statement).await.taken()?;
             }
         }
         self.complete("LOCK TABLE");

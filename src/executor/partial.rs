@@ -226,7 +226,7 @@ impl Conversation {
                 };
                 idxs.iter().copied().filter(is_silent).collect()
             }
-            WaitError::DeadlinePassed | WaitError::ClientLeft => return false,
+            WaitError::DeadlinePassed | WaitError::ClientLeft | WaitError::Deadlock(_) => return false,
         };
         let is_used = |idx: usize| partial.used.contains(self.enlisted[idx].lease.shard);
         if gone.is_empty() || gone.len() >= partial.shards.len() || gone.iter().any(|&idx| is_used(idx) || !self.has_no_past(idx))
@@ -243,7 +243,7 @@ impl Conversation {
                     self.database.board.report_connect_failure(shard, node_idx);
                     lost.0.clone()
                 }
-                WaitError::DeadlinePassed | WaitError::ClientLeft => {
+                WaitError::DeadlinePassed | WaitError::ClientLeft | WaitError::Deadlock(_) => {
                     if let Some(partial) = &mut self.partial {
                         partial.late.insert(shard);
                     }

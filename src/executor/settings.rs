@@ -114,9 +114,15 @@ impl Conversation {
     pub(super) async fn undo_settings(&mut self) {
         let has_settings = self.transaction.has_changes() || !self.transaction.local_sets.is_empty();
         if has_settings && self.enlisted.iter().all(|held| held.is_ready) {
-            self.tell_all(NO_SAVEPOINT).await;
-            self.tell_parameters();
+            self.fail_backends().await;
         }
+    }
+
+    /// Has all backends fail as far as one server would: what was locked since the last savepoint, or in the whole transaction if
+    /// it has none, is free.
+    pub(super) async fn fail_backends(&mut self) {
+        self.tell_all(NO_SAVEPOINT).await;
+        self.tell_parameters();
     }
 
     /// Runs a query on the other backends that are held.
@@ -140,7 +146,9 @@ impl Conversation {
         let lost = |error: WaitError| {
             let text = match error {
                 WaitError::Lost(lost) => lost.0,
-                WaitError::DeadlinePassed | WaitError::ClientLeft => "timed out while replaying settings".to_owned(),
+                WaitError::DeadlinePassed | WaitError::ClientLeft | WaitError::Deadlock(_) => {
+                    "timed out while replaying settings".to_owned()
+                }
             };
             Failure::statement(Report::new(SqlState::CONNECTION_FAILURE, text), ErrorKind::Connection)
         };

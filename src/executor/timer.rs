@@ -2,14 +2,18 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
+use super::CancelTarget;
+use super::waits::{Wait, Waits};
 use crate::backend::{Connection, ConnectionLost, PeerState, Socket};
 use crate::deadline::Deadline;
 use crate::session::wire::Header;
+use crate::sqlstate::Report;
 
 /// Time between two looks at the client of a statement that runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,6 +34,20 @@ pub(super) struct Timer {
     half_closed_since: Option<Instant>,
     /// How long the statement of such a client goes on.
     half_closed_grace: Duration,
+    long_wait: LongWait,
+    /// Where it is told, and of whom.
+    waits: Arc<Waits>,
+    session: Arc<CancelTarget>,
+}
+
+/// How far the wait of the running statement has been noticed.
+#[derive(Debug)]
+enum LongWait {
+    Not,
+    /// A look has found the statement waiting.
+    Since(Instant),
+    /// It has waited for [`LOOK_INTERVAL`] more, and its session holds several servers.
+    Told(Arc<Wait>),
 }
 
 /// What is known of a client that says nothing.
@@ -50,6 +68,8 @@ pub(super) enum WaitError {
     DeadlinePassed,
     /// The client has closed its connection, or half of it for too long.
     ClientLeft,
+    /// The statement waits for itself, by way of others on other servers: this is told to its client.
+    Deadlock(Box<Report>),
 }
 
 impl From<ConnectionLost> for WaitError {
@@ -65,7 +85,8 @@ impl From<std::io::Error> for WaitError {
 }
 
 impl Timer {
-    pub(super) fn new() -> Self {
+    /// `session` is whose long waits are told to `waits`.
+    pub(super) fn new(waits: Arc<Waits>, session: Arc<CancelTarget>) -> Self {
         Self {
             deadline: Deadline::NEVER,
             transaction: Deadline::NEVER,
@@ -75,7 +96,15 @@ impl Timer {
             is_exempt: false,
             half_closed_since: None,
             half_closed_grace: Duration::ZERO,
+            long_wait: LongWait::Not,
+            waits,
+            session,
         }
+    }
+
+    /// The session has moved to another database object.
+    pub(super) fn tell_to(&mut self, waits: &Arc<Waits>) {
+        self.waits = Arc::clone(waits);
     }
 
     /// Says how long a statement goes on for a client that has closed its sending half.
@@ -97,6 +126,7 @@ impl Timer {
     pub(super) fn set(&mut self, deadline: Deadline) {
         self.is_exempt = false;
         self.silence = Silence::Broken;
+        self.long_wait = LongWait::Not;
         self.replace(deadline);
     }
 
@@ -148,8 +178,8 @@ impl Timer {
         Poll::Pending
     }
 
-    /// Ready once the deadline has passed, or the client has left: once a second it is looked at, without a system call.
-    /// What it sends meanwhile is left in its socket.
+    /// Ready once the deadline has passed, the client has left, or the statement is found in a deadlock. Once a second the client
+    /// is looked at, without a system call; what it sends meanwhile is left in its socket.
     pub(super) fn poll_watching(&mut self, client: &Socket, cx: &mut Context<'_>) -> Poll<WaitError> {
         loop {
             if let Some(error) = ready!(self.poll_look(client, Deadline::NEVER, cx)) {
@@ -160,6 +190,12 @@ impl Timer {
 
     /// The same, but also ready, with `None`, at `alarm` or before.
     pub(super) fn poll_look(&mut self, client: &Socket, alarm: Deadline, cx: &mut Context<'_>) -> Poll<Option<WaitError>> {
+        if let LongWait::Told(wait) = &self.long_wait
+            && let Some(report) = wait.verdict()
+        {
+            self.long_wait = LongWait::Not;
+            return Poll::Ready(Some(WaitError::Deadlock(report)));
+        }
         let deadline = self.deadline();
         if !self.is_look_armed {
             let look_at = Deadline::after(Instant::now(), LOOK_INTERVAL).min(deadline);
@@ -176,7 +212,23 @@ impl Timer {
         if deadline.has_passed(now) {
             return Poll::Ready(Some(WaitError::DeadlinePassed));
         }
-        Poll::Ready(self.has_left(client, now).then_some(WaitError::ClientLeft))
+        if self.has_left(client, now) {
+            return Poll::Ready(Some(WaitError::ClientLeft));
+        }
+        self.note_wait(now, cx);
+        Poll::Ready(None)
+    }
+
+    /// Notes that the statement still waits.
+    fn note_wait(&mut self, now: Instant, cx: &Context<'_>) {
+        match &self.long_wait {
+            LongWait::Not => self.long_wait = LongWait::Since(now),
+            LongWait::Since(since) if now.duration_since(*since) < LOOK_INTERVAL || !self.session.holds_several() => {}
+            LongWait::Since(since) => {
+                self.long_wait = LongWait::Told(self.waits.tell(&self.session, *since, (now, cx.waker().clone())));
+            }
+            LongWait::Told(wait) => wait.renew(now, cx.waker()),
+        }
     }
 
     /// Ready, once, when no statement has begun since the look before the last: after one to two [`LOOK_INTERVAL`]s.

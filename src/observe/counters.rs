@@ -83,10 +83,13 @@ pub enum ErrorKind {
     ShardTimeout,
     /// A server could not be reached, or its connection broke.
     Connection,
+    /// It was ended because of a deadlock that only several servers together have (40P01).
+    Deadlock,
 }
 
 impl ErrorKind {
-    pub const ALL: [Self; 5] = [Self::Client, Self::Shard, Self::CheckoutTimeout, Self::ShardTimeout, Self::Connection];
+    pub const ALL: [Self; 6] =
+        [Self::Client, Self::Shard, Self::CheckoutTimeout, Self::ShardTimeout, Self::Connection, Self::Deadlock];
 
     pub fn as_label(self) -> &'static str {
         match self {
@@ -95,6 +98,7 @@ impl ErrorKind {
             Self::CheckoutTimeout => "checkout_timeout",
             Self::ShardTimeout => "shard_timeout",
             Self::Connection => "connection",
+            Self::Deadlock => "deadlock",
         }
     }
 }

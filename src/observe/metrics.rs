@@ -28,6 +28,7 @@ const STATEMENT_DURATION: &str = "trunkline_statement_duration_seconds";
 const CHECKOUT_WAIT: &str = "trunkline_checkout_wait_seconds";
 const TRANSACTIONS: &str = "trunkline_transactions_total";
 const SELF_CHECKS: &str = "trunkline_self_checks_total";
+const DEADLOCKS: &str = "trunkline_deadlocks_total";
 const LEFT_OUT: &str = "trunkline_shards_left_out_total";
 const TWO_PHASE_COMMITS: &str = "trunkline_two_phase_commits_total";
 const FROM_CLIENTS: &str = "trunkline_received_from_clients_bytes_total";
@@ -190,9 +191,10 @@ fn write_databases(page: &mut Page, databases: &[DatabaseSample<'_>]) {
 
 fn write_totals(page: &mut Page, databases: &[DatabaseSample<'_>]) {
     type Read = fn(&DatabaseCounters) -> u64;
-    let totals: [(&str, &str, Read); 6] = [
+    let totals: [(&str, &str, Read); 7] = [
         (TRANSACTIONS, "Ended transactions.", |c| c.n_transactions.value()),
         (TWO_PHASE_COMMITS, "Transactions committed in two phases.", |c| c.n_two_phase_commits.value()),
+        (DEADLOCKS, "Deadlocks across shards, each ended by failing one transaction.", |c| c.n_errors(ErrorKind::Deadlock)),
         (LEFT_OUT, "Shards that were left out of answers under trunkline.partial_results.", |c| c.n_left_out.value()),
         (FROM_CLIENTS, "Bytes received from clients.", |c| c.n_bytes_from_clients.value()),
         (TO_CLIENTS, "Bytes sent to clients.", |c| c.n_bytes_to_clients.value()),

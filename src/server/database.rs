@@ -11,7 +11,7 @@ use crate::backend::control::{ControlError, ControlNode};
 use crate::backend::watermarks::{ensure_control_schema, load_or_create};
 use crate::config::{Config, DatabaseConfig};
 use crate::deadline::Deadline;
-use crate::executor::{Database, DatabaseParts, now_micros};
+use crate::executor::{Database, DatabaseParts, DeadlockSearch, Waits, now_micros};
 use crate::frontend::{Databases, Gate};
 use crate::health::{Board, first_round, spawn_probers};
 use crate::observe::Registry;
@@ -66,12 +66,20 @@ impl Builder {
                 |address| ControlNode::new(address, &shard.dbname, &database.control, &database.tls, config.health.timeout);
             shard.nodes.iter().map(node).collect::<Result<Vec<_>, _>>()
         });
+        let waits = Arc::<Waits>::default();
+        if database.topology.only_shard().is_none() {
+            let search = DeadlockSearch::new(Arc::clone(&waits), database, config.health.timeout)?;
+            let stop = probing.clone();
+            self.tasks
+                .spawn(async move { stop.run_until_cancelled_owned(search.run()).await.map_or((), |never| match never {}) });
+        }
         let parts = DatabaseParts {
             query: database.query.clone(),
             board,
             control: control.collect::<Result<_, _>>()?,
             registry: Arc::clone(&self.registry),
             n_workers: config.server.workers,
+            waits,
             probing: probing.drop_guard(),
         };
         Ok(Database::new(database.clone(), parts, predecessor))

@@ -1,6 +1,6 @@
 //! LOCK TABLE over several shards.
 
-use crate::harness::{Cluster, ProxyOptions, QUICK_HEALTH, beside, failure, poll, value};
+use crate::harness::{Cluster, beside, failure, poll, value};
 
 const LOCKS: &str = "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND mode = 'ExclusiveLock' AND granted";
 
@@ -47,28 +47,5 @@ async fn a_lock_is_refused_as_the_server_refuses_it() {
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE users IN ACCESS SHARE MODE").await.unwrap();
     assert_eq!(value(&client, "SELECT count(*) FROM users").await, "0");
     client.batch_execute("COMMIT").await.unwrap();
-    cluster.wait_until_clean().await;
-}
-
-/// Each holds what the other waits for, on shards whose servers do not see it together: the statement's own time ends it.
-#[tokio::test]
-async fn a_ring_of_locks_ends_with_the_statement_s_time() {
-    let cluster = Cluster::start(3).await;
-    let sections = format!("{QUICK_HEALTH}[query]\ntimeout = \"2s\"\n[pool]\ncheckout_timeout = \"1s\"\n");
-    let proxy = cluster.proxy_with(ProxyOptions { sections: &sections, ..ProxyOptions::default() }).await;
-    let (first, second) = (proxy.connect().await, proxy.connect().await);
-    let hint = |idx: usize| format!("SET LOCAL trunkline.shard = 'shard{idx}'; LOCK TABLE users");
-    first.batch_execute(&format!("BEGIN; {}", hint(0))).await.unwrap();
-    second.batch_execute(&format!("BEGIN; {}", hint(1))).await.unwrap();
-    let (there, back) = (hint(1), hint(0));
-    let (one, two) = tokio::join!(first.batch_execute(&there), second.batch_execute(&back));
-    let failed: Vec<_> = [one, two].into_iter().filter_map(Result::err).collect();
-    assert!(!failed.is_empty());
-    for error in failed {
-        assert_eq!(error.code().unwrap().code(), "57014", "{error:?}");
-    }
-    for client in [&first, &second] {
-        client.batch_execute("ROLLBACK").await.unwrap();
-    }
     cluster.wait_until_clean().await;
 }

@@ -11,6 +11,7 @@ mod conversations;
 mod copies;
 mod cursors;
 mod ddl;
+mod deadlocks;
 mod demo;
 mod deploy;
 mod differential;
