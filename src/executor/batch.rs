@@ -18,7 +18,7 @@ use super::simple::{ends_transaction, is_utility, unreadable};
 use super::templates::CachedTemplate;
 use super::types::ResultFormats;
 use crate::plan::{Access, Params, Plan};
-use crate::session::prepared::{Prepared, statement_of};
+use crate::session::prepared::{Prepared, ToldTypes, statement_of};
 use crate::session::set_config::{BoundParams, SettingChange};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
@@ -44,6 +44,8 @@ pub(super) struct SessionStatement {
     /// Those of its text: the template is shared with texts that have others.
     pub literals: Arc<[Literal]>,
     pub planned: Planned,
+    /// `None` for one without a name.
+    pub told: Option<Arc<ToldTypes>>,
 }
 
 /// Where a portal's statement runs.
@@ -277,7 +279,8 @@ impl Conversation {
         self.statements.check_room(name, name.len() + sql.len(), &self.database.query)?;
         self.check_leftover(cached.leftover)?;
         let prepared = self.intern(Bytes::copy_from_slice(sql), param_types);
-        let statement = SessionStatement { prepared, cached, literals, planned: self.planned_now() };
+        let told = (!name.is_empty()).then(Arc::default);
+        let statement = SessionStatement { prepared, cached, literals, planned: self.planned_now(), told };
         let name = Bytes::copy_from_slice(name);
         self.statements.insert(name.clone(), statement.clone());
         Ok(Action::Parse { name, statement, previous })
@@ -328,19 +331,39 @@ impl Conversation {
     }
 
     /// Plans a statement anew if tables, placement or settings have changed since. With other temporary tables its names may mean
-    /// others, and with other settings its literals.
+    /// others, and with other settings its literals; after DDL servers would infer other types for its parameters than the client
+    /// was told.
+    ///
+    /// # Errors
+    /// 0A000 when it gives other columns than the client was told: each time, as a server does, until it is prepared anew.
     pub(super) async fn renew_statement(&mut self, name: &[u8], statement: &mut SessionStatement) -> Result<(), Failure> {
+        let is_outdated = self.is_outdated(statement);
         let now = self.planned_now();
+        if statement.planned == now && !is_outdated {
+            return Ok(());
+        }
         if statement.planned != now {
-            if statement.planned.basis != now.basis {
-                statement.prepared = self.intern(statement.prepared.sql.clone(), statement.prepared.param_types.clone());
-            }
             statement.cached = self.cached_template(&statement.prepared.sql).await?;
             statement.literals = Arc::from(self.fingerprint.literals.as_slice());
-            statement.planned = self.planned_now();
-            self.statements.insert(Bytes::copy_from_slice(name), statement.clone());
         }
+        if is_outdated || statement.planned.basis != now.basis {
+            let told = statement.told.as_ref().and_then(|told| told.params.get());
+            let types = told.unwrap_or(&statement.prepared.param_types).clone();
+            if is_outdated {
+                Box::pin(self.check_told(statement, &types)).await?;
+            }
+            statement.prepared = self.intern(statement.prepared.sql.clone(), types);
+        }
+        statement.planned = self.planned_now();
+        self.statements.insert(Bytes::copy_from_slice(name), statement.clone());
         Ok(())
+    }
+
+    /// Whether tables may be others than when a client was told of its statement. Of what nobody was told the servers say
+    /// themselves that it is out of date.
+    pub(super) fn is_outdated(&self, statement: &SessionStatement) -> bool {
+        statement.prepared.schema_version != self.database.schema_version()
+            && statement.told.as_ref().is_some_and(|told| told.columns.get().is_some())
     }
 
     pub(super) fn target(&mut self, statement: &SessionStatement, parts: &BindParts<'_>) -> Result<Target, Failure> {

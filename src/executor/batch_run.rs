@@ -368,12 +368,12 @@ impl Conversation {
             Action::DescribeStatement { is_named, statement } => {
                 let name = self.ensure_parsed(idx, run, is_named, &statement.prepared);
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'S', name.as_bytes());
-                self.expect_description(idx, &statement.prepared);
+                self.expect_description(idx, &statement.prepared, statement.told.as_ref());
                 run.has_unmarked = true;
             }
             Action::DescribePortal { name, portal } => {
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'P', &name);
-                self.expect_description(idx, &portal.statement.prepared);
+                self.expect_description(idx, &portal.statement.prepared, portal.statement.told.as_ref());
                 run.has_unmarked = true;
             }
             Action::Execute { name, max_rows, portal } => {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::Conversation;
+use super::batch::SessionStatement;
 use super::conversation::SchemaChange;
 use super::enlist::Watched;
 use super::failure::Failure;
@@ -13,6 +14,7 @@ use super::fan_out::BoundValues;
 use crate::plan::Access;
 use crate::session::prepared::Described;
 use crate::session::row_description::columns;
+use crate::session::transaction::Phase;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
 use crate::topology::{FIRST_OWN_OID, ShardId, TypeOid};
 
@@ -64,7 +66,7 @@ impl Conversation {
     /// The server's own error for the text.
     pub(super) async fn describe(&mut self, shard: ShardId, text: &str, param_types: &[u32]) -> Result<Described, Failure> {
         let key = (self.context_hash, text.to_owned(), param_types.to_vec());
-        let generation = self.view.generation;
+        let generation = self.database.schema_version();
         // A temporary table is the client's alone, and so is what its transaction has changed.
         let is_shared = self.temporary_version() == 0 && self.block.schema_change == SchemaChange::None;
         if is_shared && let Some(described) = self.database.descriptions.get(generation, &key) {
@@ -120,13 +122,25 @@ impl Conversation {
         }
         self.cancel_and_drain(idxs).await;
         self.forget_descriptions();
+        self.database.note_schema_change();
         Box::pin(self.read_types_again()).await;
-        // src/backend/utils/cache/plancache.c, `RevalidateCachedQuery`.
-        Err(Failure::refused(
-            "TL108",
-            "cached plan must not change result type",
-            "A table has changed since the statement was described: run it again.",
-        ))
+        Err(changed_columns())
+    }
+
+    /// Compares the columns that a statement with these types of parameters gives with those that the client was told.
+    ///
+    /// # Errors
+    /// 0A000 where they are others; the server's own for the text.
+    pub(super) async fn check_told(&mut self, statement: &SessionStatement, types: &[u32]) -> Result<(), Failure> {
+        let Some(told) = statement.told.as_ref().and_then(|told| told.columns.get()) else { return Ok(()) };
+        let shard = statement.cached.template.describe_shard().unwrap_or_else(|| self.any_shard());
+        let described = self.describe(shard, &statement.prepared.text, types).await?;
+        if self.transaction.phase == Phase::Idle {
+            self.release();
+        }
+        let given = column_types(described);
+        let is_same = told.len() == given.len() && told.iter().zip(given).all(|(told, given)| is_same_type(*told, given));
+        if is_same { Ok(()) } else { Err(changed_columns()) }
     }
 
     /// Forgets what servers have said of statements: a catalog is not what it was.
@@ -159,10 +173,19 @@ pub(super) fn is_same_type(a: TypeOid, b: TypeOid) -> bool {
     a == b || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID)
 }
 
-fn parameter_types(body: &[u8]) -> Vec<u32> {
+pub(super) fn parameter_types(body: &[u8]) -> Vec<u32> {
     let mut reader = BodyReader(body);
     let n_types = reader.u16().unwrap_or(0);
     (0..n_types).map_while(|_| reader.u32()).collect()
+}
+
+/// src/backend/utils/cache/plancache.c, `RevalidateCachedQuery`.
+fn changed_columns() -> Failure {
+    Failure::refused(
+        "TL108",
+        "cached plan must not change result type",
+        "A table has changed since the statement was described: run it again, or prepare it again if it has a name.",
+    )
 }
 
 /// The types of the columns that a text gives.

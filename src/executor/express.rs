@@ -21,7 +21,7 @@ use super::types::ResultFormats;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Params, Plan};
 use crate::session::bonds::Bonds;
-use crate::session::prepared::{Prepared, statement_of};
+use crate::session::prepared::{Prepared, ToldTypes, statement_of};
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
@@ -65,6 +65,8 @@ pub(super) struct Turn {
 pub(super) struct ShardWay {
     prepared: Arc<Prepared>,
     is_named: bool,
+    /// Where a named one is described for the first time.
+    told: Option<Arc<ToldTypes>>,
     /// The unnamed statement that the batch brings, and where its Parse begins.
     parsed: Option<(SessionStatement, usize)>,
     shard: Option<ShardId>,
@@ -160,7 +162,7 @@ impl Conversation {
         let cached = self.known_template(text)?;
         let literals = Arc::from(self.fingerprint.literals.as_slice());
         let prepared = self.intern(Bytes::copy_from_slice(sql), types.by_ref().collect());
-        Some(SessionStatement { prepared, cached, literals, planned: self.planned_now() })
+        Some(SessionStatement { prepared, cached, literals, planned: self.planned_now(), told: None })
     }
 
     /// Whether a command takes the client from one phase of a transaction to the next, and nothing else.
@@ -192,6 +194,7 @@ impl Conversation {
         Some(ShardWay {
             prepared: Arc::clone(&statement.prepared),
             is_named: !usual.name.is_empty(),
+            told: statement.told.clone().filter(|_| usual.has_describe),
             parsed: usual.parse.as_ref().map(|parse| (statement.clone(), parse.start - HEADER_LEN)),
             shard,
             access,
@@ -205,6 +208,7 @@ impl Conversation {
     fn is_usual(&self, statement: &SessionStatement) -> bool {
         let cached = &statement.cached;
         statement.planned == self.planned_now()
+            && !self.is_outdated(statement)
             && self.block.own_schema != OwnSchema::Stale
             && cached.leaves_nothing_but_sequences()
             && (self.is_utf8 || !cached.template.depends_on_params())
@@ -253,7 +257,7 @@ impl Conversation {
             }
         }
         if way.has_describe {
-            self.expect_description(idx, &way.prepared);
+            self.expect_description(idx, &way.prepared, way.told.as_ref());
         }
         self.expect_rows(idx, &way.prepared, &ResultFormats::Text);
         let relays_ready = !self.has_untold_parameters();

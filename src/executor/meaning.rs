@@ -104,9 +104,9 @@ impl Conversation {
     /// leaves it what it is: servers look at that themselves (src/backend/utils/cache/plancache.c, `RevalidateCachedQuery`), but
     /// the types of its parameters stay those that they were.
     pub(super) fn intern(&self, sql: Bytes, param_types: Vec<u32>) -> Arc<Prepared> {
-        let mut hasher = XxHash3_64::with_seed(self.database.schema_version());
+        let mut hasher = XxHash3_64::new();
         let Basis { temporary, literals } = self.basis();
         (temporary, literals, &self.plan_settings.search_path).hash(&mut hasher);
-        self.database.interner.intern(sql, param_types, hasher.finish())
+        self.database.interner.intern(sql, param_types, (self.database.schema_version(), hasher.finish()))
     }
 }

@@ -308,6 +308,9 @@ impl Conversation {
         };
         match body {
             Some(body) => {
+                if let Some(told) = &statement.told {
+                    drop(told.columns.set(columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect()));
+                }
                 write_description(&mut self.client.output, &body, &values.result_formats);
             }
             None => wire::bare(&mut self.client.output, b'n'),

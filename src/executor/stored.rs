@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Conversation;
 use super::batch::{SessionStatement, Target, bind_parts};
+use super::describe::column_types;
 use super::enlist::Watched;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
@@ -17,7 +18,7 @@ use super::own::Progress;
 use super::relay::{Mark, Ready};
 use super::run::Run;
 use crate::plan::Access;
-use crate::session::prepared::Prepared;
+use crate::session::prepared::{Prepared, ToldTypes};
 use crate::session::row_description::columns;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::{Leftover, SettingsTrace};
@@ -74,12 +75,14 @@ impl Conversation {
         }
         let shard = self.describing_shard(&cached.template.describe_shard()).await?;
         let described = self.describe(shard, body, &types).await;
-        let types = described.map_err(|failure| shifted(failure, sql, parts.body_start))?.param_types;
+        let described = described.map_err(|failure| shifted(failure, sql, parts.body_start))?;
+        let types = described.param_types.clone();
+        let told = ToldTypes { params: types.clone().into(), columns: column_types(described).into() };
         self.check_name(name.as_bytes())?;
         self.statements.check_room(name.as_bytes(), name.len() + body.len(), &self.database.query)?;
         self.check_leftover(cached.leftover)?;
         let prepared = self.intern(Bytes::copy_from_slice(body.as_bytes()), types);
-        let statement = SessionStatement { prepared, cached, literals, planned: self.planned_now() };
+        let statement = SessionStatement { prepared, cached, literals, planned: self.planned_now(), told: Some(Arc::new(told)) };
         self.statements.insert(Bytes::copy_from_slice(name.as_bytes()), statement);
         wire::command_complete(&mut self.client.output, b"PREPARE");
         self.release_if_idle().await;
@@ -328,7 +331,7 @@ impl Conversation {
         let formats = self.kept_formats(result_formats);
         if description == Description::Send {
             wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'P', b"");
-            self.expect_description(idx, &statement.prepared);
+            self.expect_description(idx, &statement.prepared, None);
         } else {
             self.learn_columns(idx, b"", (&statement.prepared, &formats));
         }

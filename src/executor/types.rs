@@ -8,10 +8,11 @@ use bytes::BytesMut;
 
 use super::Conversation;
 use super::batch::{Action, Portal, Target};
+use super::describe::parameter_types;
 use super::failure::Failure;
 use crate::plan::Access;
 use crate::session::oids::{NewType, OidColumns, RowOids, Unknown, translate_columns, translate_parameters};
-use crate::session::prepared::Prepared;
+use crate::session::prepared::{Prepared, ToldTypes};
 use crate::session::row_description::{ColumnDescription, columns, format_of};
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, HEADER_LEN};
@@ -71,6 +72,8 @@ struct Watch {
 struct Learner {
     describe_idx: u32,
     prepared: Arc<Prepared>,
+    /// Where to note what the client is told.
+    told: Option<Arc<ToldTypes>>,
     /// The client has not asked.
     is_hidden: bool,
 }
@@ -109,6 +112,11 @@ impl Answers {
             b't' => {
                 if let Some(types) = reading.types {
                     translate_parameters(body, types, reading.unknown)?;
+                }
+                let learner = self.watch.as_ref().and_then(|watch| watch.learners.front());
+                let learner = learner.filter(|learner| learner.describe_idx == self.n_described);
+                if let Some(told) = learner.and_then(|learner| learner.told.as_ref()) {
+                    drop(told.params.set(parameter_types(body)));
                 }
             }
             b'T' | b'n' => return self.take_description(tag, body, reading),
@@ -156,6 +164,10 @@ impl Answers {
             // Another client may have been first.
             drop(learner.prepared.oid_columns.set(learnt));
         }
+        if let Some(told) = &learner.told {
+            let columns = if tag == b'T' { columns(body).unwrap_or_default() } else { Vec::new() };
+            drop(told.columns.set(columns.iter().map(|column| column.type_oid).collect()));
+        }
         Ok(!learner.is_hidden)
     }
 
@@ -196,9 +208,15 @@ impl Answers {
     }
 
     /// Notes a Describe that is written.
-    fn expect_description(&mut self, prepared: &Arc<Prepared>, is_hidden: bool, moved: Option<&Arc<TypeMap>>) {
-        if moved.is_some() && prepared.oid_columns.get().is_none() {
-            let learner = Learner { describe_idx: self.n_describes, prepared: Arc::clone(prepared), is_hidden };
+    fn expect_description(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        (told, is_hidden): (Option<&Arc<ToldTypes>>, bool),
+        moved: Option<&Arc<TypeMap>>,
+    ) {
+        let told = told.filter(|told| told.params.get().is_none() || told.columns.get().is_none()).cloned();
+        if told.is_some() || moved.is_some() && prepared.oid_columns.get().is_none() {
+            let learner = Learner { describe_idx: self.n_describes, prepared: Arc::clone(prepared), told, is_hidden };
             self.watch.get_or_insert_default().learners.push_back(learner);
         }
         self.n_describes += 1;
@@ -228,9 +246,9 @@ fn format_in(body: &[u8], column: ColumnDescription) -> i16 {
 
 impl Conversation {
     /// A Describe was written to a backend.
-    pub(super) fn expect_description(&mut self, idx: usize, prepared: &Arc<Prepared>) {
+    pub(super) fn expect_description(&mut self, idx: usize, prepared: &Arc<Prepared>, told: Option<&Arc<ToldTypes>>) {
         let held = &mut self.enlisted[idx];
-        held.answers.expect_description(prepared, false, self.view.types.moved(held.lease.shard));
+        held.answers.expect_description(prepared, (told, false), self.view.types.moved(held.lease.shard));
     }
 
     /// An Execute was written to a backend.
@@ -245,7 +263,7 @@ impl Conversation {
         let moved = self.view.types.moved(held.lease.shard);
         if moved.is_some() && !matches!(formats, ResultFormats::Text) && prepared.oid_columns.get().is_none() {
             wire::describe_or_close(&mut held.lease.socket.output, b'D', b'P', portal);
-            held.answers.expect_description(prepared, true, moved);
+            held.answers.expect_description(prepared, (None, true), moved);
         }
     }
 

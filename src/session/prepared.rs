@@ -16,12 +16,21 @@ pub struct Described {
     pub row_description: Option<Bytes>,
 }
 
+/// What a client was told of a statement that it has named, and goes by until it prepares it anew.
+#[derive(Debug, Default)]
+pub struct ToldTypes {
+    pub params: OnceLock<Vec<u32>>,
+    pub columns: OnceLock<Vec<u32>>,
+}
+
 /// A statement's text and parameter types: what a client's Parse holds.
 #[derive(Debug)]
 pub struct Prepared {
     /// The name on backends.
     pub server_name: String,
     pub id: u64,
+    /// That of the schema when it was interned.
+    pub schema_version: u64,
     pub sql: Bytes,
     /// The text as it is planned: without the semicolons and blanks behind it, and with a replacement character for what is no
     /// UTF-8.
@@ -39,7 +48,7 @@ pub fn statement_of(text: &str) -> &str {
 
 /// Text, parameter types, and what the text means at its Parse: columns may be others after DDL, and constants are read by the
 /// settings of the session.
-type Key = (Bytes, Vec<u32>, u64);
+type Key = (Bytes, Vec<u32>, (u64, u64));
 
 /// All prepared statements of one database's clients. Bounded by what clients hold: an entry dies with its last user.
 #[derive(Debug, Default)]
@@ -49,8 +58,9 @@ pub struct Interner {
 }
 
 impl Interner {
-    /// The statement with this text and these types and this meaning, new or shared.
-    pub fn intern(&self, sql: Bytes, param_types: Vec<u32>, meaning: u64) -> Arc<Prepared> {
+    /// The statement with this text and these types, new or shared: under this version of the schema, and the hash of what else
+    /// decides what it means.
+    pub fn intern(&self, sql: Bytes, param_types: Vec<u32>, meaning: (u64, u64)) -> Arc<Prepared> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (sql, param_types, meaning);
         if let Some(prepared) = entries.get(&key).and_then(Weak::upgrade) {
@@ -60,6 +70,7 @@ impl Interner {
         let prepared = Arc::new(Prepared {
             server_name: format!("trunkline_{id}"),
             id,
+            schema_version: meaning.0,
             text: statement_of(&String::from_utf8_lossy(&key.0)).into(),
             sql: key.0.clone(),
             param_types: key.1.clone(),
@@ -133,16 +144,16 @@ mod tests {
     #[test]
     fn equal_texts_share_one_statement_until_the_last_user_goes() {
         let interner = Interner::default();
-        let a = interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], 1);
-        let b = interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], 1);
-        let other = interner.intern(Bytes::from_static(b"SELECT 1"), vec![], 1);
+        let a = interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], (1, 0));
+        let b = interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], (1, 0));
+        let other = interner.intern(Bytes::from_static(b"SELECT 1"), vec![], (1, 0));
         assert_eq!(a.id, b.id);
         assert_ne!(a.id, other.id);
         // After DDL the same text may have other columns.
-        assert_ne!(interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], 2).id, a.id);
+        assert_ne!(interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], (2, 0)).id, a.id);
         let id = a.id;
         drop((a, b));
-        assert_ne!(interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], 1).id, id);
+        assert_ne!(interner.intern(Bytes::from_static(b"SELECT 1"), vec![23], (1, 0)).id, id);
     }
 
     #[test]

@@ -77,31 +77,37 @@ async fn a_statement_whose_columns_changed_behind_the_proxy_is_prepared_again() 
     let whole = [parse("t", ALL_COLUMNS), bind("t"), describe_portal(), execute()];
     assert_eq!(ask(&mut b, &whole).await, ok("12TDCZ"));
     direct.batch_execute("ALTER TABLE audit ADD COLUMN second text").await.unwrap();
-    // A named statement whose Bind comes with a Describe.
-    assert_eq!(ask(&mut b, &[bind("t"), describe_portal(), execute()]).await, ok("2TDCZ"));
+    // A statement of which this client was told something else, with and without a Describe: as on one server.
+    let outdated = ("EZ".to_owned(), "0A000".to_owned());
+    for _ in 0..2 {
+        assert_eq!(ask(&mut b, &[bind("t"), describe_portal(), execute()]).await, outdated);
+        assert_eq!(ask(&mut b, &[bind("t"), execute()]).await, outdated);
+    }
+    // One that it has only named, before the columns changed once more.
+    assert_eq!(ask(&mut b, &[parse("v", ALL_COLUMNS)]).await, ok("1Z"));
     direct.batch_execute("ALTER TABLE audit ADD COLUMN third text").await.unwrap();
-    // Without one the client would take the rows for those that it knows.
-    assert_eq!(ask(&mut b, &[bind("t"), execute()]).await, ("EZ".to_owned(), "0A000".to_owned()));
-    assert_eq!(ask(&mut b, &[bind("t"), describe_portal(), execute()]).await, ok("2TDCZ"));
+    assert_eq!(ask(&mut b, &[bind("v"), describe_portal(), execute()]).await, ok("2TDCZ"));
     direct.batch_execute("ALTER TABLE audit ADD COLUMN fourth text").await.unwrap();
     // Writes before it in the same pipeline are done once.
     let insert = "INSERT INTO audit (audit_id, actor, action, at) VALUES (2, 'a', 'b', '2024-01-01')";
     let pipeline = [parse("", insert), bind(""), execute(), parse("u", ALL_COLUMNS), bind("u"), describe_portal(), execute()];
     assert_eq!(ask(&mut b, &pipeline).await, ok("12C12TDDCZ"));
+    assert_eq!(ask(&mut b, &[parse("first", ALL_COLUMNS)]).await, ok("1Z"));
     direct.batch_execute("ALTER TABLE audit ADD COLUMN fifth text").await.unwrap();
     // The first statement of a block; the session goes on in the block.
     assert_eq!(query(&mut b, "BEGIN").await, ok("CZ"));
-    assert_eq!(ask(&mut b, &[bind("u"), describe_portal(), execute()]).await, ok("2TDDCZ"));
+    assert_eq!(ask(&mut b, &[bind("first"), describe_portal(), execute()]).await, ok("2TDDCZ"));
     assert_eq!(query(&mut b, "DELETE FROM audit WHERE audit_id = 2").await, ok("CZ"));
     direct.batch_execute("SET lock_timeout = '5s'").await.unwrap();
     assert_eq!(query(&mut b, "COMMIT").await, ok("CZ"));
     // A later one fails as the block does, and works in the next.
+    assert_eq!(ask(&mut b, &[parse("later", ALL_COLUMNS)]).await, ok("1Z"));
     assert_eq!(query(&mut b, "BEGIN; SELECT 1").await, ok("CTDCZ"));
     direct.batch_execute("ALTER TABLE audit ADD COLUMN sixth text").await.unwrap();
-    let failed = ask(&mut b, &[bind("u"), describe_portal(), execute()]).await;
-    assert_eq!(failed, ("EZ".to_owned(), "0A000".to_owned()));
+    let failed = ask(&mut b, &[bind("later"), describe_portal(), execute()]).await;
+    assert_eq!(failed, outdated);
     assert_eq!(query(&mut b, "ROLLBACK").await, ok("CZ"));
-    assert_eq!(ask(&mut b, &[bind("u"), describe_portal(), execute()]).await, ok("2TDCZ"));
+    assert_eq!(ask(&mut b, &[bind("later"), describe_portal(), execute()]).await, ok("2TDCZ"));
 }
 
 #[tokio::test]
@@ -181,6 +187,73 @@ async fn constants_of_a_statement_are_read_by_the_settings_of_its_client() {
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Parse of a statement with a name, and what a server says of it.
+fn prepare(name: &str, sql: &str) -> Vec<Vec<u8>> {
+    vec![parse(name, sql), message(b'D', &[b"S".to_vec(), text(name)].concat())]
+}
+
+/// A Bind whose values, and whose results, are in binary.
+fn bind_binary(statement: &str, values: &[&[u8]]) -> Vec<u8> {
+    let mut body = [text(""), text(statement), vec![0, 1, 0, 1]].concat();
+    body.extend(u16::try_from(values.len()).unwrap().to_be_bytes());
+    for value in values {
+        body.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(value);
+    }
+    body.extend([0, 1, 0, 1]);
+    message(b'B', &body)
+}
+
+#[tokio::test]
+async fn what_a_client_was_told_of_its_statement_holds_until_it_prepares_it_again() {
+    let reads = [
+        "SELECT v FROM fresh",
+        "SELECT v FROM fresh ORDER BY k",
+        "SELECT DISTINCT v FROM fresh",
+        "SELECT max(v) FROM fresh",
+        "SELECT v FROM fresh WHERE k = 1",
+        "UPDATE fresh SET w = 'x' WHERE k = 2 RETURNING v",
+    ];
+    let refused = ("EZ".to_owned(), "0A000".to_owned());
+    let table = "\n[[databases.shop.tables]]\nname = 'fresh'\nkey = { hash = 'k' }\n";
+    for n_shards in [1, 3] {
+        let cluster = Cluster::start(n_shards).await;
+        let proxy = cluster.proxy_with(ProxyOptions { database: table, ..ProxyOptions::default() }).await;
+        let (mut raw, mut other) = (Raw::log_in(proxy.port).await, Raw::log_in(proxy.port).await);
+        query(&mut raw, "CREATE TABLE fresh (k bigint, v bigint, w text)").await;
+        query(&mut raw, "INSERT INTO fresh VALUES (1, 10, 'a'), (2, 20, 'b'), (3, 30, 'c')").await;
+        for (n, sql) in reads.iter().enumerate() {
+            let name = format!("s{n}");
+            assert_eq!(ask(&mut raw, &prepare(&name, sql)).await, ok("1tTZ"), "{sql}");
+            let (_, sqlstate) = ask(&mut raw, &[bind_binary(&name, &[]), execute()]).await;
+            assert_eq!(sqlstate, "", "{sql}");
+        }
+        let insert = "INSERT INTO fresh (k, v) VALUES ($1, $2)";
+        assert_eq!(ask(&mut raw, &prepare("i", insert)).await, ok("1tnZ"));
+        let row = |k: i64, v: i64| [bind_binary("i", &[&k.to_be_bytes(), &v.to_be_bytes()]), execute()];
+        assert_eq!(ask(&mut raw, &row(4, 40)).await, ok("2CZ"));
+        assert_eq!(query(&mut other, "ALTER TABLE fresh ALTER COLUMN v TYPE float8").await, ok("CZ"));
+        // Each time, as one Postgres does.
+        for _ in 0..3 {
+            for (n, sql) in reads.iter().enumerate() {
+                let given = ask(&mut raw, &[bind_binary(&format!("s{n}"), &[]), execute()]).await;
+                assert_eq!(given, refused, "{n_shards} shards: {sql}");
+            }
+        }
+        // The type of a parameter is what it was.
+        for n in 5..9 {
+            assert_eq!(ask(&mut raw, &row(n, 10 * n)).await, ok("2CZ"));
+        }
+        assert_eq!(value(&mut raw, &[parse("", "SELECT sum(v)::text FROM fresh"), bind(""), execute()]).await, "360");
+        for (n, sql) in reads.iter().enumerate() {
+            let name = format!("again{n}");
+            assert_eq!(ask(&mut raw, &prepare(&name, sql)).await, ok("1tTZ"), "{sql}");
+            let (_, sqlstate) = ask(&mut raw, &[bind_binary(&name, &[]), execute()]).await;
+            assert_eq!(sqlstate, "", "{sql}");
         }
     }
 }
