@@ -113,7 +113,10 @@ impl DeadlockSearch {
             } else {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            self.look(&mut clients).await;
+            if self.look(&mut clients).await {
+                // Those who go on may meet the next.
+                pause = SHORTEST_PAUSE;
+            }
             sleep(SHORTEST_PAUSE).await;
         }
     }
@@ -122,22 +125,23 @@ impl DeadlockSearch {
         self.waits.current(Instant::now()).len() < 2
     }
 
-    /// Ends one transaction of a deadlock, if there is one.
-    async fn look(&self, clients: &mut Clients) {
+    /// Ends one transaction of a deadlock. False: there is none.
+    async fn look(&self, clients: &mut Clients) -> bool {
         if self.is_quiet() {
-            return;
+            return false;
         }
         let situation = self.situation(clients).await;
-        let Some(ring) = find_ring(situation.waits.len(), &situation.owners, &situation.edges) else { return };
+        let Some(ring) = find_ring(situation.waits.len(), &situation.owners, &situation.edges) else { return false };
         // Servers were asked one after the other. What holds before and after was so at the time between, on all of them.
         if !situation.still_has(&ring, &self.situation(clients).await) {
-            return;
+            return false;
         }
-        let Some(victim) = ring.first().and_then(|edge| situation.wait_of(edge.waiter)) else { return };
+        let Some(victim) = ring.first().and_then(|edge| situation.wait_of(edge.waiter)) else { return false };
         let lines: Vec<String> = ring.iter().map(|edge| self.told(edge)).collect();
         tracing::warn!(database = self.database, ring = lines.join(" "), "a deadlock across shards: one transaction was ended");
         let report = Report::new(SqlState::DEADLOCK_DETECTED, "deadlock detected").with_detail(lines.join("\n"));
         victim.end(report);
+        true
     }
 
     /// As src/backend/storage/lmgr/deadlock.c, `DeadLockReport`.
@@ -227,8 +231,8 @@ fn is_one_server_s(ring: &[Edge]) -> bool {
     ring.iter().zip(next).all(|(edge, next)| edge.blocker == next.waiter)
 }
 
-/// A ring through sessions, of which there are `n_sessions`, that no server has as a whole. The edge of the session that has begun
-/// to wait last stands first: without it, there would be no ring.
+/// A ring through sessions, of which there are `n_sessions`, that no server has as a whole. The edge of the youngest
+/// transaction stands first: it is to end, for the oldest of all then always comes to its end.
 fn find_ring(n_sessions: usize, owners: &Owners, edges: &[Edge]) -> Option<Vec<Edge>> {
     let mut from: HashMap<Party, Vec<Edge>> = HashMap::new();
     for edge in edges {
@@ -236,12 +240,12 @@ fn find_ring(n_sessions: usize, owners: &Owners, edges: &[Edge]) -> Option<Vec<E
     }
     let rings = (0..n_sessions).filter_map(|idx| shortest_ring(Party::Session(idx), owners, &from));
     let mut ring = rings.into_iter().find(|ring| !is_one_server_s(ring))?;
-    let began = |edge: &Edge| match owners.party(edge.waiter) {
-        // Those that have waited longer stand before.
+    let age = |edge: &Edge| match owners.party(edge.waiter) {
+        // The older ones stand before.
         Party::Session(idx) => Some(idx),
         Party::Process(_) => None,
     };
-    let last = (0..ring.len()).max_by_key(|idx| began(&ring[*idx]))?;
+    let last = (0..ring.len()).max_by_key(|idx| age(&ring[*idx]))?;
     ring.rotate_left(last);
     Some(ring)
 }
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_over_servers_begins_with_who_came_last() {
+    fn a_ring_over_servers_begins_with_the_youngest() {
         let two: &[&[(usize, i32)]] = &[&[(0, 10), (1, 11)], &[(0, 20), (1, 21)]];
         assert_eq!(ring_of(two, &[(0, 10, 20), (1, 21, 11)]), Some(vec![(1, 21, 11), (0, 10, 20)]));
         // No ring: both wait the same way.

@@ -54,11 +54,11 @@ impl Conversation {
 
     /// A transaction begins at `now`.
     pub(super) fn begin_transaction_clock(&mut self, now: Instant) {
-        self.timer.set_transaction(Deadline::after(now, self.database.query.transaction_timeout));
+        self.timer.begin_transaction(now, Deadline::after(now, self.database.query.transaction_timeout));
     }
 
     pub(super) fn stop_transaction_clock(&mut self) {
-        self.timer.set_transaction(Deadline::NEVER);
+        self.timer.end_transaction();
     }
 
     /// Ends the session when a wait was given up because the transaction's time is over, and not the statement's.

@@ -23,6 +23,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Timer {
     deadline: Deadline,
     transaction: Deadline,
+    /// When the transaction began, or the statement outside of one.
+    transaction_began: Instant,
     /// Armed for some deadline, perhaps that of an earlier statement; moved on when it fires too early.
     sleep: Option<Pin<Box<Sleep>>>,
     /// The sleep fires within [`LOOK_INTERVAL`].
@@ -90,6 +92,7 @@ impl Timer {
         Self {
             deadline: Deadline::NEVER,
             transaction: Deadline::NEVER,
+            transaction_began: Instant::now(),
             sleep: None,
             is_look_armed: false,
             silence: Silence::Broken,
@@ -112,9 +115,14 @@ impl Timer {
         self.half_closed_grace = grace;
     }
 
-    /// Sets the deadline of the transaction that begins; `NEVER` once it ends.
-    pub(super) fn set_transaction(&mut self, deadline: Deadline) {
-        self.transaction = deadline;
+    /// Sets the deadline of the transaction that begins at `now`.
+    pub(super) fn begin_transaction(&mut self, now: Instant, deadline: Deadline) {
+        (self.transaction_began, self.transaction) = (now, deadline);
+    }
+
+    /// The transaction has no deadline any more.
+    pub(super) fn end_transaction(&mut self) {
+        self.transaction = Deadline::NEVER;
     }
 
     /// When the transaction as a whole is to be over.
@@ -224,8 +232,9 @@ impl Timer {
         match &self.long_wait {
             LongWait::Not => self.long_wait = LongWait::Since(now),
             LongWait::Since(since) if now.duration_since(*since) < LOOK_INTERVAL || !self.session.holds_several() => {}
-            LongWait::Since(since) => {
-                self.long_wait = LongWait::Told(self.waits.tell(&self.session, *since, (now, cx.waker().clone())));
+            LongWait::Since(_) => {
+                let wait = self.waits.tell(&self.session, self.transaction_began, (now, cx.waker().clone()));
+                self.long_wait = LongWait::Told(wait);
             }
             LongWait::Told(wait) => wait.renew(now, cx.waker()),
         }

@@ -24,17 +24,18 @@ pub struct Waits {
 #[derive(Debug)]
 pub(super) struct Wait {
     session: Arc<CancelTarget>,
-    since: Instant,
+    /// When its transaction began.
+    began: Instant,
     renewed: Mutex<(Instant, Waker)>,
     /// Why the session is to give up.
     verdict: OnceLock<Box<Report>>,
 }
 
 impl Waits {
-    /// Tells that a statement of `session` has waited since then; `renewed`: what [`Wait::renew`] takes.
-    pub(super) fn tell(&self, session: &Arc<CancelTarget>, since: Instant, renewed: (Instant, Waker)) -> Arc<Wait> {
+    /// Tells that a statement of `session` waits, whose transaction has begun at `began`; `renewed`: what [`Wait::renew`] takes.
+    pub(super) fn tell(&self, session: &Arc<CancelTarget>, began: Instant, renewed: (Instant, Waker)) -> Arc<Wait> {
         let session = Arc::clone(session);
-        let wait = Arc::new(Wait { session, since, renewed: Mutex::new(renewed), verdict: OnceLock::new() });
+        let wait = Arc::new(Wait { session, began, renewed: Mutex::new(renewed), verdict: OnceLock::new() });
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|known| known.strong_count() > 0);
         told.push(Arc::downgrade(&wait));
@@ -50,7 +51,7 @@ impl Waits {
         self.news.notified().await;
     }
 
-    /// Who waits at this moment, and is not to give up yet. The one that began first stands first.
+    /// Who waits at this moment, and is not to give up yet. The oldest transaction stands first.
     pub(super) fn current(&self, now: Instant) -> Vec<Arc<Wait>> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|known| known.strong_count() > 0);
@@ -60,7 +61,7 @@ impl Waits {
         };
         let mut current: Vec<_> = told.iter().filter_map(Weak::upgrade).filter(is_current).collect();
         drop(told);
-        current.sort_by_key(|wait| wait.since);
+        current.sort_by_key(|wait| wait.began);
         current
     }
 }

@@ -313,3 +313,50 @@ async fn a_long_wait_is_no_deadlock() {
     assert_eq!(n_deadlocks(&proxy).await, "0");
     poll("nobody asks any more", async || value(&direct, asking).await == "0").await;
 }
+
+/// Clients that change the same rows in orders of their own and run again what had to give up: the oldest transaction goes on always, so
+/// all of them come to their end.
+#[tokio::test]
+async fn who_tries_again_gets_through() {
+    const N_CLIENTS: usize = 3;
+    const N_ROUNDS: usize = 2;
+    let (cluster, proxy, users) = start(3, "[query]\ntimeout = \"0s\"\nshard_timeout = \"0s\"").await;
+    let mut tasks = Vec::new();
+    for idx in 0..N_CLIENTS {
+        let (client, users) = (proxy.connect().await, users.clone());
+        tasks.push(beside(async move {
+            for round in 0..N_ROUNDS {
+                loop {
+                    client.batch_execute("BEGIN").await.unwrap();
+                    let mut outcome = Ok(());
+                    for step in 0..3 {
+                        let place = if idx % 2 == 0 { (idx + round + step) % 3 } else { (idx + round + 5 - step) % 3 };
+                        let sql = format!("UPDATE users SET country = (country::int + 1)::text WHERE user_id = {}", users[place]);
+                        outcome = client.batch_execute(&sql).await;
+                        if outcome.is_err() {
+                            break;
+                        }
+                    }
+                    match outcome {
+                        Ok(()) => {
+                            client.batch_execute("COMMIT").await.unwrap();
+                            break;
+                        }
+                        Err(error) => {
+                            assert_eq!(error.code().unwrap().code(), "40P01", "{error:?}");
+                            client.batch_execute("ROLLBACK").await.unwrap();
+                        }
+                    }
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let client = proxy.connect().await;
+    for user in users {
+        assert_eq!(country(&client, user).await, (N_CLIENTS * N_ROUNDS).to_string());
+    }
+    cluster.wait_until_clean().await;
+}
