@@ -100,11 +100,14 @@ pub struct Report {
     pub position: Option<usize>,
     pub table: Option<String>,
     pub column: Option<String>,
+    /// The function of a server that would say so: drivers tell some errors by it.
+    pub routine: Option<&'static str>,
 }
 
 impl Report {
     pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Self { sqlstate, message: message.into(), detail: None, hint: None, position: None, table: None, column: None }
+        let message = message.into();
+        Self { sqlstate, message, detail: None, hint: None, position: None, table: None, column: None, routine: None }
     }
 
     #[must_use]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join_all;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::DropGuard;
 
@@ -278,8 +279,9 @@ impl Database {
         let started_at = now_micros();
         let (mut reads, mut unread) = (Vec::new(), None);
         let view = self.view();
-        for shard in view.topology.shard_ids() {
-            match self.read_shard_schema(shard).await {
+        let answers = join_all(view.topology.shard_ids().map(|shard| self.read_shard_schema(shard))).await;
+        for (shard, answer) in view.topology.shard_ids().zip(answers) {
+            match answer {
                 Ok(read) => reads.push((shard, read)),
                 Err(error) => unread = Some(error),
             }

@@ -16,6 +16,7 @@ use crate::session::prepared::Described;
 use crate::session::row_description::columns;
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
+use crate::sqlstate::{Report, SqlState};
 use crate::topology::{FIRST_OWN_OID, ShardId, TypeOid};
 
 /// Most texts that are kept; the table is emptied when it is full.
@@ -91,6 +92,12 @@ impl Conversation {
         Ok(described)
     }
 
+    /// What is known of the columns of a statement without asking: all that a client can have been told of one without a name.
+    pub(super) fn known_columns(&self, text: &str, param_types: &[u32]) -> Option<Vec<TypeOid>> {
+        let key = (self.context_hash, text.to_owned(), param_types.to_vec());
+        self.database.descriptions.get(self.database.schema_version(), &key).map(column_types)
+    }
+
     /// Says what columns shards must describe before rows of theirs are taken: of the fan-out that has just been written. A type 0
     /// stands for any.
     pub(super) fn expect_columns(&mut self, types: impl IntoIterator<Item = TypeOid>) {
@@ -124,7 +131,10 @@ impl Conversation {
         self.forget_descriptions();
         self.database.note_schema_change();
         Box::pin(self.read_types_again()).await;
-        Err(changed_columns())
+        let report = changed_columns()
+            .with_detail("Reason code TL108.")
+            .with_hint("A table has changed since the statement was described: run it again.");
+        Err(Failure::client(report))
     }
 
     /// Compares the columns that a statement with these types of parameters gives with those that the client was told.
@@ -140,7 +150,7 @@ impl Conversation {
         }
         let given = column_types(described);
         let is_same = told.len() == given.len() && told.iter().zip(given).all(|(told, given)| is_same_type(*told, given));
-        if is_same { Ok(()) } else { Err(changed_columns()) }
+        if is_same { Ok(()) } else { Err(Failure::client(changed_columns())) }
     }
 
     /// Forgets what servers have said of statements: a catalog is not what it was.
@@ -179,13 +189,10 @@ pub(super) fn parameter_types(body: &[u8]) -> Vec<u32> {
     (0..n_types).map_while(|_| reader.u32()).collect()
 }
 
-/// src/backend/utils/cache/plancache.c, `RevalidateCachedQuery`.
-fn changed_columns() -> Failure {
-    Failure::refused(
-        "TL108",
-        "cached plan must not change result type",
-        "A table has changed since the statement was described: run it again, or prepare it again if it has a name.",
-    )
+/// As src/backend/utils/cache/plancache.c, `RevalidateCachedQuery`: asyncpg and PgJDBC know it by that name, and prepare again.
+fn changed_columns() -> Report {
+    let report = Report::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type");
+    Report { routine: Some("RevalidateCachedQuery"), ..report }
 }
 
 /// The types of the columns that a text gives.

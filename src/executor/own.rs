@@ -8,7 +8,6 @@ use super::Conversation;
 use super::batch::{Action, Portal, SessionStatement, Target};
 use super::conversation::SchemaChange;
 use super::cursor::Spoken;
-use super::describe::column_types;
 use super::engine::EngineRows;
 use super::enlist::Watched;
 use super::failure::Failure;
@@ -374,10 +373,8 @@ impl Conversation {
         }
         let mut values = self.typed_values(statement, plan, values).await?;
         if description == Description::Omit && relays_rows(plan, sql) {
-            // What came of Describe stands in the cache.
-            let prepared = &statement.prepared;
-            let described = self.describe_by_any(several_shards(plan), &prepared.text, &prepared.param_types).await?;
-            values.told = Some(column_types(described));
+            let (prepared, told) = (&statement.prepared, statement.told.as_ref().and_then(|told| told.columns.get()));
+            values.told = told.cloned().or_else(|| self.known_columns(&prepared.text, &prepared.param_types));
         }
         self.run_many(sql, plan, &values, description).await
     }

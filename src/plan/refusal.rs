@@ -284,6 +284,7 @@ impl From<Refusal> for Report {
             position: refusal.position,
             table: refusal.table,
             column: refusal.column,
+            routine: None,
         }
     }
 }

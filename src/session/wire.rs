@@ -230,6 +230,7 @@ pub fn report(buffer: &mut BytesMut, severity: Severity, report: &Report) {
             (b'H', report.hint.as_deref()),
             (b't', report.table.as_deref()),
             (b'c', report.column.as_deref()),
+            (b'R', report.routine),
         ];
         for (code, text) in optional {
             if let Some(text) = text {
