@@ -56,7 +56,7 @@ impl Conversation {
                 let n_output = self.client.output.len();
                 let outcome = self.run_express(batch, way).await;
                 if outcome.is_err() {
-                    self.undo_skipped(Vec::new().into_iter());
+                    self.restore_skipped();
                 }
                 if !matches!(outcome, Err(Failure::StalePlan)) {
                     return outcome;
@@ -124,7 +124,7 @@ impl Conversation {
     }
 
     /// Gives names back what they stood for before messages that were skipped.
-    pub(super) fn undo_skipped(&mut self, actions: std::vec::IntoIter<Action>) {
+    fn undo_skipped(&mut self, actions: std::vec::IntoIter<Action>) {
         for action in actions.rev() {
             match action {
                 Action::Parse { name, previous, .. } | Action::CloseStatement { name, previous } => {
@@ -135,6 +135,11 @@ impl Conversation {
                 _ => {}
             }
         }
+        self.restore_skipped();
+    }
+
+    /// The same for what backends were sent and did not answer.
+    pub(super) fn restore_skipped(&mut self) {
         for (name, previous) in std::mem::take(&mut self.skipped).into_iter().rev() {
             self.statements.restore(name, previous);
         }

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::fan_out::BoundValues;
 use crate::plan::Access;
 use crate::session::prepared::Described;
-use crate::session::row_description::columns;
+use crate::session::row_description;
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
 use crate::sqlstate::{Report, SqlState};
@@ -66,11 +66,10 @@ impl Conversation {
     /// # Errors
     /// The server's own error for the text.
     pub(super) async fn describe(&mut self, shard: ShardId, text: &str, param_types: &[u32]) -> Result<Described, Failure> {
-        let key = (self.context_hash, text.to_owned(), param_types.to_vec());
-        let generation = self.database.schema_version();
-        // A temporary table is the client's alone, and so is what its transaction has changed.
-        let is_shared = self.temporary_version() == 0 && self.block.schema_change == SchemaChange::None;
-        if is_shared && let Some(described) = self.database.descriptions.get(generation, &key) {
+        let shared = self.description_key(text, param_types);
+        if let Some((generation, key)) = &shared
+            && let Some(described) = self.database.descriptions.get(*generation, key)
+        {
             return Ok(described);
         }
         self.check_parameter_types(shard, param_types).await?;
@@ -86,7 +85,7 @@ impl Conversation {
             return Err(self.abandon(idx, error).await);
         }
         let described = self.read_description(idx).await?;
-        if is_shared && text.len() <= MAX_TEXT_LEN {
+        if let Some((generation, key)) = shared.filter(|_| text.len() <= MAX_TEXT_LEN) {
             self.database.descriptions.insert(generation, key, described.clone());
         }
         Ok(described)
@@ -94,8 +93,15 @@ impl Conversation {
 
     /// What is known of the columns of a statement without asking: all that a client can have been told of one without a name.
     pub(super) fn known_columns(&self, text: &str, param_types: &[u32]) -> Option<Vec<TypeOid>> {
-        let key = (self.context_hash, text.to_owned(), param_types.to_vec());
-        self.database.descriptions.get(self.database.schema_version(), &key).map(column_types)
+        let (generation, key) = self.description_key(text, param_types)?;
+        self.database.descriptions.get(generation, &key).map(column_types)
+    }
+
+    /// Where descriptions of a text are kept. `None` while they are not everybody's: a temporary table is the client's alone, and
+    /// so is what its transaction has changed.
+    fn description_key(&self, text: &str, param_types: &[u32]) -> Option<(u64, Key)> {
+        let is_shared = self.temporary_version() == 0 && self.block.schema_change == SchemaChange::None;
+        is_shared.then(|| (self.database.schema_version(), (self.context_hash, text.to_owned(), param_types.to_vec())))
     }
 
     /// Says what columns shards must describe before rows of theirs are taken: of the fan-out that has just been written. A type 0
@@ -117,14 +123,12 @@ impl Conversation {
     /// # Errors
     /// 0A000, in Postgres's words for a statement whose columns are others than they were.
     pub(super) async fn check_described(&mut self, idxs: &[usize], message: &[u8]) -> Result<(), Failure> {
-        let types = columns(message.get(HEADER_LEN..).unwrap_or_default()).unwrap_or_default();
-        let types = types.iter().map(|column| column.type_oid);
+        let types = row_description::column_types(message.get(HEADER_LEN..).unwrap_or_default());
         let Some(expected) = &self.expected_columns else {
-            self.expected_columns = Some(types.collect());
+            self.expected_columns = Some(types);
             return Ok(());
         };
-        let is_same = |(wanted, given): (u32, u32)| wanted == 0 || is_same_type(wanted, given);
-        if expected.len() == types.len() && expected.iter().copied().zip(types).all(is_same) {
+        if are_expected(expected, &types) {
             return Ok(());
         }
         self.cancel_and_drain(idxs).await;
@@ -148,9 +152,7 @@ impl Conversation {
         if self.transaction.phase == Phase::Idle {
             self.release();
         }
-        let given = column_types(described);
-        let is_same = told.len() == given.len() && told.iter().zip(given).all(|(told, given)| is_same_type(*told, given));
-        if is_same { Ok(()) } else { Err(Failure::client(changed_columns())) }
+        if are_expected(told, &column_types(described)) { Ok(()) } else { Err(Failure::client(changed_columns())) }
     }
 
     /// Forgets what servers have said of statements: a catalog is not what it was.
@@ -183,6 +185,12 @@ pub(super) fn is_same_type(a: TypeOid, b: TypeOid) -> bool {
     a == b || (a >= FIRST_OWN_OID && b >= FIRST_OWN_OID)
 }
 
+/// Whether columns have the types that are expected of them; 0: any.
+fn are_expected(expected: &[TypeOid], given: &[TypeOid]) -> bool {
+    let is_same = |(expected, given): (&TypeOid, &TypeOid)| *expected == 0 || is_same_type(*expected, *given);
+    expected.len() == given.len() && expected.iter().zip(given).all(is_same)
+}
+
 pub(super) fn parameter_types(body: &[u8]) -> Vec<u32> {
     let mut reader = BodyReader(body);
     let n_types = reader.u16().unwrap_or(0);
@@ -198,7 +206,7 @@ fn changed_columns() -> Report {
 /// The types of the columns that a text gives.
 pub(super) fn column_types(described: Described) -> Vec<TypeOid> {
     let body = described.row_description.unwrap_or_else(no_columns);
-    columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect()
+    row_description::column_types(&body)
 }
 
 /// The body of a RowDescription without columns.

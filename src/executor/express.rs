@@ -21,7 +21,7 @@ use super::types::ResultFormats;
 use crate::observe::{Route, StatementTimer};
 use crate::plan::{Access, Params, Plan};
 use crate::session::bonds::Bonds;
-use crate::session::prepared::{Prepared, ToldTypes, statement_of};
+use crate::session::prepared::statement_of;
 use crate::session::transaction::Phase;
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, BodyReader, HEADER_LEN};
@@ -63,12 +63,10 @@ pub(super) struct Turn {
 
 #[derive(Debug)]
 pub(super) struct ShardWay {
-    prepared: Arc<Prepared>,
+    statement: SessionStatement,
     is_named: bool,
-    /// Where a named one is described for the first time.
-    told: Option<Arc<ToldTypes>>,
-    /// The unnamed statement that the batch brings, and where its Parse begins.
-    parsed: Option<(SessionStatement, usize)>,
+    /// Where its Parse begins, if it is the unnamed one that the batch brings.
+    parse_start: Option<usize>,
     shard: Option<ShardId>,
     access: Access,
     /// In the batch's bytes: what follows the names in Bind, and the messages between Bind and Sync.
@@ -192,10 +190,9 @@ impl Conversation {
             return None;
         }
         Some(ShardWay {
-            prepared: Arc::clone(&statement.prepared),
+            statement: statement.clone(),
             is_named: !usual.name.is_empty(),
-            told: statement.told.clone().filter(|_| usual.has_describe),
-            parsed: usual.parse.as_ref().map(|parse| (statement.clone(), parse.start - HEADER_LEN)),
+            parse_start: usual.parse.as_ref().map(|parse| parse.start - HEADER_LEN),
             shard,
             access,
             tail: usual.bind.start + parts.tail_start..usual.bind.end,
@@ -220,7 +217,7 @@ impl Conversation {
     /// # Errors
     /// `StalePlan` when it is to be done again in the general way.
     pub(super) async fn run_express(&mut self, batch: &Batch, way: &ShardWay) -> Result<bool, Failure> {
-        let tells_columns = way.has_describe || way.parsed.is_some();
+        let tells_columns = way.has_describe || way.parse_start.is_some();
         self.retry = if tells_columns { Retry::Possible } else { Retry::No };
         let shard = match way.shard {
             Some(shard) => shard,
@@ -240,26 +237,27 @@ impl Conversation {
         }
         self.enlisted[idx].begin_statement();
         let mut run = Run::new(shard, Leftover::NOTHING);
-        match &way.parsed {
-            Some((statement, start)) => {
-                let previous = self.statements.insert(Bytes::new(), statement.clone());
+        let SessionStatement { prepared, told, .. } = &way.statement;
+        match way.parse_start {
+            Some(start) => {
+                let previous = self.statements.insert(Bytes::new(), way.statement.clone());
                 run.note_name(Bytes::new(), previous);
                 run.push(Mark::Relay);
                 let connection = &mut self.enlisted[idx].lease;
-                connection.unnamed = Some(way.prepared.id);
-                connection.socket.output.extend_from_slice(&batch.bytes[*start..way.rest.end]);
+                connection.unnamed = Some(prepared.id);
+                connection.socket.output.extend_from_slice(&batch.bytes[start..way.rest.end]);
             }
             None => {
-                let name = self.ensure_parsed(idx, &mut run, way.is_named, &way.prepared);
+                let name = self.ensure_parsed(idx, &mut run, way.is_named, prepared);
                 let output = &mut self.enlisted[idx].lease.socket.output;
                 wire::bind(output, b"", name.as_bytes(), &batch.bytes[way.tail.clone()]);
                 output.extend_from_slice(&batch.bytes[way.rest.clone()]);
             }
         }
         if way.has_describe {
-            self.expect_description(idx, &way.prepared, way.told.as_ref());
+            self.expect_description(idx, prepared, told.as_ref());
         }
-        self.expect_rows(idx, &way.prepared, &ResultFormats::Text);
+        self.expect_rows(idx, prepared, &ResultFormats::Text);
         let relays_ready = !self.has_untold_parameters();
         let is_synced = self.finish_run(&mut run, if relays_ready { Ready::Relay } else { Ready::Swallow }).await?;
         Ok(relays_ready && is_synced)

@@ -20,7 +20,7 @@ use super::simple::{is_ddl, route_label};
 use super::stored::Wanted;
 use crate::observe::StatementTimer;
 use crate::plan::{Access, CopyRows, Plan};
-use crate::session::row_description::{columns, write_description};
+use crate::session::row_description::{column_types, columns, write_description};
 use crate::session::transaction::Phase;
 use crate::session::wire;
 use crate::sql::{Classified, Command};
@@ -308,7 +308,7 @@ impl Conversation {
         match body {
             Some(body) => {
                 if let Some(told) = &statement.told {
-                    drop(told.columns.set(columns(&body).unwrap_or_default().iter().map(|column| column.type_oid).collect()));
+                    drop(told.columns.set(column_types(&body)));
                 }
                 write_description(&mut self.client.output, &body, &values.result_formats);
             }

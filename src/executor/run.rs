@@ -172,7 +172,7 @@ impl Conversation {
         }
         self.is_sync_spent |= relayed.has_copied_in;
         if has_error && ready == Ready::Relay && !relayed.has_copied_in {
-            self.undo_skipped(Vec::new().into_iter());
+            self.restore_skipped();
         }
         if has_error && (ready == Ready::Swallow || relayed.has_copied_in) {
             return Err(Failure::Reported);

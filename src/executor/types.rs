@@ -13,7 +13,7 @@ use super::failure::Failure;
 use crate::plan::Access;
 use crate::session::oids::{NewType, OidColumns, RowOids, Unknown, translate_columns, translate_parameters};
 use crate::session::prepared::{Prepared, ToldTypes};
-use crate::session::row_description::{ColumnDescription, columns, format_of};
+use crate::session::row_description::{ColumnDescription, column_types, columns, format_of};
 use crate::session::unpooled::Leftover;
 use crate::session::wire::{self, HEADER_LEN};
 use crate::sql::{Token, TokenKind, tokens};
@@ -165,8 +165,7 @@ impl Answers {
             drop(learner.prepared.oid_columns.set(learnt));
         }
         if let Some(told) = &learner.told {
-            let columns = if tag == b'T' { columns(body).unwrap_or_default() } else { Vec::new() };
-            drop(told.columns.set(columns.iter().map(|column| column.type_oid).collect()));
+            drop(told.columns.set(if tag == b'T' { column_types(body) } else { Vec::new() }));
         }
         Ok(!learner.is_hidden)
     }

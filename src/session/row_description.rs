@@ -35,6 +35,11 @@ pub fn columns(body: &[u8]) -> Option<Vec<ColumnDescription>> {
     Some(columns)
 }
 
+/// The columns' types of a RowDescription body; none when it is malformed.
+pub fn column_types(body: &[u8]) -> Vec<u32> {
+    columns(body).unwrap_or_default().iter().map(|column| column.type_oid).collect()
+}
+
 /// The columns' names of a RowDescription body; `None` when it is malformed.
 pub fn column_names(body: &[u8]) -> Option<Vec<Bytes>> {
     let mut reader = BodyReader(body);

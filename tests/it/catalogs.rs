@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use crate::harness::{Cluster, Proxy, ProxyOptions, Raw, failure, message, rows, text, value};
+use crate::harness::{Cluster, Proxy, ProxyOptions, Raw, extended, failure, message, rows, text, value};
 use bytes::Bytes;
 use futures_util::SinkExt;
 
@@ -177,10 +177,8 @@ async fn columns_that_move_past_the_proxy_are_known_after_a_reload() {
 
 /// Runs a text with one column by one batch, values in binary: the type that was told and the first value, or the SQLSTATE.
 async fn told_and_given(raw: &mut Raw, sql: &str) -> Result<(u32, Bytes), String> {
-    let bind = [text(""), text(""), vec![0, 0, 0, 0, 0, 1, 0, 1]].concat();
-    let execute = [text(""), vec![0, 0, 0, 0]].concat();
-    let parse = [text(""), text(sql), vec![0, 0]].concat();
-    let batch = [message(b'P', &parse), message(b'B', &bind), message(b'D', b"P\0"), message(b'E', &execute), message(b'S', b"")];
+    let (parse, bind) = (extended::parse("", sql, &[]), extended::bind("", (&[], 0), 1));
+    let batch = [parse, bind, extended::describe(b'P', ""), extended::execute(0), message(b'S', b"")];
     raw.send(&batch.concat()).await;
     let answer = raw.until(b'Z').await;
     if let Some(error) = answer.iter().find(|message| message.tag == b'E') {

@@ -1,9 +1,9 @@
 //! Prepared statements that outlive DDL, and their limits.
 
-use crate::harness::{Cluster, Message, Proxy, ProxyOptions, QUICK_HEALTH, Raw, message, text};
+use crate::harness::{Cluster, Message, Proxy, ProxyOptions, QUICK_HEALTH, Raw, extended, message, text};
 
 fn parse(name: &str, sql: &str) -> Vec<u8> {
-    message(b'P', &[text(name), text(sql), vec![0, 0]].concat())
+    extended::parse(name, sql, &[])
 }
 
 fn bind(statement: &str) -> Vec<u8> {
@@ -11,11 +11,11 @@ fn bind(statement: &str) -> Vec<u8> {
 }
 
 fn describe_portal() -> Vec<u8> {
-    message(b'D', b"P\0")
+    extended::describe(b'P', "")
 }
 
 fn execute() -> Vec<u8> {
-    message(b'E', &[text(""), vec![0, 0, 0, 0]].concat())
+    extended::execute(0)
 }
 
 /// Sends these messages and a Sync; the tags of the answer and the SQLSTATE of an error.
@@ -32,6 +32,11 @@ async fn query(raw: &mut Raw, sql: &str) -> (String, String) {
 fn tags(messages: &[Message]) -> (String, String) {
     let code = messages.iter().find(|message| message.tag == b'E').map(|error| error.field(b'C')).unwrap_or_default();
     (messages.iter().map(|message| char::from(message.tag)).collect(), code)
+}
+
+/// An error, and nothing before it.
+fn failed(sqlstate: &str) -> (String, String) {
+    ("EZ".to_owned(), sqlstate.to_owned())
 }
 
 fn ok(tags: &str) -> (String, String) {
@@ -60,7 +65,7 @@ async fn a_statement_parsed_after_ddl_has_the_new_columns() {
         assert_eq!(ask(&mut new, &[parse("s", ALL_COLUMNS)]).await, ok("1Z"));
         assert_eq!(ask(&mut new, &[bind("s"), execute()]).await, ok("2DCZ"));
         // That of the first came before, and its columns are those that it knows.
-        assert_eq!(ask(&mut old, &[bind("s"), execute()]).await, ("EZ".to_owned(), "0A000".to_owned()));
+        assert_eq!(ask(&mut old, &[bind("s"), execute()]).await, failed("0A000"));
         assert_eq!(ask(&mut old, &[parse("again", ALL_COLUMNS), bind("again"), execute()]).await, ok("12DCZ"));
     }
 }
@@ -78,7 +83,7 @@ async fn a_statement_whose_columns_changed_behind_the_proxy_is_prepared_again() 
     assert_eq!(ask(&mut b, &whole).await, ok("12TDCZ"));
     direct.batch_execute("ALTER TABLE audit ADD COLUMN second text").await.unwrap();
     // A statement of which this client was told something else, with and without a Describe: as on one server.
-    let outdated = ("EZ".to_owned(), "0A000".to_owned());
+    let outdated = failed("0A000");
     for _ in 0..2 {
         assert_eq!(ask(&mut b, &[bind("t"), describe_portal(), execute()]).await, outdated);
         assert_eq!(ask(&mut b, &[bind("t"), execute()]).await, outdated);
@@ -119,11 +124,11 @@ async fn a_client_may_name_so_many_statements() {
     assert_eq!(ask(&mut raw, &[parse("a", "SELECT 1"), parse("b", "SELECT 2")]).await, ok("11Z"));
     assert_eq!(query(&mut raw, "PREPARE c AS SELECT 3").await, ok("CZ"));
     for one_more in [ask(&mut raw, &[parse("d", "SELECT 4")]).await, query(&mut raw, "PREPARE d AS SELECT 4").await] {
-        assert_eq!(one_more, ("EZ".to_owned(), "54000".to_owned()));
+        assert_eq!(one_more, failed("54000"));
     }
     assert_eq!(query(&mut raw, "DEALLOCATE a").await, ok("CZ"));
     let long = format!("SELECT '{}'", "x".repeat(1024));
-    assert_eq!(ask(&mut raw, &[parse("d", &long)]).await, ("EZ".to_owned(), "54000".to_owned()));
+    assert_eq!(ask(&mut raw, &[parse("d", &long)]).await, failed("54000"));
     assert_eq!(ask(&mut raw, &[parse("", &long), bind(""), execute()]).await, ok("12DCZ"));
     assert_eq!(query(&mut raw, "EXECUTE c").await, ok("TDCZ"));
 }
@@ -193,19 +198,12 @@ async fn constants_of_a_statement_are_read_by_the_settings_of_its_client() {
 
 /// Parse of a statement with a name, and what a server says of it.
 fn prepare(name: &str, sql: &str) -> Vec<Vec<u8>> {
-    vec![parse(name, sql), message(b'D', &[b"S".to_vec(), text(name)].concat())]
+    vec![parse(name, sql), extended::describe(b'S', name)]
 }
 
 /// A Bind whose values, and whose results, are in binary.
 fn bind_binary(statement: &str, values: &[&[u8]]) -> Vec<u8> {
-    let mut body = [text(""), text(statement), vec![0, 1, 0, 1]].concat();
-    body.extend(u16::try_from(values.len()).unwrap().to_be_bytes());
-    for value in values {
-        body.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
-        body.extend_from_slice(value);
-    }
-    body.extend([0, 1, 0, 1]);
-    message(b'B', &body)
+    extended::bind(statement, (values, 1), 1)
 }
 
 #[tokio::test]
@@ -218,7 +216,7 @@ async fn what_a_client_was_told_of_its_statement_holds_until_it_prepares_it_agai
         "SELECT v FROM fresh WHERE k = 1",
         "UPDATE fresh SET w = 'x' WHERE k = 2 RETURNING v",
     ];
-    let refused = ("EZ".to_owned(), "0A000".to_owned());
+    let refused = failed("0A000");
     let table = "\n[[databases.shop.tables]]\nname = 'fresh'\nkey = { hash = 'k' }\n";
     for n_shards in [1, 3] {
         let cluster = Cluster::start(n_shards).await;

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use crate::harness::extended::{self, describe, execute, parse};
 use crate::harness::{Cluster, Message, Proxy, ProxyOptions, Raw, failure, message, poll, rows, text, value};
 
 const ITEMS: &str = "[[databases.shop.tables]]\nname = \"items\"\nkey = { hash = \"id\" }\n";
@@ -37,26 +38,10 @@ async fn oid(client: &Client, name: &str) -> u32 {
     value(client, &format!("SELECT '{name}'::regtype::oid")).await.parse().unwrap()
 }
 
-fn parse(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
-    let count = u16::try_from(types.len()).unwrap().to_be_bytes().to_vec();
-    let types = types.iter().flat_map(|oid| oid.to_be_bytes()).collect();
-    message(b'P', &[text(name), text(sql), count, types].concat())
-}
-
 /// Parameters as text, all results in one format.
 fn bind(statement: &str, values: &[&str], format: u8) -> Vec<u8> {
-    let count = u16::try_from(values.len()).unwrap().to_be_bytes().to_vec();
-    let sized = |value: &&str| [&u32::try_from(value.len()).unwrap().to_be_bytes()[..], value.as_bytes()].concat();
-    let values: Vec<u8> = values.iter().flat_map(sized).collect();
-    message(b'B', &[text(""), text(statement), vec![0, 0], count, values, vec![0, 1, 0, format]].concat())
-}
-
-fn describe(kind: u8, name: &str) -> Vec<u8> {
-    message(b'D', &[vec![kind], text(name)].concat())
-}
-
-fn execute(n_rows: u8) -> Vec<u8> {
-    message(b'E', &[text(""), vec![0, 0, 0, n_rows]].concat())
+    let values: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+    extended::bind(statement, (&values, 0), format)
 }
 
 /// The messages of an answer that carry OIDs or rows, or an error; all up to ReadyForQuery.

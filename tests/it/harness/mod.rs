@@ -1,6 +1,7 @@
 //! Real servers for every test: Postgres by initdb in a directory of its own, the proxy as the built binary.
 
 mod cluster;
+pub(crate) mod extended;
 mod fake;
 mod mischief;
 mod postgres;
