@@ -13,10 +13,11 @@ use super::functions::{FunctionCall, Nature};
 use super::home::{self, Needs};
 use super::insert::InsertTemplate;
 use super::names::Target;
+use super::reader::{Parsed, parse};
 use super::refusal::{Refusal, RefusalCode};
 use super::slot::{Binding, SlotValue};
 use super::template::Template;
-use super::text::{Parsed, parse, tokens_of};
+use super::text::tokens_of;
 use super::views::{self, Expanded};
 use super::{dml, insert, policy, reach, select, shape};
 use crate::sql::{KeyType, Literal, TokenKind};
@@ -101,6 +102,10 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
         Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => Kind::Write,
         _ => return Err(Refusal::new(RefusalCode::Unparsed, "the planner does not know this statement")),
     };
+    if parsed.is_loose && !matches!(kind, Kind::Read) {
+        let message = "a query with a clause that the planner does not read in full is not supported in a statement that writes";
+        return Err(Refusal::new(RefusalCode::Unparsed, message));
+    }
     let access = access_of(&kind, &collected, context);
     let needs = home::needs(sql, &collected, context);
     let has_params = tokens_of(sql, true).iter().any(|token| matches!(token.kind, TokenKind::Parameter(_)));

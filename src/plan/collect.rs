@@ -16,8 +16,9 @@ use super::functions::{CallForm, FunctionCall, Nature};
 use super::links::{self, Links};
 use super::names::{Target, folded, folded_parts, resolve};
 use super::predicate;
+use super::reader::Parsed;
 use super::scope::{Item, Scope, Using, items_of};
-use super::text::{Parsed, Positions};
+use super::text::Positions;
 use crate::sql::{KeyType, Literal};
 use crate::topology::{Key, Placement, Table};
 

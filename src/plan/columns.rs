@@ -7,7 +7,8 @@ use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Iden
 use super::collect::Collected;
 use super::merge::{TextOrder, text_order};
 use super::names::folded;
-use super::text::{Parsed, Positions};
+use super::reader::Parsed;
+use super::text::Positions;
 use crate::sql::{KeyType, Token};
 use crate::topology::{Collation, Column};
 

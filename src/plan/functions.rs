@@ -305,11 +305,16 @@ const SYNTAX: &[&str] = &[
     "position",
     "overlay",
     "treat",
-    "xmlelement",
-    "xmlforest",
+    "xmlattributes",
     "xmlconcat",
+    "xmlelement",
+    "xmlexists",
+    "xmlforest",
+    "xmlparse",
+    "xmlpi",
+    "xmlroot",
+    "xmlserialize",
     "normalize",
-    "collation for",
 ];
 
 /// Stable by the catalog, yet alike on servers with the same settings: they read the session's settings only.
@@ -327,6 +332,7 @@ const STABLE_AND_ALIKE: &[&str] = &[
     "json_populate_recordset",
     "json_to_record",
     "json_to_recordset",
+    "pg_collation_for",
     "jsonb_populate_record",
     "jsonb_populate_recordset",
     "jsonb_to_record",

@@ -5,8 +5,9 @@ use super::columns::key_type;
 use super::contract::{Access, Context, Plan};
 use super::insert::placement_refusal;
 use super::names::table_name;
+use super::reader::parse;
 use super::refusal::{Refusal, RefusalCode};
-use super::text::{parse, tokens_of};
+use super::text::tokens_of;
 use crate::sql::{Literal, canonical_text};
 use crate::topology::{Key, Placement, ShardId, TableName};
 

@@ -14,11 +14,12 @@ use super::dml;
 use super::functions::Nature;
 use super::names::{Target, folded_parts, last_part, relation_of, table_name};
 use super::predicate;
+use super::reader::{Parsed, parse};
 use super::refusal::{Refusal, RefusalCode};
 use super::selected;
 use super::shape;
 use super::slot::{Binding, Operand, Slot, SlotValue, TimeOperand, string_content};
-use super::text::{Parsed, after_closing, byte_range, parse, split_commas, tokens_of};
+use super::text::{after_closing, byte_range, split_commas, tokens_of};
 use crate::sql::{KeyType, Literal, LiteralKind};
 use crate::topology::{Collation, Column, ColumnDefault, Key, KeyValue, PlacementError, Relation, ShardId, ShardSet, TableName};
 

@@ -3,8 +3,8 @@
 //! [`analyze`] is done once per shape and cached; [`Template::bind`] is done for each execution. A template's routing
 //! depends on a literal only through the slots that it names, so texts of one fingerprint share it.
 //!
-//! A statement goes through these rooms: [`template`] (its class, hints, what is decided by the words alone) → [`collect`]
-//! (one walk over the syntax tree: table references, conditions on keys) → [`bind`] (values into conditions, conditions
+//! A statement goes through these rooms: [`template`] (its class, hints, what is decided by the words alone) → [`reader`] (the
+//! syntax tree) → [`collect`] (one walk over it: table references, conditions on keys) → [`bind`] (values into conditions, conditions
 //! into shards) → [`select`], [`insert`], [`dml`] (what more than one shard needs) → [`merge`], [`combine`] or [`gather`]. Texts for
 //! shards are made by splicing the original at token positions; the syntax tree is never printed.
 
@@ -38,6 +38,7 @@ mod output;
 mod policy;
 mod predicate;
 mod reach;
+mod reader;
 mod refusal;
 mod scatter;
 mod scope;
@@ -65,7 +66,7 @@ pub use explain::{
 pub use hint::{has_hint, hinted, shard_of_key};
 pub use home::{at_home, is_met_at_home, off_home};
 pub use lock::lock_statements;
+pub use reader::is_readable;
 pub use refusal::{Refusal, RefusalCode};
 pub use scatter::scatter_refusal;
 pub use template::{Template, analyze};
-pub use text::is_readable;

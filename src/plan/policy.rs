@@ -12,8 +12,9 @@ use super::contract::{Context, Params, PlanSettings, Values};
 use super::functions::Nature;
 use super::names::{Target, resolve, table_name};
 use super::reach::{Reach, functions_of};
+use super::reader::parse;
 use super::refusal::{Refusal, RefusalCode};
-use super::text::{parse, quoted};
+use super::text::quoted;
 use crate::sql::{Fingerprint, KeyType};
 use crate::topology::{Key, KeyMap, KeyValue, Placement, ShardSet, TableName};
 

@@ -3,8 +3,8 @@
 use super::collect::collect;
 use super::contract::{Context, CopyRows, Plan};
 use super::names::table_name;
+use super::reader::parse;
 use super::refusal::{Refusal, RefusalCode};
-use super::text::parse;
 use crate::sql::Literal;
 
 impl Plan {

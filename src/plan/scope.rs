@@ -212,6 +212,7 @@ fn add_factor(collector: &mut Collector<'_>, factor: &TableFactor, items: &mut V
         | TableFactor::TableFunction { alias, .. }
         | TableFactor::Function { alias, .. }
         | TableFactor::UNNEST { alias, .. }
+        | TableFactor::XmlTable { alias, .. }
         | TableFactor::NestedJoin { alias, .. } => items.push(opaque_item(alias.as_ref())),
         _ => items.push(opaque_item(None)),
     }

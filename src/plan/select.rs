@@ -8,8 +8,9 @@ use super::contract::{Access, Context, Plan, Values};
 use super::functions::Nature;
 use super::layout::{Layout, layout};
 use super::merge::TextOrder;
+use super::reader::Parsed;
 use super::refusal::{Refusal, RefusalCode};
-use super::text::{Edits, Parsed, tokens_of};
+use super::text::{Edits, tokens_of};
 use super::{combine, gather, merge, shape};
 use crate::sql::{KeyType, ParamFormat, Token, ValueError, canonical_binary, canonical_text};
 use crate::topology::{KeyValue, ShardSet};
@@ -83,6 +84,9 @@ fn merged(many: &Many<'_>) -> Result<Plan, Refusal> {
     let Statement::Query(query) = &many.parsed.statement else {
         return Err(Refusal::new(RefusalCode::Unparsed, "the planner expects a SELECT"));
     };
+    if many.parsed.is_loose {
+        return Err(Refusal::new(RefusalCode::Clause, "a clause that the planner does not read in full is not supported here"));
+    }
     let select = shape::check(query, many)?;
     let edits = shape::time_edits(many.collected, &many.tokens, many.values.now_micros, many.context)?;
     let Some(limit) = limit_of(query, many)? else {

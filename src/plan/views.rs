@@ -14,11 +14,12 @@ use super::collect::{Collected, KeyColumn, TableRef, collect};
 use super::contract::{Context, Params, Plan, PlanSettings, Values};
 use super::functions::{CallForm, Nature};
 use super::names::{Target, folded, table_name};
+use super::reader::{Parsed, parse};
 use super::refusal::{Refusal, RefusalCode};
 use super::scope::Scope;
 use super::select::{Many, item_expr};
 use super::template::{Template, analyze};
-use super::text::{Edits, Parsed, parse, quoted};
+use super::text::{Edits, quoted};
 use super::{gather, shape};
 use crate::sql::{Fingerprint, Literal};
 use crate::topology::{
@@ -302,6 +303,7 @@ fn replaced(
     let values = Values { sql: &parsed.sql, literals, params: Params::default(), now_micros: 0 };
     let many = Many::new(parsed, collected, ShardSet::EMPTY, &values, context);
     let mut edits = Edits::default();
+    parsed.spell_tables(&mut edits);
     for place in gather::places(&many, collected)? {
         let Target::View(name) = &collected.refs[place.ref_idx].target else { continue };
         let query = definition(name, context, views, depth)?;

@@ -8,6 +8,7 @@ mod expressions;
 mod fixed;
 mod fixture;
 mod gathers;
+mod grammar;
 mod literal;
 mod schema;
 mod selects;
@@ -257,7 +258,8 @@ async fn chosen_statements_are_answered_right_or_refused() {
     let mut random = Random::new(SEED);
     let (sharded, _single, oracle, _) = loaded(&mut random).await;
     let mut reads = Reads { oracle, sharded, report: Report::default(), seed: SEED };
-    for (number, line) in fixed::FIXED.lines().filter(|line| !line.is_empty()).enumerate() {
+    let lines = fixed::FIXED.lines().chain(grammar::GRAMMAR.lines());
+    for (number, line) in lines.filter(|line| !line.is_empty()).enumerate() {
         let (is_ordered, sql) = line.strip_prefix("= ").map_or((false, line), |sql| (true, sql));
         let statement = literal::Statement(sql.to_owned());
         for mode in [Mode::Simple, Mode::Binary] {
@@ -276,6 +278,15 @@ async fn chosen_statements_are_answered_right_or_refused() {
             }
         }
     }
+    let mut refused = Vec::new();
+    for line in grammar::GRAMMAR.lines().filter(|line| !line.is_empty()) {
+        let statement = literal::Statement(line.trim_start_matches("= ").to_owned());
+        for sharded in &mut reads.sharded {
+            let given = sharded.client.run(&statement, Mode::Simple);
+            refused.extend(given.refusal().map(|_| format!("{} shards: {line}\n{}", sharded.n, brief(&given))));
+        }
+    }
+    assert!(refused.is_empty(), "{} refused\n{}", refused.len(), refused.join("\n"));
     let report = &reads.report;
     eprintln!("{}", report.text());
     assert!(report.differences.is_empty(), "{} differences\n{}", report.differences.len(), report.differences.join("\n"));

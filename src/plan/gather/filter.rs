@@ -7,14 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, Range};
 
 use sqlparser::ast::{Expr, Ident, JoinConstraint, Query, Select, TableFactor, TableWithJoins, Visit, Visitor};
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
-use sqlparser::tokenizer::Token as ParserToken;
 
 use crate::plan::collect::{Collected, address};
 use crate::plan::functions::Nature;
 use crate::plan::names::folded;
 use crate::plan::predicate::{conjuncts, unnested};
+use crate::plan::reader;
 use crate::plan::scope::{Scope, Side, constraint, side};
 use crate::plan::select::Many;
 use crate::plan::text::{Edits, Positions, nesting, quoted};
@@ -143,9 +141,7 @@ impl Walk<'_> {
     }
 
     fn gives(&self, term: &Expr, text: &str) -> bool {
-        let Ok(mut parser) = Parser::new(&PostgreSqlDialect {}).try_with_sql(text) else { return false };
-        let is_equal = parser.parse_expr().is_ok_and(|again| again == *unnested(term));
-        is_equal && parser.peek_token().token == ParserToken::EOF
+        reader::term(text).is_some_and(|again| again == *unnested(term))
     }
 
     fn is_one_of(&self, token: Token, words: &[&str]) -> bool {

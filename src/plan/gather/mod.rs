@@ -36,7 +36,8 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
     let needs = needs::of(many, &collected);
     check(many, &collected, &needs)?;
     let places = splice::places(many, &collected)?;
-    let edits = shape::time_edits(&collected, &many.tokens, many.values.now_micros, many.context)?;
+    let mut edits = shape::time_edits(&collected, &many.tokens, many.values.now_micros, many.context)?;
+    many.parsed.spell_tables(&mut edits);
     let filters = filter::of(many, &collected, &edits);
     let sets = shard_sets(&collected, many.values, many.context);
     let mut inputs: Vec<GatherInput> = Vec::new();

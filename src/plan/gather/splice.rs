@@ -139,10 +139,9 @@ impl Walk<'_> {
         if is_word(first.checked_sub(2), "only") && !is_only {
             return self.refuse("ONLY (…)");
         }
-        if tokens.get(last + 1).is_some_and(|token| sql.get(token.start..token.end) == Some("*")) {
-            return self.refuse("* after a table's name");
-        }
         self.known.extend((first..=last).step_by(2));
+        // The star says that the tables which inherit are meant too, as they are without it.
+        let last = last + usize::from(tokens.get(last + 1).is_some_and(|token| sql.get(token.start..token.end) == Some("*")));
         if self.collected.refs[ref_idx].target != Target::Cte {
             let called = parts.last().map(|name| quoted(name));
             let first = first - usize::from(is_only);
@@ -213,7 +212,8 @@ impl Visitor for Walk<'_> {
             | TableFactor::Derived { alias, .. }
             | TableFactor::TableFunction { alias, .. }
             | TableFactor::Function { alias, .. }
-            | TableFactor::UNNEST { alias, .. } => self.alias(alias.as_ref()),
+            | TableFactor::UNNEST { alias, .. }
+            | TableFactor::XmlTable { alias, .. } => self.alias(alias.as_ref()),
             TableFactor::NestedJoin { alias, table_with_joins } => {
                 self.joins(table_with_joins);
                 self.alias(alias.as_ref());

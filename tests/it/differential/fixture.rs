@@ -24,6 +24,7 @@ CREATE TABLE code (code text PRIMARY KEY, label text, rank integer);
 CREATE TABLE audit_log (n integer PRIMARY KEY, what text);
 CREATE TABLE \"Odd\" (\"Key\" integer PRIMARY KEY, \"select\" text, n integer);
 CREATE TABLE tiny (k smallint NOT NULL, n integer NOT NULL, PRIMARY KEY (k, n));
+CREATE TYPE pair AS (k integer, w text);
 ";
 
 /// Name, types of the columns. The key's columns come first.

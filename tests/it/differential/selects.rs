@@ -30,6 +30,7 @@ impl Maker {
             70..=73 => self.set_operation(),
             74..=76 => self.with_query(),
             77..=80 => self.odd(),
+            81..=85 => self.grammar(),
             _ => self.gathered(),
         }
     }
