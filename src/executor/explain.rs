@@ -18,7 +18,6 @@ use crate::plan::{Access, ExplainPlan, ExplainReport, Figures, Outline, Plan, Sh
 use crate::session::row_description::write_description;
 use crate::session::transaction::Phase;
 use crate::session::wire;
-use crate::sql::ExplainFormat;
 use crate::topology::ShardId;
 
 /// What a run has shown.
@@ -40,7 +39,8 @@ impl Conversation {
         values: &BoundValues,
         description: Description,
     ) -> Result<(), Failure> {
-        let (before, inner) = sql.split_at_checked(explain.statement_start).unwrap_or(("", sql));
+        let before = sql.get(..explain.options_end).unwrap_or_default();
+        let inner = sql.get(explain.statement_start..).unwrap_or(sql);
         let deadline = self.timer.deadline();
         let described = self.describe(first_shard(&explain.plan), sql, &values.param_types).await?;
         let (plan, finish) = self.exact_plan(inner, &explain.plan, values).await?;
@@ -73,9 +73,9 @@ impl Conversation {
             let body = described.row_description.unwrap_or_else(no_columns);
             write_description(&mut self.client.output, &body, &values.result_formats);
         }
-        match explain.options.format {
-            ExplainFormat::Json => wire::text_row(&mut self.client.output, &report.json()),
-            _ => report.text().iter().for_each(|line| wire::text_row(&mut self.client.output, line)),
+        match report.value(&explain.options.format) {
+            Some(value) => wire::text_row(&mut self.client.output, &value),
+            None => report.text().iter().for_each(|line| wire::text_row(&mut self.client.output, line)),
         }
         self.complete("EXPLAIN");
         Ok(())

@@ -342,7 +342,9 @@ pub enum CopyRows {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExplainPlan {
     pub options: ExplainOptions,
-    /// Where the explained statement starts in the text; what stands before it is said to each shard as it is.
+    /// Where EXPLAIN with its options ends in the text; it is said to each shard as it is.
+    pub options_end: usize,
+    /// Where the explained statement starts; DECLARE is explained by its query.
     pub statement_start: usize,
     pub plan: Plan,
 }

@@ -9,9 +9,7 @@ use super::hint::{self, Hint};
 use super::refusal::{Refusal, RefusalCode};
 use super::text::tokens_of;
 use super::{copy, ddl};
-use crate::sql::{
-    Classified, Command, ExplainFormat, Literal, Scroll, Token, UtilityKind, classify, declare_parts, explain_options,
-};
+use crate::sql::{Classified, Command, Literal, Scroll, Token, UtilityKind, classify, declare_parts, explain_options};
 use crate::topology::ShardId;
 
 /// One statement analysed under a context: what binding needs. Cached by fingerprint, epoch, schema version and settings.
@@ -146,16 +144,16 @@ fn cursor(sql: &str, plan: Plan, gathered: impl Fn() -> Result<Plan, Refusal>, c
     Ok(Plan::Cursor(Arc::new(CursorPlan { declared, rows })))
 }
 
-/// EXPLAIN of a plan of several shards.
-fn explained(sql: &str, statement_start: usize, plan: Plan, context: &Context<'_>) -> Result<Plan, Refusal> {
+/// EXPLAIN of a plan of several shards. A cursor's query is run by shards as any query is, not by cursors there.
+fn explained(sql: &str, options_end: usize, plan: Plan, context: &Context<'_>) -> Result<Plan, Refusal> {
     let options = explain_options(sql.as_bytes(), context.settings.has_standard_strings);
-    match (&options.format, &plan) {
-        (ExplainFormat::Other(format), _) if ["xml", "yaml"].contains(&format.as_str()) => {
-            let message = format!("EXPLAIN (FORMAT {}) of a statement on several shards is not supported", format.to_uppercase());
-            Err(Refusal::new(RefusalCode::Explain, message).with_hint("Use FORMAT TEXT or FORMAT JSON."))
-        }
-        (_, Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::Insert(_) | Plan::Everywhere { .. }) => {
-            Ok(Plan::Explain(Arc::new(ExplainPlan { options, statement_start, plan })))
+    let (statement_start, plan) = match plan {
+        Plan::Cursor(cursor) => (options_end + cursor.declared.query_start, cursor.rows.clone()),
+        plan => (options_end, plan),
+    };
+    match plan {
+        Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) | Plan::Insert(_) | Plan::Everywhere { .. } => {
+            Ok(Plan::Explain(Arc::new(ExplainPlan { options, options_end, statement_start, plan })))
         }
         _ => Err(Refusal::new(RefusalCode::Explain, "EXPLAIN of this statement on several shards is not supported")),
     }

@@ -10,8 +10,10 @@ pub enum ExplainFormat {
     #[default]
     Text,
     Json,
-    /// Another, in lower case; perhaps none that there is.
-    Other(String),
+    Yaml,
+    Xml,
+    /// None that there is.
+    Other,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,9 @@ pub fn explain_options(sql: &[u8], has_standard_strings: bool) -> ExplainOptions
                 options.format = match value.as_str() {
                     "text" => ExplainFormat::Text,
                     "json" => ExplainFormat::Json,
-                    _ => ExplainFormat::Other(value),
+                    "yaml" => ExplainFormat::Yaml,
+                    "xml" => ExplainFormat::Xml,
+                    _ => ExplainFormat::Other,
                 }
             }
             _ => {}
@@ -75,7 +79,9 @@ mod tests {
         check("EXPLAIN SELECT 1", (false, true, ExplainFormat::Text));
         check("explain analyse verbose select 1", (true, true, ExplainFormat::Text));
         check("/* x */ EXPLAIN (ANALYZE, TIMING off, FORMAT 'JSON') SELECT 1", (true, false, ExplainFormat::Json));
-        check("EXPLAIN (ANALYZE 0, COSTS, FORMAT yaml) SELECT 1", (false, true, ExplainFormat::Other("yaml".to_owned())));
+        check("EXPLAIN (ANALYZE 0, COSTS, FORMAT yaml) SELECT 1", (false, true, ExplainFormat::Yaml));
+        check("EXPLAIN (FORMAT \"xml\") SELECT 1", (false, true, ExplainFormat::Xml));
+        check("EXPLAIN (FORMAT prose) SELECT 1", (false, true, ExplainFormat::Other));
         check("EXPLAIN (ANALYZE, ANALYZE false) SELECT 1", (false, true, ExplainFormat::Text));
         check("EXPLAIN (SELECT 1)", (false, true, ExplainFormat::Text));
     }

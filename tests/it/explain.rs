@@ -140,14 +140,55 @@ async fn json_is_one_value_with_the_shards_own() {
     }
     let prepared = client.prepare("EXPLAIN (FORMAT JSON) SELECT name FROM users").await.unwrap();
     assert_eq!((prepared.columns()[0].name(), prepared.columns()[0].type_()), ("QUERY PLAN", &Type::JSON));
-    for (format, sqlstate, words) in [
-        ("YAML", "0A000", "EXPLAIN (FORMAT YAML)"),
-        ("XML", "0A000", "EXPLAIN (FORMAT XML)"),
-        ("PROSE", "22023", "unrecognized value for EXPLAIN option \"format\": \"prose\""),
-    ] {
-        let (state, message) = failure(&client, &format!("EXPLAIN (FORMAT {format}) SELECT name FROM users")).await;
-        assert!(state == sqlstate && message.starts_with(words), "{state} {message}");
+    let (state, message) = failure(&client, "EXPLAIN (FORMAT PROSE) SELECT name FROM users").await;
+    assert_eq!((state.as_str(), message.as_str()), ("22023", "unrecognized value for EXPLAIN option \"format\": \"prose\""));
+}
+
+#[tokio::test]
+async fn yaml_and_xml_hold_the_shards_own() {
+    let (_cluster, _proxy, client) = start().await;
+    let sql = "SELECT name FROM users WHERE name < 'n2' ORDER BY user_id";
+    let lines = plan(&client, &format!("EXPLAIN (COSTS OFF, FORMAT YAML) {sql}")).await;
+    assert_eq!(lines.len(), 1);
+    let has = |line: &str| lines[0].lines().any(|given| given == line);
+    for line in
+        ["- Plan: ", "      - \"shard1\"", "      - Node Type: \"Shard\"", "        Shard Name: \"shard1\"", "          - Plan: "]
+    {
+        assert!(has(line), "{line}\n{}", lines[0]);
     }
+    assert!(has("              Node Type: \"Sort\""), "{}", lines[0]);
+    let lines = plan(&client, &format!("EXPLAIN (ANALYZE, FORMAT XML) {sql}")).await;
+    assert_eq!(lines.len(), 1);
+    // A server reads it, and finds what is in it.
+    let quoted = lines[0].replace('\'', "''");
+    let of = async |path: &str| {
+        let within = path.replace('/', "/e:");
+        let call =
+            format!("xpath('{within}/text()', '{quoted}'::xml, ARRAY[ARRAY['e', 'http://www.postgresql.org/2009/explain']])");
+        value(&client, &format!("SELECT ({call})[1]::text")).await
+    };
+    assert_eq!(of("/explain/Query/Plan/Shards/Item[2]").await, "shard1");
+    assert_eq!(of("/explain/Query/Plan/Plans/Plan[2]/Explain/explain/Query/Plan/Node-Type").await, "Sort");
+    assert!(of("/explain/Query/Plan/Plans/Plan[1]/Query").await.contains("name &lt; 'n2'"));
+    let prepared = client.prepare("EXPLAIN (FORMAT XML) SELECT name FROM users").await.unwrap();
+    assert_eq!((prepared.columns()[0].name(), prepared.columns()[0].type_()), ("QUERY PLAN", &Type::XML));
+}
+
+#[tokio::test]
+async fn a_cursor_is_explained_by_its_query() {
+    let (cluster, _proxy, client) = start().await;
+    for sql in ["SELECT name FROM users ORDER BY user_id", "SELECT count(*) FROM users", "SELECT DISTINCT name FROM users"] {
+        let plain = plan(&client, &format!("EXPLAIN (COSTS OFF) {sql}")).await;
+        let declared = plan(&client, &format!("EXPLAIN (COSTS OFF) DECLARE c NO SCROLL CURSOR FOR {sql}")).await;
+        assert_eq!(declared, plain);
+    }
+    // It is not declared: there is nothing that a block would keep.
+    let lines = plan(&client, "EXPLAIN ANALYZE DECLARE c CURSOR WITH HOLD FOR SELECT name FROM users").await;
+    assert_eq!(figure(&lines[0], "rows"), 40.0);
+    assert_eq!(failure(&client, "FETCH 1 FROM c").await.0, "34000");
+    let lines = plan(&client, "EXPLAIN (COSTS OFF) DECLARE c CURSOR FOR SELECT name FROM users WHERE user_id = 7").await;
+    assert!(lines.iter().all(|line| !line.contains("shards")), "{lines:#?}");
+    cluster.wait_until_clean().await;
 }
 
 #[tokio::test]

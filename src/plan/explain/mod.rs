@@ -1,5 +1,6 @@
 //! What `trunkline explain` prints, and EXPLAIN of a statement on several shards.
 
+mod formats;
 mod outline;
 mod report;
 

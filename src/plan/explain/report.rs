@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::formats::{self, Properties, Value};
 use super::outline::Outline;
+use crate::sql::ExplainFormat;
 
 /// What was measured of rows on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,22 +60,28 @@ impl ExplainReport {
         lines
     }
 
-    /// The one value of FORMAT JSON. A shard's own plan is in it as the shard has sent it.
-    pub fn json(&self) -> String {
-        let mut fields = vec![("Node Type", quoted(&capital(self.outline.rung)))];
-        let names: Vec<String> = self.shard_names.iter().map(|name| quoted(name)).collect();
-        fields.push(("Shards", format!("[{}]", names.join(", "))));
-        let notes: Vec<(String, String)> = self.notes().collect();
-        fields.extend(notes.iter().map(|(name, value)| (name.as_str(), quoted(value))));
-        fields.extend(json_figures(self.total));
-        if let Some((engine, figures)) = &self.engine {
-            let mut of_engine = vec![("Shard Name", quoted(engine))];
-            of_engine.extend(json_figures(Some(*figures)));
-            fields.push(("Engine", object(&of_engine, 6)));
+    /// The one value of another format; `None` for one that there is not. A shard's own plan is in it as the shard has sent it.
+    pub fn value(&self, format: &ExplainFormat) -> Option<String> {
+        match format {
+            ExplainFormat::Json => Some(formats::json(&self.properties())),
+            ExplainFormat::Yaml => Some(formats::yaml(&self.properties())),
+            ExplainFormat::Xml => Some(formats::xml(&self.properties())),
+            ExplainFormat::Text | ExplainFormat::Other => None,
         }
-        let shards: Vec<String> = self.shards.iter().map(|shard| format!("        {}", shard.json())).collect();
-        fields.push(("Plans", format!("[\n{}\n      ]", shards.join(",\n"))));
-        format!("[\n  {{\n    \"Plan\": {}\n  }}\n]", object(&fields, 4))
+    }
+
+    fn properties(&self) -> Properties {
+        let mut properties = vec![text("Node Type", capital(self.outline.rung))];
+        properties.push(("Shards".to_owned(), Value::Names(self.shard_names.clone())));
+        properties.extend(self.notes().map(|(name, value)| (name, Value::Text(value))));
+        properties.extend(measured(self.total));
+        if let Some((engine, figures)) = &self.engine {
+            let of_engine = std::iter::once(text("Shard Name", engine)).chain(measured(Some(*figures)));
+            properties.push(("Engine".to_owned(), Value::Group(of_engine.collect())));
+        }
+        let shards = self.shards.iter().map(ShardReport::properties).collect();
+        properties.push(("Plans".to_owned(), Value::Groups("Plan", shards)));
+        properties
     }
 
     fn notes(&self) -> impl Iterator<Item = (String, String)> {
@@ -85,14 +93,18 @@ impl ExplainReport {
 }
 
 impl ShardReport {
-    fn json(&self) -> String {
-        let mut fields = vec![("Node Type", quoted("Shard")), ("Shard Name", quoted(&self.shard))];
-        fields.extend(self.table.iter().map(|table| ("Relation Name", quoted(table))));
-        fields.push(("Query", quoted(&self.query)));
-        fields.extend(json_figures(self.figures));
-        fields.push(("Explain", self.plan.join("\n")));
-        object(&fields, 8)
+    fn properties(&self) -> Properties {
+        let mut properties = vec![text("Node Type", "Shard"), text("Shard Name", &self.shard)];
+        properties.extend(self.table.iter().map(|table| text("Relation Name", table)));
+        properties.push(text("Query", &self.query));
+        properties.extend(measured(self.figures));
+        properties.push(("Explain".to_owned(), Value::Written(self.plan.join("\n"))));
+        properties
     }
+}
+
+fn text(name: &str, value: impl Into<String>) -> (String, Value) {
+    (name.to_owned(), Value::Text(value.into()))
 }
 
 fn capital(word: &str) -> String {
@@ -110,35 +122,12 @@ fn actual(figures: Option<Figures>) -> String {
     format!(" (actual {time}rows={n_rows} bytes={n_bytes})")
 }
 
-fn json_figures(figures: Option<Figures>) -> Vec<(&'static str, String)> {
+fn measured(figures: Option<Figures>) -> Properties {
     let Some(Figures { n_rows, n_bytes, time }) = figures else { return Vec::new() };
-    let mut fields: Vec<_> = time.map(|time| ("Actual Total Time", milliseconds(time))).into_iter().collect();
-    fields.extend([("Actual Rows", n_rows.to_string()), ("Actual Bytes", n_bytes.to_string())]);
-    fields
-}
-
-fn object(fields: &[(&str, String)], n_indent: usize) -> String {
-    let indent = " ".repeat(n_indent);
-    let lines: Vec<String> = fields.iter().map(|(name, value)| format!("{indent}  {}: {value}", quoted(name))).collect();
-    format!("{{\n{}\n{indent}}}", lines.join(",\n"))
-}
-
-/// A JSON string: src/backend/utils/adt/json.c, `escape_json`.
-fn quoted(text: &str) -> String {
-    let mut json = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => json.push_str("\\\""),
-            '\\' => json.push_str("\\\\"),
-            '\n' => json.push_str("\\n"),
-            '\r' => json.push_str("\\r"),
-            '\t' => json.push_str("\\t"),
-            c if u32::from(c) < 0x20 => json.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => json.push(c),
-        }
-    }
-    json.push('"');
-    json
+    let number = |name: &str, value: String| (name.to_owned(), Value::Number(value));
+    let time = time.map(|time| number("Actual Total Time", milliseconds(time)));
+    let counts = [number("Actual Rows", n_rows.to_string()), number("Actual Bytes", n_bytes.to_string())];
+    time.into_iter().chain(counts).collect()
 }
 
 #[cfg(test)]
@@ -180,6 +169,7 @@ mod tests {
             "              ->  Seq Scan on t",
         ];
         assert_eq!(report.text(), expected);
-        assert!(report.json().contains("\"Query\": \"SELECT \\\"a\\\"\""), "{}", report.json());
+        let json = report.value(&ExplainFormat::Json).unwrap();
+        assert!(json.contains("\"Query\": \"SELECT \\\"a\\\"\""), "{json}");
     }
 }
