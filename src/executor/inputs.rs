@@ -23,7 +23,7 @@ use crate::topology::{ShardId, ShardSet};
 /// Most rows of a table that go to the engine as arrays, however small they are.
 const MAX_ARRAY_ROWS: u64 = 10_000;
 
-/// From this many rows on a temporary table's statistics are worth making.
+/// From this many rows on a temporary table's statistics and indexes are worth making, and a table wanted for its indexes is one.
 const MIN_ANALYZED_ROWS: u64 = 1_000;
 
 /// Most values of one table's column by which another table's rows are asked for.
@@ -163,7 +163,8 @@ impl Load<'_> {
     }
 
     fn is_too_large(&self) -> bool {
-        self.few.as_ref().is_some_and(|rows| self.n_rows > MAX_ARRAY_ROWS || rows.len() > self.max_bytes)
+        let max_rows = if self.input.looked_up.is_empty() { MAX_ARRAY_ROWS } else { MIN_ANALYZED_ROWS };
+        self.few.as_ref().is_some_and(|rows| self.n_rows > max_rows || rows.len() > self.max_bytes)
     }
 }
 
@@ -301,7 +302,7 @@ impl Conversation {
         if load.n_rows < MIN_ANALYZED_ROWS {
             return Ok(());
         }
-        self.run_on_engine(engine, &format!("ANALYZE {}", GatherInput::temporary(load.input_idx))).await
+        self.run_on_engine(engine, &load.input.prepare_sql(load.input_idx)).await
     }
 
     /// Moves the whole rows in a backend's buffer to the engine's output, or keeps them while they are few; sends that on when it

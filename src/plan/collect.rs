@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use sqlparser::ast::{
-    Expr, Function, FunctionArguments, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+    AccessExpr, Expr, Function, FunctionArguments, Ident, LimitClause, ObjectName, Query, Select, SetExpr, Statement,
+    TableFactor, Visit, Visitor,
 };
 
 use super::Context;
@@ -102,6 +103,8 @@ pub(super) struct Facts {
     pub(super) into_temporary: Seen,
     /// A subquery holds an aggregate that may be one of the query around it.
     pub(super) outer_aggregate: Seen,
+    /// `a.f` that calls `f(a)`, a function which is not the same wherever it is called: sections 4.2.6 and 38.5.3 of the manual.
+    pub(super) row_call: Seen,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -327,9 +330,40 @@ impl Collector<'_> {
                 if let Some(last) = idents.last() {
                     self.note_column(&folded(last));
                 }
+                if let [.., table, name] = idents.as_slice()
+                    && self.is_no_column(&folded(table), &folded(name))
+                {
+                    self.note_row_call(name);
+                }
+            }
+            Expr::CompoundFieldAccess { access_chain, .. } => {
+                for access in access_chain {
+                    if let AccessExpr::Dot(Expr::Identifier(name)) = access {
+                        self.note_row_call(name);
+                    }
+                }
             }
             _ => {}
         }
+    }
+
+    /// Whether the innermost table of this name certainly has no such column.
+    fn is_no_column(&self, table: &str, column: &str) -> bool {
+        let mut items = self.scopes.iter().rev().flat_map(|scope| &scope.items);
+        items.find(|item| item.alias == table).is_some_and(|item| item.lacks(column))
+    }
+
+    /// A function of this name may be called, with a row.
+    fn note_row_call(&mut self, name: &Ident) {
+        let call = FunctionCall::named(vec![folded(name)]);
+        let is_known = self.context.schema.user_functions.contains_key(call.short_name());
+        match call.nature(self.context) {
+            Nature::User if !is_known => return,
+            Nature::Pure | Nature::Time | Nature::Server => return,
+            _ => {}
+        }
+        self.found.facts.row_call = Seen::Yes;
+        self.push_function(&ObjectName::from(vec![name.clone()]), 1, CallForm::Plain);
     }
 
     /// An aggregate belongs to the innermost query whose columns it names: src/backend/parser/parse_agg.c,

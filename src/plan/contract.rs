@@ -246,6 +246,8 @@ pub struct GatherInput {
     pub columns: Vec<GatherColumn>,
     /// What every row that matters satisfies: SQL over the table's own columns, unqualified.
     pub filter: Option<String>,
+    /// Columns by which the engine looks rows up, one value after the other: it wants indexes on them if the rows are many.
+    pub looked_up: Vec<usize>,
 }
 
 /// Rows of input `to` matter only if their column has a value that a row of input `from` has in its own.

@@ -26,6 +26,18 @@ pub(super) fn of_subquery(collector: &mut Collector<'_>, query: &Query, alias: O
     }
 }
 
+/// The names of a subquery's columns; `None` where not all are told by words of their own.
+pub(super) fn names(query: &Query) -> Option<Vec<String>> {
+    let SetExpr::Select(select) = &*query.body else { return None };
+    let name = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+        SelectItem::UnnamedExpr(Expr::Identifier(ident)) => Some(folded(ident)),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(idents)) => idents.last().map(folded),
+        _ => None,
+    };
+    select.projection.iter().map(name).collect()
+}
+
 /// What a WITH query exposes where it is named; nothing if that is in more than one place of `around`: what restricts it in one
 /// need not hold in the other.
 pub(super) fn of_cte(collector: &mut Collector<'_>, query: &Query, alias: &TableAlias, around: &Query) -> Exposed {

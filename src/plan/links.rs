@@ -31,6 +31,8 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 pub(super) struct Links {
     pub(super) all: Vec<Link>,
+    /// Columns of a subquery's tables that are to equal one from outside of it: looked for once for each row there.
+    pub(super) looked_up: Vec<ColumnAt>,
     awaited: HashMap<usize, Awaited>,
 }
 
@@ -67,6 +69,8 @@ pub(super) fn of_on(collector: &mut Collector<'_>, term: &Expr, may_restrict: im
 
 fn of_term(collector: &mut Collector<'_>, term: &Expr, may_restrict: impl Fn(usize) -> bool, binds_outer: bool) {
     for (left, right) in equal_pairs(term) {
+        note_look_up(collector, left, right);
+        note_look_up(collector, right, left);
         let (Some((left, left_out)), Some((right, right_out))) = (column(collector, left), column(collector, right)) else {
             continue;
         };
@@ -78,6 +82,23 @@ fn of_term(collector: &mut Collector<'_>, term: &Expr, may_restrict: impl Fn(usi
         let to_left = is_bound(&left, left_out).then(|| Link { from: right.clone(), to: left.clone() });
         let to_right = is_bound(&right, right_out).then_some(Link { from: left, to: right });
         add(collector, to_left.into_iter().chain(to_right));
+    }
+}
+
+/// Notes a column of the innermost query that is to equal one from outside of it.
+fn note_look_up(collector: &mut Collector<'_>, inside: &Expr, outside: &Expr) {
+    let is_outside = |(_, n_out): &(ColumnAt, usize)| *n_out > 0;
+    if collector.query_depth < 2
+        || column_idents(outside).is_none()
+        || !column(collector, outside).as_ref().is_none_or(is_outside)
+    {
+        return;
+    }
+    let found = column(collector, inside).filter(|found| !is_outside(found));
+    if let (Some((column, _)), Some(links)) = (found, &mut collector.found.links)
+        && !links.looked_up.contains(&column)
+    {
+        links.looked_up.push(column);
     }
 }
 

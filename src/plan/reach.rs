@@ -90,9 +90,12 @@ fn meant(mention: &Mention, context: &Context<'_>) -> Vec<TableName> {
     configured.chain(known).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// System functions that run a query which they are given as text, or read tables by name.
+/// Functions that run a query which they are given as text, or read tables by name: those of the system, and of tablefunc.
 fn runs_text(call: &FunctionCall) -> bool {
     let name = call.short_name();
+    if name.starts_with("crosstab") || name == "connectby" {
+        return true;
+    }
     let gives_xml = ["_to_xml", "_to_xmlschema", "_to_xml_and_xmlschema"].iter().any(|end| name.ends_with(end));
     let reads = ["table_", "query_", "cursor_", "schema_", "database_"].iter().any(|start| name.starts_with(start));
     gives_xml && reads || name == "ts_stat" || name == "ts_rewrite" && call.n_args == 2

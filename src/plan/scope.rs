@@ -22,6 +22,8 @@ pub(super) struct Item {
     pub(super) key_columns: Vec<String>,
     /// Of a subquery or a WITH query: columns that are keys of the tables inside.
     pub(super) exposed: Exposed,
+    /// The names of a subquery's columns, where it tells all.
+    pub(super) named: Option<Vec<String>>,
     /// Whether an outer join may fill it with NULLs.
     pub(super) is_nullable: bool,
 }
@@ -75,6 +77,14 @@ impl Item {
             None if self.key_columns.iter().any(|key| key == column) => Some(true),
             None if self.exposed.iter().any(|(name, _)| name == column) => Some(true),
             None => None,
+        }
+    }
+
+    /// Whether it certainly has no column of this name.
+    pub(super) fn lacks(&self, column: &str) -> bool {
+        match &self.named {
+            Some(named) => !named.iter().any(|name| name == column),
+            None => self.has(column) == Some(false),
         }
     }
 
@@ -206,7 +216,9 @@ fn add_factor(collector: &mut Collector<'_>, factor: &TableFactor, items: &mut V
         TableFactor::NestedJoin { table_with_joins, alias: None } => add_tree(collector, table_with_joins, items, usings),
         TableFactor::Derived { subquery, alias, .. } => {
             let exposed = derived::of_subquery(collector, subquery, alias.as_ref());
-            items.push(Item { exposed, ..opaque_item(alias.as_ref()) });
+            let is_renamed = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
+            let named = if is_renamed { None } else { derived::names(subquery) };
+            items.push(Item { exposed, named, ..opaque_item(alias.as_ref()) });
         }
         TableFactor::Table { alias, .. }
         | TableFactor::TableFunction { alias, .. }
@@ -225,6 +237,7 @@ fn opaque_item(alias: Option<&TableAlias>) -> Item {
         relation: None,
         key_columns: Vec::new(),
         exposed: Vec::new(),
+        named: None,
         is_nullable: false,
     }
 }
@@ -241,7 +254,7 @@ pub(super) fn table_item(collector: &mut Collector<'_>, name: &ObjectName, alias
     };
     let exposed = if is_cte && !is_renamed { collector.exposed_by_cte(&last_part(name)) } else { Vec::new() };
     let alias = alias.map_or_else(|| last_part(name), |alias| folded(&alias.name));
-    Item { ref_idx: Some(ref_idx), alias, relation, key_columns, exposed, is_nullable: false }
+    Item { ref_idx: Some(ref_idx), alias, relation, key_columns, exposed, named: None, is_nullable: false }
 }
 
 /// Which side of a join may be filled with NULLs.

@@ -87,6 +87,9 @@ fn merged(many: &Many<'_>) -> Result<Plan, Refusal> {
     if many.parsed.is_loose {
         return Err(Refusal::new(RefusalCode::Clause, "a clause that the planner does not read in full is not supported here"));
     }
+    if many.collected.facts.row_call.is_yes() {
+        return Err(Refusal::new(RefusalCode::Clause, "a function called as a column of its row is not supported here"));
+    }
     let select = shape::check(query, many)?;
     let edits = shape::time_edits(many.collected, &many.tokens, many.values.now_micros, many.context)?;
     let Some(limit) = limit_of(query, many)? else {

@@ -274,3 +274,27 @@ async fn a_read_that_waits_for_a_truncate_sees_what_came_after_it() {
     });
     assert_eq!(n_states, "3");
 }
+
+#[tokio::test]
+async fn rows_that_a_subquery_looks_up_one_by_one_are_found_by_an_index() {
+    let cluster = Cluster::start(3).await;
+    let proxy = cluster.proxy().await;
+    let client = proxy.connect().await;
+    // Some names are longer than what fits into an entry of a B-tree.
+    for from in (1..=20_000).step_by(5_000) {
+        let parts: Vec<String> = (from..from + 5_000)
+            .map(|n| format!("({n}, '{}{}')", "x".repeat(if n % 50 == 0 { 3_000 } else { 3 }), n % 5000))
+            .collect();
+        client.batch_execute(&format!("INSERT INTO parts (part_id, name) VALUES {}", parts.join(", "))).await.unwrap();
+    }
+    // Each row beside each other row would take a server minutes.
+    client.batch_execute("SET statement_timeout = '20s'").await.unwrap();
+    let by_key = "SELECT count(*) FROM parts p WHERE part_id = (SELECT max(q.part_id) FROM parts q WHERE q.part_id = p.part_id)";
+    assert_eq!(value(&client, by_key).await, "20000");
+    let by_text = "SELECT count(*), sum((SELECT count(*) FROM parts q WHERE q.name = p.name)) FROM parts p";
+    assert_eq!(rows(&client, by_text).await, [[Some("20000".to_owned()), Some("80000".to_owned())]]);
+    let by_join =
+        "SELECT count(*) FROM parts p, LATERAL (SELECT part_id FROM parts q WHERE p.name = q.name ORDER BY 1 LIMIT 1) l";
+    assert_eq!(value(&client, by_join).await, "20000");
+    cluster.wait_until_clean().await;
+}

@@ -61,12 +61,13 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
             None => {
                 input_of_ref.insert(ref_idx, inputs.len());
                 let columns = columns(table_ref, &needs, many.context)?;
-                inputs.push(GatherInput { table, is_only, source, columns, filter });
+                inputs.push(GatherInput { table, is_only, source, columns, filter, looked_up: Vec::new() });
             }
         }
     }
     let finish = splice::finish(many, &places, &edits, &input_of_ref);
     let links = semi::links(&collected, &inputs, &input_of_ref);
+    semi::note_look_ups(&collected, &mut inputs, &input_of_ref);
     let (describe_shard, has_row_values) = (pinned(&collected)?, needs.has_row_values());
     let shards = union(&sets);
     let plan = GatherPlan { inputs, finish, links, has_row_values, shards, describe_shard, views: Vec::new() };

@@ -85,6 +85,9 @@ pub(super) fn of(many: &Many<'_>, collected: &Collected) -> Needs {
     }
     // NATURAL joins compare the columns that both sides have.
     needs.is_everything |= needs.words.contains("natural");
+    if collected.facts.row_call.is_yes() {
+        (needs.is_everything, needs.whole_rows) = (true, WholeRows::Values);
+    }
     let mut walk =
         Walk { collected, context: many.context, needs, aliases: Vec::new(), bare: BTreeSet::new(), values: BTreeSet::new() };
     let flow = many.parsed.statement.visit(&mut walk);

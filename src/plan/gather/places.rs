@@ -61,6 +61,15 @@ impl GatherInput {
         format!("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP", Self::temporary(input_idx), columns.join(", "))
     }
 
+    /// What is to be run when all rows are in the relation: indexes on columns by which they are looked up, and statistics.
+    pub fn prepare_sql(&self, input_idx: usize) -> String {
+        let table = Self::temporary(input_idx);
+        let columns = self.looked_up.iter().filter_map(|&idx| self.columns.get(idx));
+        let indexes: String =
+            columns.map(|column| format!("CREATE INDEX ON {table} USING hash ({});", quoted(&column.name))).collect();
+        format!("{indexes}ANALYZE {table}")
+    }
+
     /// Reads the rows on a shard that satisfy `terms` as well, all columns in binary.
     pub fn select_sql(&self, terms: &[String]) -> String {
         let columns: Vec<String> = self

@@ -1,4 +1,4 @@
-//! Semi-joins: which rows of a table matter once those of another are known.
+//! What is known of rows by those of other tables: which of them matter (semi-joins), and by which columns they are looked up.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +26,24 @@ pub(super) fn links(collected: &Collected, inputs: &[GatherInput], input_of_ref:
         Some(GatherLink { from: (from, from_idx), to: (to, to_idx), key })
     };
     all.iter().filter_map(link).collect()
+}
+
+/// Notes which columns of the inputs are looked up. Those whose types have an order have one for hash indexes, too, which take values
+/// of any length.
+pub(super) fn note_look_ups(collected: &Collected, inputs: &mut [GatherInput], input_of_ref: &BTreeMap<usize, usize>) {
+    // From pg_type.dat: integers, text and varchar, numeric, uuid, date, timestamp, timestamptz, oid.
+    const INDEXED: [TypeOid; 11] = [20, 21, 23, 25, 1043, 1700, 2950, 1082, 1114, 1184, 26];
+    for looked_up in collected.links.iter().flat_map(|links| &links.looked_up) {
+        let Some(&input_idx) = input_of_ref.get(&looked_up.ref_idx) else { continue };
+        let found = column(inputs, input_idx, &looked_up.name)
+            .filter(|(_, column)| INDEXED.contains(&column.type_oid) && !column.is_text)
+            .map(|(column_idx, _)| column_idx);
+        if let (Some(column_idx), Some(input)) = (found, inputs.get_mut(input_idx))
+            && !input.looked_up.contains(&column_idx)
+        {
+            input.looked_up.push(column_idx);
+        }
+    }
 }
 
 fn column<'a>(inputs: &'a [GatherInput], input_idx: usize, name: &str) -> Option<(usize, &'a GatherColumn)> {

@@ -286,4 +286,9 @@ SELECT x.id, x.y FROM item x(y, id) WHERE x.id IN (1, 2)
 SELECT s.y FROM (acct JOIN item USING (id)) s(y) WHERE y IN (5, 7)
 SELECT j.id FROM (acct a JOIN item i USING (id)) j WHERE j.id IN (5, 7)
 SELECT u.id FROM acct JOIN item USING (id) AS u WHERE u.id = 5
+SELECT acct.count FROM acct
+SELECT (a).count, a.max FROM acct a
+SELECT s.count FROM (SELECT grp, count(*) FROM acct GROUP BY 1) s
+SELECT s.count FROM (SELECT grp FROM acct) s
+SELECT acct.row_to_json FROM acct WHERE id IN (5, 6)
 "#;
