@@ -84,11 +84,15 @@ JOIN pg_catalog.pg_class AS p ON p.oid = d.refobjid JOIN pg_catalog.pg_namespace
 WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = d.classid AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
   AND n.nspname NOT LIKE 'pg\\_temp\\_%'";
 
-/// Operators and casts outside the system schemas whose functions are not immutable. Those of an extension in C that are stable depend
-/// on settings (`%` of pg_trgm): an operator has no way to be told of a table.
+/// Operators, casts and domains outside the system schemas that call functions which are not immutable, each with two types and
+/// whether these are of the system. Operators of an extension in C that are stable depend on settings (`%` of pg_trgm): an operator has no
+/// way to be told of a table.
 const HIDDEN_CALLS: &str = "\
-SELECT n.nspname, p.proname, o.oprname, NULL, NULL, NULL, NULL FROM pg_catalog.pg_operator AS o
+SELECT n.nspname, p.proname, o.oprname, l.typname, r.typname,
+  coalesce(l.typnamespace = 'pg_catalog'::regnamespace, true), coalesce(r.typnamespace = 'pg_catalog'::regnamespace, true)
+FROM pg_catalog.pg_operator AS o
 JOIN pg_catalog.pg_proc AS p ON p.oid = o.oprcode JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+LEFT JOIN pg_catalog.pg_type AS l ON l.oid = o.oprleft LEFT JOIN pg_catalog.pg_type AS r ON r.oid = o.oprright
 WHERE o.oprnamespace <> 'pg_catalog'::regnamespace AND p.provolatile <> 'i'
   AND NOT (p.provolatile = 's' AND p.prolang IN (SELECT l.oid FROM pg_catalog.pg_language AS l WHERE l.lanname = 'c')
     AND EXISTS (SELECT FROM pg_catalog.pg_depend AS e
@@ -97,7 +101,13 @@ UNION ALL SELECT n.nspname, p.proname, NULL, s.typname, t.typname,
   s.typnamespace = 'pg_catalog'::regnamespace, t.typnamespace = 'pg_catalog'::regnamespace FROM pg_catalog.pg_cast AS c
 JOIN pg_catalog.pg_proc AS p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_type AS s ON s.oid = c.castsource JOIN pg_catalog.pg_type AS t ON t.oid = c.casttarget
-WHERE c.oid >= 16384 AND p.provolatile <> 'i'";
+WHERE c.oid >= 16384 AND p.provolatile <> 'i'
+UNION ALL SELECT DISTINCT n.nspname, p.proname, NULL, NULL, t.typname, true, false FROM pg_catalog.pg_constraint AS c
+JOIN pg_catalog.pg_type AS t ON t.oid = c.contypid
+JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
+  AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+JOIN pg_catalog.pg_proc AS p ON p.oid = d.refobjid JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+WHERE p.oid >= 16384 AND p.provolatile <> 'i'";
 
 /// Indexes; of those that make rows conflict also their table and the columns of their key, each in a row.
 const INDEXES: &str = "\
@@ -370,19 +380,21 @@ impl Reader {
 
     fn take_hidden_call(&mut self, row: &Texts<'_>) -> Option<()> {
         let function = TableName::new(row.get(0)?, row.get(1)?);
-        let by = match row.get(2) {
-            Some(name) => CalledBy::Operator(name.to_owned()),
-            None => {
-                let (from, to) = (row.get(3)?.to_owned(), row.get(4)?.to_owned());
-                let own = match (row.get(5)? == "t", row.get(6)? == "t") {
-                    (false, true) => vec![from.clone()],
-                    (true, false) => vec![to.clone()],
-                    (true, true) | (false, false) => vec![from.clone(), to.clone()],
-                };
-                CalledBy::Cast { from, to, own }
+        let (left, right) = ((row.get(3), row.get(5)? == "t"), (row.get(4), row.get(6)? == "t"));
+        let own = [left, right].into_iter().filter(|(_, is_of_system)| !is_of_system).filter_map(|(name, _)| name);
+        let mut types: Vec<String> = own.map(str::to_owned).collect();
+        let by = match (row.get(2), left.0) {
+            (Some(name), _) => CalledBy::Operator(name.to_owned()),
+            (None, Some(from)) => {
+                let (from, to) = (from.to_owned(), row.get(4)?.to_owned());
+                if types.is_empty() {
+                    types = vec![from.clone(), to.clone()];
+                }
+                CalledBy::Cast { from, to }
             }
+            (None, None) => CalledBy::Domain(row.get(4)?.to_owned()),
         };
-        self.schema.hidden_calls.insert(HiddenCall { function, by });
+        self.schema.hidden_calls.insert(HiddenCall { function, by, types });
         Some(())
     }
 

@@ -1,12 +1,12 @@
 //! What is known of a function by its name: whether shards would agree on its value.
 
 use super::Context;
-use super::gather::identifier;
-use super::names::relation_of;
+use super::gather::{self, identifier};
+use super::names::{relation_of, table_name};
 use super::reach::Reach;
 use super::refusal::{Refusal, RefusalCode};
 use super::select::Many;
-use crate::sql::{Token, TokenKind};
+use crate::sql::TokenKind;
 use crate::topology::{CalledBy, Column, FunctionKind, FunctionVolatility, TableName, UserFunction};
 
 /// A function called by a statement.
@@ -169,23 +169,25 @@ fn own_nature(functions: &[&UserFunction], name: &str, context: &Context<'_>) ->
     (nature.copied().unwrap_or(Nature::User), gives_own)
 }
 
-/// The refusal of an operator or a cast whose function may read tables.
+/// The refusal of an operator, a cast or a domain whose function may read tables.
 ///
 /// # Errors
 /// `UserFunction`.
 pub(super) fn refuse_hidden_calls(many: &Many<'_>) -> Result<(), Refusal> {
     let (sql, context) = (many.sql(), many.context);
+    let has_operator = |name: &str| {
+        many.tokens.iter().any(|token| token.kind == TokenKind::Operator && sql.get(token.start..token.end) == Some(name))
+    };
+    let is_named =
+        |types: &[String]| many.tokens.iter().filter_map(|token| identifier(sql, *token)).any(|word| types.contains(&word));
     let hidden = context.schema.hidden_calls.iter().filter(|call| !context.topology.safe_functions.contains(&call.function));
     for call in hidden {
+        let may_be_told = || call.types.is_empty() || is_named(&call.types) || may_have_type(many, &call.types);
         let (is_called, what) = match &call.by {
-            CalledBy::Operator(name) => {
-                let is_it = |token: &Token| token.kind == TokenKind::Operator && sql.get(token.start..token.end) == Some(name);
-                (many.tokens.iter().any(is_it), format!("operator {name}"))
-            }
-            CalledBy::Cast { from, to, own } => {
-                let is_named = many.tokens.iter().filter_map(|token| identifier(sql, *token)).any(|word| own.contains(&word));
-                (is_named || may_have_type(many, own), format!("the cast from {from} to {to}"))
-            }
+            CalledBy::Operator(name) => (has_operator(name) && may_be_told(), format!("operator {name}")),
+            CalledBy::Cast { from, to } => (may_be_told(), format!("the cast from {from} to {to}")),
+            // Values that are read were checked when they were written.
+            CalledBy::Domain(name) => (is_named(&call.types), format!("domain {name}")),
         };
         if is_called {
             let message = format!("{what}, which calls function {}, across shards is not supported", call.function);
@@ -195,21 +197,24 @@ pub(super) fn refuse_hidden_calls(many: &Many<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether values of such a type may be in the statement though it does not name it: in a column, or given by a function.
+/// Whether values of such a type may be in the statement though it does not name it: in a column that it names, or given by a function.
 fn may_have_type(many: &Many<'_>, type_names: &[String]) -> bool {
+    let needs = gather::needs(many, many.collected);
     let is_of_type = |column: &Column| {
         let shown = column.type_name.rsplit('.').next().unwrap_or_default().trim_end_matches("[]");
         type_names.iter().any(|name| shown.trim_matches('"') == name)
     };
     let context = many.context;
-    let relations = many.collected.refs.iter().filter_map(|table_ref| relation_of(&table_ref.name, context));
-    relations.into_iter().any(|relation| relation.columns.iter().any(is_of_type))
-        || many
-            .collected
-            .functions
-            .iter()
-            .flat_map(|call| call.user_functions(context))
-            .any(|function| function.gives_own_type && function.kind != FunctionKind::Aggregate)
+    let of_refs = many.collected.refs.iter().filter_map(|table_ref| Some((table_ref, relation_of(&table_ref.name, context)?)));
+    of_refs.into_iter().any(|(table_ref, relation)| {
+        let table = table_name(&table_ref.name, context);
+        relation.columns.iter().any(|column| is_of_type(column) && (needs.names(&column.name) || needs.all_of(&table)))
+    }) || many
+        .collected
+        .functions
+        .iter()
+        .flat_map(|call| call.user_functions(context))
+        .any(|function| function.gives_own_type && function.kind != FunctionKind::Aggregate)
 }
 
 fn by_volatility(name: &str, context: &Context<'_>) -> Nature {

@@ -8,6 +8,7 @@ use super::contract::{Access, Context, Plan, Values};
 use super::functions::Nature;
 use super::layout::{Layout, layout};
 use super::merge::TextOrder;
+use super::predicate::unnested;
 use super::reader::Parsed;
 use super::refusal::{Refusal, RefusalCode};
 use super::text::{Edits, tokens_of};
@@ -91,6 +92,14 @@ fn merged(many: &Many<'_>) -> Result<Plan, Refusal> {
         return Err(Refusal::new(RefusalCode::Clause, "a function called as a column of its row is not supported here"));
     }
     let select = shape::check(query, many)?;
+    let groups = match &select.group_by {
+        GroupByExpr::Expressions(exprs, _) => exprs.as_slice(),
+        GroupByExpr::All(_) => &[],
+    };
+    let is_row = |expr: &Expr| matches!(unnested(expr), Expr::QualifiedWildcard(..));
+    if order_exprs(query).iter().map(|item| &item.expr).chain(groups).any(is_row) {
+        return Err(Refusal::new(RefusalCode::Clause, "rows as a whole, to sort or group by, are not supported here"));
+    }
     let edits = shape::time_edits(many.collected, &many.tokens, many.values.now_micros, many.context)?;
     let Some(limit) = limit_of(query, many)? else {
         // A negative or malformed number: Postgres says so, on any shard.

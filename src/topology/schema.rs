@@ -161,18 +161,21 @@ pub enum FunctionKind {
 pub struct HiddenCall {
     pub function: TableName,
     pub by: CalledBy,
+    /// Names of types, without their schemas, by one of which the call is told: operands that are not of the system if any is none.
+    /// Empty for an operator of the system's types: its name tells.
+    pub types: Vec<String>,
 }
 
+/// Names of types are without their schemas.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CalledBy {
     Operator(String),
-    /// Names of types, without their schemas, and those of them by which the cast is told: types that are not of the system if
-    /// either is none.
     Cast {
         from: String,
         to: String,
-        own: Vec<String>,
     },
+    /// A check of the domain's values.
+    Domain(String),
 }
 
 /// How code names something.
@@ -247,7 +250,7 @@ pub struct Schema {
     pub unique: BTreeMap<TableName, BTreeMap<String, BTreeSet<String>>>,
     /// Tables with rules, and the other relations that these name.
     pub rules: BTreeMap<TableName, BTreeSet<TableName>>,
-    /// Operators and casts outside the system schemas whose function is not immutable: it may read tables.
+    /// Operators, casts and domains outside the system schemas that call a function which is not immutable: it may read tables.
     pub hidden_calls: BTreeSet<HiddenCall>,
     /// Functions of `pg_catalog`, by name; several of one name count as the most volatile.
     pub system_functions: BTreeMap<String, FunctionVolatility>,

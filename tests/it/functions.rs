@@ -17,6 +17,11 @@ CREATE OPERATOR <<< (LEFTARG = bigint, FUNCTION = n_orders_of, RIGHTARG = bigint
 CREATE TYPE mood AS ENUM ('sad', 'happy');
 CREATE FUNCTION mood_number(mood) RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT count(*) FROM public.users $$;
 CREATE CAST (mood AS bigint) WITH FUNCTION mood_number(mood);
+CREATE DOMAIN busy AS bigint CHECK (n_orders(VALUE) > 0);
+CREATE FUNCTION mood_equals(mood, text) RETURNS boolean LANGUAGE sql AS $$ SELECT count(*) > 0 FROM public.users $$;
+CREATE OPERATOR = (LEFTARG = mood, FUNCTION = mood_equals, RIGHTARG = text);
+CREATE FUNCTION n_own(public.users) RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT count(*) FROM public.orders WHERE user_id = $1.user_id + 1 $$;
+CREATE FUNCTION doubled(public.users) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT $1.user_id * 2 $$;
 CREATE TYPE amount AS (cents bigint);
 CREATE FUNCTION larger(amount, amount) RETURNS amount LANGUAGE sql IMMUTABLE AS \
   $$ SELECT CASE WHEN $1 IS NULL OR ($2).cents > ($1).cents THEN $2 ELSE $1 END $$;
@@ -60,6 +65,8 @@ async fn what_reads_tables_is_refused_and_the_rest_is_right() {
         "SELECT lower(name) FROM users ORDER BY user_id",
         "SELECT pg_catalog.upper(name) FROM users ORDER BY user_id",
         "SELECT n_orders(2), n_users() FROM users WHERE user_id = 7 AND false",
+        "SELECT users.doubled FROM users WHERE name = 'N1' ORDER BY user_id",
+        "SELECT users.count, max(users.name) FROM users",
     ];
     let refused = [
         "SELECT n_orders(user_id) FROM users",
@@ -68,6 +75,10 @@ async fn what_reads_tables_is_refused_and_the_rest_is_right() {
         "SELECT counting(total_cents) FROM orders",
         "SELECT count(*) FROM users WHERE user_id <<< 1",
         "SELECT 'sad'::mood::bigint FROM users",
+        "SELECT count(*) FROM users WHERE 'sad'::mood = name::text",
+        "SELECT user_id::busy FROM users",
+        "SELECT users.n_own FROM users",
+        "SELECT u.user_id FROM users u WHERE (u).n_own > 0",
     ];
     for path in ["public", "public, pg_catalog"] {
         for client in [&client, &direct] {

@@ -252,6 +252,10 @@ async fn arrays_are_gathered_as_they_are() {
     let row = ["{a,\"b c\",NULL}", "{{9},{2}}", "1 8"].map(|text| Some(text.to_owned()));
     assert_eq!(rows(&client, sql).await, [row]);
     assert_eq!(value(&client, "SELECT count(DISTINCT tags) FROM tagged").await, "1");
+    // A server does not read an empty one as it sends it.
+    client.batch_execute("INSERT INTO tagged (k, pair) VALUES (10, ''), (11, '')").await.unwrap();
+    let sql = "SELECT pair, count(*) FROM tagged WHERE k > 8 GROUP BY pair ORDER BY 2";
+    assert_eq!(rows(&client, sql).await, [["1 9", "1"], ["", "2"]].map(|row| row.map(|text| Some(text.to_owned()))));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::topology::TableName;
 
 /// What a statement's words and syntax tell of the columns that it reads.
 #[derive(Debug, Default)]
-pub(super) struct Needs {
+pub(in crate::plan) struct Needs {
     /// Every identifier and keyword of the text, folded: a column that is not among them cannot be meant by its name.
     words: BTreeSet<String>,
     /// Tables of which every column is needed.
@@ -40,11 +40,11 @@ enum WholeRows {
 }
 
 impl Needs {
-    pub(super) fn all_of(&self, table: &TableName) -> bool {
+    pub(in crate::plan) fn all_of(&self, table: &TableName) -> bool {
         self.is_everything || self.whole.contains(table)
     }
 
-    pub(super) fn names(&self, column: &str) -> bool {
+    pub(in crate::plan) fn names(&self, column: &str) -> bool {
         self.words.contains(column)
     }
 
@@ -72,7 +72,7 @@ pub(in crate::plan) fn identifier(sql: &str, token: Token) -> Option<String> {
 }
 
 /// What the statement needs of its tables.
-pub(super) fn of(many: &Many<'_>, collected: &Collected) -> Needs {
+pub(in crate::plan) fn of(many: &Many<'_>, collected: &Collected) -> Needs {
     let mut needs = Needs::default();
     let sql = many.sql();
     for token in &many.tokens {

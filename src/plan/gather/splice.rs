@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::{ControlFlow, Range};
 
 use sqlparser::ast::{
-    Expr, Ident, JoinConstraint, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, JoinConstraint, ObjectName, ObjectNamePart, Query, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use super::needs::identifier;
@@ -49,7 +49,8 @@ pub(in crate::plan) fn places(many: &Many<'_>, collected: &Collected) -> Result<
     if let Some(refusal) = walk.unsure.take() {
         return Err(refusal);
     }
-    let Walk { mut places, known, .. } = walk;
+    let Walk { mut places, mut known, .. } = walk;
+    known.extend(many.parsed.unsaid.iter().filter_map(|start| many.tokens.binary_search_by_key(start, |token| token.start).ok()));
     places.sort_unstable_by_key(|place| place.first);
     places.dedup_by_key(|place| place.first);
     check_strays(many, &known)?;
@@ -212,8 +213,11 @@ impl Visitor for Walk<'_> {
             | TableFactor::Derived { alias, .. }
             | TableFactor::TableFunction { alias, .. }
             | TableFactor::Function { alias, .. }
-            | TableFactor::UNNEST { alias, .. }
-            | TableFactor::XmlTable { alias, .. } => self.alias(alias.as_ref()),
+            | TableFactor::UNNEST { alias, .. } => self.alias(alias.as_ref()),
+            TableFactor::XmlTable { columns, alias, .. } => {
+                columns.iter().for_each(|column| self.note(&column.name));
+                self.alias(alias.as_ref());
+            }
             TableFactor::NestedJoin { alias, table_with_joins } => {
                 self.joins(table_with_joins);
                 self.alias(alias.as_ref());
@@ -228,6 +232,14 @@ impl Visitor for Walk<'_> {
             Expr::Identifier(ident) => self.column(std::slice::from_ref(ident)),
             Expr::CompoundIdentifier(idents) => self.column(idents),
             Expr::QualifiedWildcard(name, _) => self.wildcard(name),
+            Expr::Function(function) => {
+                let FunctionArguments::List(list) = &function.args else { return ControlFlow::Continue(()) };
+                for arg in &list.args {
+                    if let FunctionArg::Unnamed(FunctionArgExpr::QualifiedWildcard(name)) = arg {
+                        self.wildcard(name);
+                    }
+                }
+            }
             _ => {}
         }
         ControlFlow::Continue(())

@@ -31,6 +31,8 @@ pub(super) struct Parsed {
     pub(super) statement: Statement,
     /// Whether the tree says less than the text of what makes the rows. It names all columns and tables, and its conditions hold.
     pub(super) is_loose: bool,
+    /// Where words start of which the tree tells nothing, and that are no names of tables.
+    pub(super) unsaid: Vec<usize>,
     /// Where `TABLE` stands for `SELECT * FROM`.
     table_commands: Vec<Range<usize>>,
 }
@@ -73,10 +75,11 @@ pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Ref
     let positions = Positions::of(sql);
     let range_of = |location: &Location| positions.offset(sql, *location).map(|start| start..start + "TABLE".len());
     let table_commands = rewriting.table_commands.iter().filter_map(range_of).collect();
+    let unsaid = rewriting.unsaid().filter_map(|location| positions.offset(sql, location)).collect();
     let mut statements =
         Parser::new(&Postgres).with_tokens_with_locations(rewriting.into_tokens()).parse_statements().map_err(unparsed)?;
     match (statements.pop(), statements.is_empty()) {
-        (Some(statement), true) => Ok(Parsed { sql: sql.to_owned(), statement, is_loose, table_commands }),
+        (Some(statement), true) => Ok(Parsed { sql: sql.to_owned(), statement, is_loose, unsaid, table_commands }),
         _ => Err(Refusal::new(RefusalCode::Unparsed, "the planner expects one statement")),
     }
 }

@@ -211,6 +211,12 @@ impl Rewriting {
         self.is_loose = true;
     }
 
+    /// Where words were left out or replaced.
+    pub(super) fn unsaid(&self) -> impl Iterator<Item = Location> {
+        let words = self.instead.keys().filter_map(|idx| self.tokens.get(*idx));
+        words.filter(|token| matches!(token.token, Token::Word(_))).map(|token| token.span.start)
+    }
+
     /// What the parser is given: tokens that were put in are at the places of those beside which they stand.
     pub(super) fn into_tokens(self) -> Vec<TokenWithSpan> {
         let Self { tokens, mut instead, mut before, .. } = self;

@@ -157,7 +157,8 @@ fn calls(text: &mut Rewriting, idx: usize) {
     }
 }
 
-/// `(a).*` is all fields of a row: as far as tables and columns go, the row. So is `a.*::type`.
+/// `(a).*` is all fields of a row: as far as tables and columns go, the row. `a.* IS NULL`, `a.* = b.*` and `a.*::type` are of the row as a
+/// value, which the parser knows as an argument.
 fn whole_rows(text: &mut Rewriting, idx: usize) {
     if !text.is(idx, &Token::Period) || !text.is(idx + 1, &Token::Mul) {
         return;
@@ -165,8 +166,27 @@ fn whole_rows(text: &mut Rewriting, idx: usize) {
     if text.follows_token(idx, &Token::RParen) {
         text.leave_out(idx..idx + 2);
         text.is_loose = true;
-    } else if text.is(idx + 2, &Token::DoubleColon) {
-        text.leave_out(idx..idx + 2);
+        return;
+    }
+    let mut start = idx;
+    while start > 0 && matches!(text.get(start - 1), Some(Token::Word(_))) {
+        start -= 1;
+        if !text.follows_token(start, &Token::Period) {
+            break;
+        }
+        start -= 1;
+    }
+    let after = idx + 2;
+    let goes_on = text.is_operator(after)
+        || text.is(after, &Token::DoubleColon)
+        || text.has_words(after, &["is|in|and|or|not|between|like|isnull|notnull|collate"]);
+    let is_operand = start > 0
+        && (text.is_operator(start - 1)
+            || text.follows(start, &["and|or|not|where|on|when|then|else|having"])
+            || text.follows(start, &["distinct", "from"]));
+    if goes_on || is_operand {
+        text.insert(start, [word("ROW"), Token::LParen]);
+        text.insert(after, [Token::RParen]);
     }
 }
 

@@ -312,8 +312,12 @@ fn schema() -> Schema {
         let function = UserFunction { schema: schema.to_owned(), volatility, kind, gives_own_type: name == "max" };
         user_functions.entry(name.to_owned()).or_default().push(function);
     }
-    let hidden = |function: &str, by: CalledBy| HiddenCall { function: TableName::new("public", function), by };
-    let cast = |from: &str, to: &str| CalledBy::Cast { from: from.to_owned(), to: to.to_owned(), own: vec![from.to_owned()] };
+    let hidden = |function: &str, by: CalledBy, types: &[&str]| HiddenCall {
+        function: TableName::new("public", function),
+        by,
+        types: types.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let operator = |name: &str| CalledBy::Operator(name.to_owned());
     let public = |name: &str| TableName::new("public", name);
     let code = |(name, code): (&str, &str)| (public(name), crate::sql::mentions(code).into_iter().collect());
     let trigger = |(table, function, is_before_row): (&str, &str, bool)| {
@@ -341,9 +345,11 @@ fn schema() -> Schema {
         guarded: [TableName::new("public", "guarded")].into(),
         user_functions,
         hidden_calls: [
-            hidden("looks_up", CalledBy::Operator("<<<".to_owned())),
-            hidden("declared", CalledBy::Operator("<<|".to_owned())),
-            hidden("looks_up", cast("mood", "text")),
+            hidden("looks_up", operator("<<<"), &[]),
+            hidden("looks_up", operator("="), &["mood"]),
+            hidden("declared", operator("<<|"), &[]),
+            hidden("looks_up", CalledBy::Cast { from: "mood".to_owned(), to: "text".to_owned() }, &["mood"]),
+            hidden("looks_up", CalledBy::Domain("known".to_owned()), &["known"]),
         ]
         .into(),
         ..Schema::default()

@@ -291,4 +291,13 @@ SELECT (a).count, a.max FROM acct a
 SELECT s.count FROM (SELECT grp, count(*) FROM acct GROUP BY 1) s
 SELECT s.count FROM (SELECT grp FROM acct) s
 SELECT acct.row_to_json FROM acct WHERE id IN (5, 6)
+= SELECT id FROM acct q ORDER BY q.*
+= SELECT id, item FROM item q ORDER BY q.* DESC LIMIT 5
+= SELECT k FROM tiny ORDER BY (tiny.*) DESC, n
+SELECT count(*) FROM item q GROUP BY q.*
+SELECT count(*), max(q.id) FROM item q GROUP BY q.* HAVING q.* IS NOT NULL
+SELECT q.* FROM code q GROUP BY q.*, code, label, rank
+SELECT id FROM item q ORDER BY ROW(q.*) DESC
+SELECT count(DISTINCT q.*), array_length(array_agg(q.*), 1), max(q.qty) FROM item q
+SELECT f.* FROM acct a CROSS JOIN LATERAL (SELECT a.*) f WHERE f.id = 5
 "#;

@@ -87,6 +87,9 @@ SELECT x.k FROM (SELECT (r).* FROM (SELECT i.item AS k, a.id AS id FROM acct a J
 SELECT x.k, x.id FROM (SELECT (r).*, id FROM (SELECT (i.item, a.t)::pair AS r, a.id FROM acct a JOIN item i USING (id)) s) x(k, w, id) WHERE x.k = 1
 SELECT x.id FROM (SELECT (r).*, k FROM (SELECT ROW(grp, t)::pair AS r, id AS k FROM acct) s) x(id, w, k) WHERE x.id = 1
 SELECT u.* FROM acct JOIN item USING (id) AS u
+SELECT tiny.id, acct.grp FROM acct JOIN item USING (id) AS tiny WHERE tiny.id < 7
+SELECT id, xmlelement(name item, xmlattributes(id AS doc)), xmlforest(id AS code) FROM acct
+SELECT a.id, x.item FROM acct a, xmltable('/r' PASSING '<r><item>7</item></r>' COLUMNS item int PATH 'item') x
 SELECT u.id, acct.t FROM acct LEFT JOIN item USING (id) AS u WHERE u.id IN (5, 6)
 SELECT u.id, qty FROM acct FULL JOIN item USING (id) AS u WHERE u.id = 5
 SELECT acct.id FROM acct JOIN item USING (id) AS u WHERE EXISTS (SELECT FROM item u WHERE u.id = acct.id AND u.qty = 7)
@@ -102,6 +105,10 @@ SELECT ((SELECT count(*) FROM acct) UNION (SELECT count(*) FROM acct)) AS n
 SELECT id FROM acct WHERE id IN ((SELECT 5) UNION SELECT 6)
 SELECT WHERE EXISTS (SELECT FROM acct)
 SELECT UNION SELECT FROM acct
+SELECT acct.* IS NULL, acct.* IS NOT NULL, code.* IS NULL FROM acct LEFT JOIN code ON code = t
+SELECT count(a), count(a.*), count(DISTINCT a.grp) FROM acct a
+SELECT count(*) FROM item a JOIN item b ON a.* = b.*
+SELECT a.id FROM item a, item b WHERE a.* IS NOT DISTINCT FROM b.* AND a.item = 1
 SELECT id, xmlelement(name e, xmlattributes(id AS nr, grp), t), xmlforest(c AS x, id) FROM acct
 SELECT xmlserialize(content xmlagg(xmlelement(name e, id) ORDER BY id) AS text) FROM acct
 SELECT id, xmlserialize(document xmlroot(xmlelement(name e, id), version '1.0', standalone yes) AS varchar(80)) FROM acct
