@@ -61,15 +61,18 @@ ORDER BY c.oid, a.attnum";
 const TEMPORARY: &str = " c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind <> 'c' ORDER BY c.oid, a.attnum";
 
 /// Functions, with the most volatile one of each name: 'i' < 's' < 'v'. Those that a user makes in pg_catalog are few. An aggregate
-/// is as volatile as the functions that it calls.
+/// is as volatile as the functions that it calls, and any function as those that give its parameters their defaults.
 const FUNCTIONS: &str = "\
-SELECT n.nspname, p.proname, max(greatest(p.provolatile::text COLLATE \"C\", parts.volatility)),
+SELECT n.nspname, p.proname, max(greatest(p.provolatile::text COLLATE \"C\", parts.volatility, defaults.volatility)),
   bool_and(p.prokind IN ('f', 'p')), bool_and(p.prokind = 'a'),
   CASE WHEN bool_and(p.prokind = 'a') THEN bool_and(p.prorettype >= 16384) ELSE bool_or(p.prorettype >= 16384) END
 FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
-LEFT JOIN LATERAL (SELECT max(f.provolatile::text COLLATE \"C\") AS volatility
-  FROM pg_catalog.pg_aggregate AS a JOIN pg_catalog.pg_proc AS f ON f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggmfinalfn)
-  WHERE a.aggfnoid = p.oid) AS parts ON n.nspname <> 'pg_catalog' AND p.prokind = 'a'
+LEFT JOIN (SELECT a.aggfnoid::oid AS oid, max(f.provolatile::text COLLATE \"C\") AS volatility FROM pg_catalog.pg_aggregate AS a
+  JOIN pg_catalog.pg_proc AS f ON f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggmfinalfn)
+  WHERE a.aggfnoid::oid >= 16384 GROUP BY 1) AS parts ON parts.oid = p.oid
+LEFT JOIN (SELECT d.oid, max(f.provolatile::text COLLATE \"C\") AS volatility FROM pg_catalog.pg_proc AS d
+  CROSS JOIN LATERAL pg_catalog.regexp_matches(d.proargdefaults::text, ':(?:op)?funcid ([1-9]\\d*)', 'g') AS called
+  JOIN pg_catalog.pg_proc AS f ON f.oid = called[1]::oid WHERE d.oid >= 16384 GROUP BY 1) AS defaults ON defaults.oid = p.oid
 WHERE n.nspname <> 'information_schema' AND p.prorettype <> 'trigger'::regtype GROUP BY 1, 2";
 
 /// Partitions and tables that inherit, with one of their parents; and sequences with the tables that they belong to.

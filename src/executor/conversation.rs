@@ -362,14 +362,17 @@ impl Conversation {
 
     /// The same for the statement whose fingerprint was taken last. Reading the catalog is rare, and boxed.
     pub(super) async fn fresh_template_of(&mut self, sql: &str) -> Result<Arc<CachedTemplate>, Refusal> {
-        match self.template_of(sql) {
-            Err(refusal) if refusal.is_about_schema() => {
-                Box::pin(self.refresh_stale_schema()).await;
-                self.renew_view();
-                self.template_of(sql)
-            }
-            outcome => outcome,
+        let outcome = self.template_of(sql);
+        let may_be_new = match &outcome {
+            Ok(cached) => cached.template.lacks_columns(),
+            Err(refusal) => refusal.is_about_schema(),
+        };
+        if !may_be_new {
+            return outcome;
         }
+        Box::pin(self.refresh_stale_schema()).await;
+        self.renew_view();
+        self.template_of(sql)
     }
 
     /// The failure of a text that could not be parsed: the server's own words if it finds a mistake in it, else the refusal.

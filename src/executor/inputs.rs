@@ -29,6 +29,9 @@ const MIN_ANALYZED_ROWS: u64 = 1_000;
 /// Most values of one table's column by which another table's rows are asked for.
 const MAX_LINKED_VALUES: usize = 10_000;
 
+/// Most parameters of a Bind: their number has 16 bits.
+const MAX_PARAMS: usize = u16::MAX as usize;
+
 /// What is known of a plan's tables while they are read.
 #[derive(Debug)]
 pub(super) struct Inputs {
@@ -100,6 +103,9 @@ impl Inputs {
             let Some(values) = self.values.get(&link.from).filter(|values| values.len() as u64 <= expected / 2) else { continue };
             let column = |(input_idx, column_idx): (usize, usize)| plan.inputs.get(input_idx)?.columns.get(column_idx);
             let Some((from, to)) = column(link.from).zip(column(link.to)) else { continue };
+            if self.n_params + restriction.arrays.len() >= MAX_PARAMS {
+                break;
+            }
             let mut array = Array::of(from.sent_type());
             values.iter().for_each(|value| array.push(Some(value)));
             restriction.arrays.push(array);
@@ -115,7 +121,8 @@ impl Inputs {
         let columns: HashSet<usize> =
             plan.links.iter().map(|link| link.from).filter(|from| from.0 == input_idx).map(|from| from.1).collect();
         let values = columns.into_iter().map(|column_idx| (column_idx, HashSet::new())).collect();
-        let few = (self.max_array_bytes > 0 && input.has_arrays()).then(BytesMut::new);
+        let has_room = self.n_params + self.arrays.len() + input.columns.len() <= MAX_PARAMS;
+        let few = (self.max_array_bytes > 0 && input.has_arrays() && has_room).then(BytesMut::new);
         Load { input_idx, input, few, max_bytes: self.max_array_bytes, values, n_rows: 0 }
     }
 

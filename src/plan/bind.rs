@@ -12,7 +12,7 @@ use super::contract::{Access, Context, Plan, Values};
 use super::functions::{FunctionCall, Nature};
 use super::home::{self, Needs};
 use super::insert::InsertTemplate;
-use super::names::Target;
+use super::names::{Target, relation_of};
 use super::reader::{Parsed, parse};
 use super::refusal::{Refusal, RefusalCode};
 use super::slot::{Binding, SlotValue};
@@ -58,6 +58,8 @@ pub(super) struct StatementTemplate {
     access: Access,
     needs: Option<Needs>,
     has_params: bool,
+    /// A configured table is not in the schema snapshot.
+    pub(super) lacks_columns: bool,
     /// The plan of its own text on several shards, with these: `None` where it depends on more.
     merged: OnceLock<Option<(ShardSet, Plan)>>,
 }
@@ -127,6 +129,10 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
         };
         return Ok(if names_sequence { Body::Literal { plan, has_params } } else { Body::Fixed(plan) });
     }
+    let is_unread = |table_ref: &TableRef| {
+        matches!(table_ref.target, Target::Sharded(_) | Target::Reference(_)) && relation_of(&table_ref.name, context).is_none()
+    };
+    let lacks_columns = collected.refs.iter().any(is_unread);
     Ok(Body::Statement(Box::new(StatementTemplate {
         parsed,
         collected,
@@ -134,6 +140,7 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
         access,
         needs,
         has_params,
+        lacks_columns,
         merged: OnceLock::new(),
     })))
 }

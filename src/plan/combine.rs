@@ -197,7 +197,10 @@ fn order_by(many: &Many<'_>, plain: &Plain<'_>, finish: &mut Finish<'_>) -> Resu
         };
         match (unnested(&item.expr), output) {
             (_, Some(item_idx)) => finish.text(&(item_idx + 1).to_string()),
-            (Expr::Value(_), None) => finish.text(text_of(many.sql(), &many.tokens, &expression)),
+            // A number is a position; a parameter is a constant of the shards' statement.
+            (Expr::Value(value), None) if !matches!(value.value, Value::Placeholder(_)) => {
+                finish.text(text_of(many.sql(), &many.tokens, &expression))
+            }
             _ => finish.expression(&expression)?,
         }
         let rest = text_of(many.sql(), &many.tokens, &(expression.end..range.end));

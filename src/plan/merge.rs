@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use sqlparser::ast::{Expr, OrderByExpr, OrderBySort, SelectItem, Value, Visit, Visitor};
+use sqlparser::ast::{DataType, Expr, OrderByExpr, OrderBySort, SelectItem, Value, Visit, Visitor};
 
 use super::contract::{Access, MergePlan, Plan, SortKey};
 use super::layout::sort_expression;
@@ -116,6 +116,8 @@ pub(super) fn text_order(expr: &Expr, scope: &Scope) -> TextOrder {
                 Expr::Identifier(ident) => self.see(&[folded(ident)]),
                 Expr::CompoundIdentifier(idents) => self.see(&idents.iter().map(folded).collect::<Vec<_>>()),
                 Expr::Collate { .. } | Expr::Subquery(_) => self.n_other += 1,
+                // A domain may have a collation of its own.
+                Expr::Cast { data_type: DataType::Custom(..), .. } => self.n_other += 1,
                 _ => {}
             }
             std::ops::ControlFlow::Continue(())

@@ -220,6 +220,11 @@ impl Template {
         }
     }
 
+    /// Whether it names a configured table that the schema snapshot lacks: it may be new.
+    pub fn lacks_columns(&self) -> bool {
+        matches!(&self.body, Body::Statement(statement) if statement.lacks_columns)
+    }
+
     /// The plan over gathered rows, for a read whose plan on an earlier rung turned out not to be exact for its types; `None`:
     /// the statement is none that could have one.
     ///

@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use crate::harness::{Cluster, Proxy, ProxyOptions, Raw, extended, failure, message, rows, text, value};
+use crate::harness::{Cluster, Proxy, ProxyOptions, Raw, extended, failure, message, poll, rows, text, value};
 use bytes::Bytes;
 use futures_util::SinkExt;
 
@@ -215,6 +215,29 @@ async fn what_is_told_of_relayed_rows_is_what_they_are() {
         }
         let (told, given) = told_and_given(&mut raw, sql).await.unwrap();
         assert_eq!((told, f64::from_be_bytes(given[..].try_into().unwrap()).fract()), (701, 0.5), "{sql}");
+    }
+    cluster.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_configured_table_that_was_made_past_the_proxy_is_known_at_its_first_use() {
+    let cluster = Cluster::start(3).await;
+    let database = "\n[[databases.shop.tables]]\nname = 'late'\nkey = { hash = 'k' }\n\n[[databases.shop.tables]]\nname = 'later'\nkey = { hash = 'k' }\n";
+    let proxy = cluster.proxy_with(ProxyOptions { database, ..ProxyOptions::default() }).await;
+    let client = proxy.connect().await;
+    for name in ["late", "later"] {
+        for shard_idx in 0..3 {
+            let sql = format!("CREATE TABLE {name} (k bigint, v int); INSERT INTO {name} VALUES ({shard_idx}, 7)");
+            cluster.direct(shard_idx).await.batch_execute(&sql).await.unwrap();
+        }
+        // Gathered: the columns are to be known. By both protocols.
+        let sql = format!("SELECT DISTINCT v FROM {name}");
+        poll("the table is known", async || match name {
+            "late" => client.simple_query(&sql).await.is_ok(),
+            _ => client.query(&sql, &[]).await.is_ok(),
+        })
+        .await;
+        assert_eq!(value(&client, &sql).await, "7");
     }
     cluster.wait_until_clean().await;
 }

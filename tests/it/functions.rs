@@ -21,6 +21,7 @@ CREATE DOMAIN busy AS bigint CHECK (n_orders(VALUE) > 0);
 CREATE FUNCTION mood_equals(mood, text) RETURNS boolean LANGUAGE sql AS $$ SELECT count(*) > 0 FROM public.users $$;
 CREATE OPERATOR = (LEFTARG = mood, FUNCTION = mood_equals, RIGHTARG = text);
 CREATE FUNCTION n_own(public.users) RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT count(*) FROM public.orders WHERE user_id = $1.user_id + 1 $$;
+CREATE FUNCTION beside(bigint, bigint DEFAULT n_orders(2)) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT $1 + $2 $$;
 CREATE FUNCTION doubled(public.users) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT $1.user_id * 2 $$;
 CREATE TYPE amount AS (cents bigint);
 CREATE FUNCTION larger(amount, amount) RETURNS amount LANGUAGE sql IMMUTABLE AS \
@@ -77,6 +78,7 @@ async fn what_reads_tables_is_refused_and_the_rest_is_right() {
         "SELECT 'sad'::mood::bigint FROM users",
         "SELECT count(*) FROM users WHERE 'sad'::mood = name::text",
         "SELECT user_id::busy FROM users",
+        "SELECT beside(user_id) FROM users",
         "SELECT users.n_own FROM users",
         "SELECT u.user_id FROM users u WHERE (u).n_own > 0",
     ];

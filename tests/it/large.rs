@@ -58,6 +58,8 @@ async fn as_many_parameters_as_can_be_told_are_bound() {
         for (sql, last_row) in [
             (format!("SELECT count(*), sum(weight) FROM parts WHERE part_id IN ({})", all.join(", ")), "21845715838805"),
             (format!("SELECT part_id FROM parts WHERE part_id IN ({}) ORDER BY part_id DESC LIMIT 1", all.join(", ")), "65533"),
+            // Gathered rows have no room beside them.
+            (format!("SELECT count(DISTINCT (part_id, name)) FROM parts WHERE part_id IN ({})", all.join(", ")), "21845"),
         ] {
             let answer = ask(&mut raw, &sql).await;
             assert_eq!(tags(&answer), "12DCZ", "{n_shards} shards: {:?}", answer.iter().find(|m| m.tag == b'E'));

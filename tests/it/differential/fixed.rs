@@ -300,4 +300,9 @@ SELECT q.* FROM code q GROUP BY q.*, code, label, rank
 SELECT id FROM item q ORDER BY ROW(q.*) DESC
 SELECT count(DISTINCT q.*), array_length(array_agg(q.*), 1), max(q.qty) FROM item q
 SELECT f.* FROM acct a CROSS JOIN LATERAL (SELECT a.*) f WHERE f.id = 5
+= SELECT t::swedish AS x, id FROM acct ORDER BY 1, 2
+= SELECT id FROM acct ORDER BY c::swedish DESC NULLS LAST, id LIMIT 7
+= SELECT slug::swedish AS x, count(*) FROM doc GROUP BY 1 ORDER BY 1 DESC
+SELECT max(slug::swedish), min((slug::swedish)::text) FROM doc
+SELECT grp FROM acct WHERE small < 5 GROUP BY grp ORDER BY 1, 'x'
 "#;

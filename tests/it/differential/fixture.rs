@@ -25,6 +25,7 @@ CREATE TABLE audit_log (n integer PRIMARY KEY, what text);
 CREATE TABLE \"Odd\" (\"Key\" integer PRIMARY KEY, \"select\" text, n integer);
 CREATE TABLE tiny (k smallint NOT NULL, n integer NOT NULL, PRIMARY KEY (k, n));
 CREATE TYPE pair AS (k integer, w text);
+CREATE DOMAIN swedish AS text COLLATE \"sv-x-icu\";
 ";
 
 /// Name, types of the columns. The key's columns come first.
