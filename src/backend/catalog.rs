@@ -171,11 +171,16 @@ CROSS JOIN LATERAL (VALUES (p.polqual), (p.polwithcheck)) AS e (expression)
 WHERE c.relrowsecurity AND (e.expression::text ~ '\\{SUBLINK' OR EXISTS (
   SELECT FROM pg_catalog.regexp_matches(e.expression::text, ':(?:op)?funcid ([1-9]\\d*)', 'g') AS called WHERE called[1]::bigint >= 16384))";
 
-/// The code of functions, procedures and triggers' functions that is told by its words.
+/// The code of functions, procedures and triggers' functions that is told by its words, and calls of the functions that aggregates are
+/// made of.
 const BODIES: &str = "\
 SELECT n.nspname, p.proname, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) FROM pg_catalog.pg_proc AS p
 JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND p.prolang NOT IN (SELECT oid FROM pg_catalog.pg_language WHERE lanname IN ('c', 'internal'))";
+  AND p.prolang NOT IN (SELECT oid FROM pg_catalog.pg_language WHERE lanname IN ('c', 'internal'))
+UNION ALL SELECT n.nspname, p.proname, fn.nspname || '.' || f.proname || '()' FROM pg_catalog.pg_aggregate AS a
+JOIN pg_catalog.pg_proc AS p ON p.oid = a.aggfnoid JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_proc AS f ON f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggmfinalfn) AND f.oid >= 16384
+JOIN pg_catalog.pg_namespace AS fn ON fn.oid = f.pronamespace WHERE a.aggfnoid::oid >= 16384";
 
 /// Triggers by table, with their functions and whether they run before each row; and tables with rules, with the other relations
 /// that these name, in the place of the function.

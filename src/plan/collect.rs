@@ -16,7 +16,7 @@ use super::derived::{self, Exposed};
 use super::functions::{CallForm, FunctionCall, Nature};
 use super::links::{self, Links};
 use super::names::{Target, folded, folded_parts, resolve};
-use super::predicate;
+use super::predicate::{self, unnested};
 use super::reader::Parsed;
 use super::scope::{Item, Scope, Using, items_of};
 use super::text::Positions;
@@ -103,8 +103,10 @@ pub(super) struct Facts {
     pub(super) into_temporary: Seen,
     /// A subquery holds an aggregate that may be one of the query around it.
     pub(super) outer_aggregate: Seen,
-    /// `a.f` that calls `f(a)`, a function which is not the same wherever it is called: sections 4.2.6 and 38.5.3 of the manual.
+    /// `a.f` that calls `f(a)`: sections 4.2.6 and 38.5.3 of the manual. The row is its argument.
     pub(super) row_call: Seen,
+    /// One of those, or `(…).f`, calls what is not the same wherever it is called.
+    pub(super) changing_row_call: Seen,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -333,13 +335,14 @@ impl Collector<'_> {
                 if let [.., table, name] = idents.as_slice()
                     && self.is_no_column(&folded(table), &folded(name))
                 {
-                    self.note_row_call(name);
+                    self.note_row_call(name, true);
                 }
             }
-            Expr::CompoundFieldAccess { access_chain, .. } => {
-                for access in access_chain {
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                let is_row = matches!(unnested(root), Expr::Identifier(ident) if self.is_table(&folded(ident)));
+                for (idx, access) in access_chain.iter().enumerate() {
                     if let AccessExpr::Dot(Expr::Identifier(name)) = access {
-                        self.note_row_call(name);
+                        self.note_row_call(name, is_row && idx == 0);
                     }
                 }
             }
@@ -353,17 +356,27 @@ impl Collector<'_> {
         items.find(|item| item.alias == table).is_some_and(|item| item.lacks(column))
     }
 
-    /// A function of this name may be called, with a row.
-    fn note_row_call(&mut self, name: &Ident) {
+    fn is_table(&self, name: &str) -> bool {
+        self.scopes.iter().flat_map(|scope| &scope.items).any(|item| item.alias == name)
+    }
+
+    /// A function of this name may be called: with a table's row, or with another value.
+    fn note_row_call(&mut self, name: &Ident, is_of_table: bool) {
         let call = FunctionCall::named(vec![folded(name)]);
         let is_known = self.context.schema.user_functions.contains_key(call.short_name());
-        match call.nature(self.context) {
-            Nature::User if !is_known => return,
-            Nature::Pure | Nature::Time | Nature::Server => return,
-            _ => {}
+        let nature = call.nature(self.context);
+        if nature == Nature::User && !is_known {
+            return;
         }
-        self.found.facts.row_call = Seen::Yes;
-        self.push_function(&ObjectName::from(vec![name.clone()]), 1, CallForm::Plain);
+        if is_of_table {
+            self.found.facts.row_call = Seen::Yes;
+        }
+        if !matches!(nature, Nature::Pure | Nature::Time | Nature::Server) {
+            self.found.facts.changing_row_call = Seen::Yes;
+        }
+        if is_of_table || self.found.facts.changing_row_call.is_yes() {
+            self.push_function(&ObjectName::from(vec![name.clone()]), 1, CallForm::Plain);
+        }
     }
 
     /// An aggregate belongs to the innermost query whose columns it names: src/backend/parser/parse_agg.c,

@@ -88,7 +88,7 @@ fn merged(many: &Many<'_>) -> Result<Plan, Refusal> {
     if many.parsed.is_loose {
         return Err(Refusal::new(RefusalCode::Clause, "a clause that the planner does not read in full is not supported here"));
     }
-    if many.collected.facts.row_call.is_yes() {
+    if many.collected.facts.changing_row_call.is_yes() {
         return Err(Refusal::new(RefusalCode::Clause, "a function called as a column of its row is not supported here"));
     }
     let select = shape::check(query, many)?;

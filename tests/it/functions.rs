@@ -13,6 +13,8 @@ CREATE FUNCTION upper(text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT count(
 CREATE AGGREGATE product(bigint) (SFUNC = int8mul, STYPE = bigint, INITCOND = '1');
 CREATE FUNCTION counted(bigint, bigint) RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT $1 + count(*) FROM public.orders $$;
 CREATE AGGREGATE counting(bigint) (SFUNC = counted, STYPE = bigint, INITCOND = '0');
+CREATE FUNCTION said(bigint, bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT $1 + count(*) FROM public.orders $$;
+CREATE AGGREGATE saying(bigint) (SFUNC = said, STYPE = bigint, INITCOND = '0');
 CREATE OPERATOR <<< (LEFTARG = bigint, FUNCTION = n_orders_of, RIGHTARG = bigint);
 CREATE TYPE mood AS ENUM ('sad', 'happy');
 CREATE FUNCTION mood_number(mood) RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT count(*) FROM public.users $$;
@@ -74,6 +76,7 @@ async fn what_reads_tables_is_refused_and_the_rest_is_right() {
         "SELECT count(*) FROM users WHERE n_users() > 3",
         "SELECT count(DISTINCT n_orders(user_id)) FROM users",
         "SELECT counting(total_cents) FROM orders",
+        "SELECT saying(total_cents) FROM orders",
         "SELECT count(*) FROM users WHERE user_id <<< 1",
         "SELECT 'sad'::mood::bigint FROM users",
         "SELECT count(*) FROM users WHERE 'sad'::mood = name::text",

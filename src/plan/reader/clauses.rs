@@ -41,8 +41,11 @@ fn only(text: &mut Rewriting, idx: usize) {
     }
 }
 
-/// NO KEY and KEY of locking clauses, and a list of tables: each in a clause of its own.
+/// `FOR READ ONLY`, which says nothing; NO KEY and KEY of locking clauses, and a list of tables: each in a clause of its own.
 fn locks(text: &mut Rewriting, idx: usize) {
+    if text.has_words(idx, &["for", "read", "only"]) {
+        return text.leave_out(idx..idx + 3);
+    }
     let strength = if text.has_words(idx, &["for", "no", "key", "update"]) {
         text.leave_out(idx + 1..idx + 3);
         idx + 3
@@ -151,7 +154,8 @@ fn column_definitions(text: &mut Rewriting, idx: usize) {
     }
 }
 
-/// `JOIN … USING (a) AS x`, where `x.a` is the merged column.
+/// `JOIN … USING (a) AS x`, where `x.a` is the merged column: of a table that nothing is known of. Where something else has that name,
+/// the text stays unread.
 fn join_alias(text: &mut Rewriting, idx: usize) {
     let open = idx + 1;
     let Some(close) = text.closing(open).filter(|_| text.is(open, &Token::LParen)) else { return };
@@ -160,14 +164,14 @@ fn join_alias(text: &mut Rewriting, idx: usize) {
     if !is_list || text.has_words(open + 1, &[QUERY]) || !text.has_words(close + 1, &["as"]) {
         return;
     }
+    let is_alias = |at: usize| matches!(text.get(at), Some(Token::Word(word)) if folded(word) == folded(&alias));
+    let is_column = |at: usize| text.follows_token(at, &Token::Period);
+    let is_qualifier = |at: usize| text.is(at + 1, &Token::Period);
+    if (0..text.len()).any(|at| at != close + 2 && is_alias(at) && !is_column(at) && !is_qualifier(at)) {
+        return;
+    }
     text.leave_out(close + 1..close + 3);
     text.is_loose = true;
-    for at in 0..text.len() {
-        let is_alias = matches!(text.get(at), Some(Token::Word(word)) if folded(word) == folded(&alias));
-        if is_alias && text.is(at + 1, &Token::Period) && !text.follows_token(at, &Token::Period) {
-            text.leave_out(at..at + 2);
-        }
-    }
 }
 
 fn folded(word: &sqlparser::tokenizer::Word) -> String {

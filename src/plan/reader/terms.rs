@@ -68,7 +68,7 @@ fn quantified(text: &mut Rewriting, idx: usize) {
         && let Some(open) = text.opening(before)
         && text.follows(open, &["operator"])
     {
-        let is_equality = text.is(before - 1, &Token::Eq) && text.has_words(before - 3, &["pg_catalog"]);
+        let is_equality = text.is(before - 1, &Token::Eq) && text.follows(before - 2, &["pg_catalog"]);
         text.replace(before - 1, [if is_equality { Token::Eq } else { Token::Tilde }]);
         text.leave_out(open - 1..before - 1);
         text.leave_out(before..idx);

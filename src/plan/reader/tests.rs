@@ -22,7 +22,12 @@ const ALIKE: &[(&str, &str)] = &[
     ("SELECT a FROM t UNION ALL TABLE \"U\"", "SELECT a FROM t UNION ALL SELECT * FROM \"U\""),
     ("SELECT a FROM f(1) AS (a int)", "SELECT a FROM f(1) AS f(a int)"),
     ("WITH x AS (SELECT 1), y(b) AS (VALUES (2)) SELECT 3", "WITH x AS (SELECT 1), y(b) AS (VALUES (2)) SELECT 3"),
-    ("SELECT x.a FROM t JOIN u USING (a) AS x", "SELECT a FROM t JOIN u USING (a)"),
+    ("SELECT x.a FROM t JOIN u USING (a) AS x", "SELECT x.a FROM t JOIN u USING (a)"),
+    ("SELECT a FROM t LIMIT 1 FOR READ ONLY", "SELECT a FROM t LIMIT 1"),
+    (
+        "SELECT 1 FROM t WHERE a OPERATOR(pg_catalog.=) ANY (b) AND c OPERATOR(s.<<) ALL (d)",
+        "SELECT 1 FROM t WHERE a = ANY (b) AND c ~ ALL (d)",
+    ),
     (
         "MERGE INTO t USING (SELECT a FROM u) AS x ON x.a = t.a WHEN MATCHED THEN DELETE",
         "MERGE INTO t USING (SELECT a FROM u) AS x ON x.a = t.a WHEN MATCHED THEN DELETE",
@@ -76,6 +81,10 @@ fn words_of_such_clauses_are_names_elsewhere() {
     ] {
         assert!(is_readable(sql, true), "{sql}");
     }
+    // Something else has the name of the join.
+    assert!(!is_readable("SELECT 1 FROM t JOIN u USING (a) AS x WHERE EXISTS (SELECT FROM v x WHERE x.a = 1)", true));
+    // What makes no sense is the server's to refuse.
+    assert!(term("operator() ANY (a)").is_some());
     assert!(term("a = ANY ('{1}') AND b").is_some());
     assert!(term("a b").is_none());
 }

@@ -305,4 +305,12 @@ SELECT f.* FROM acct a CROSS JOIN LATERAL (SELECT a.*) f WHERE f.id = 5
 = SELECT slug::swedish AS x, count(*) FROM doc GROUP BY 1 ORDER BY 1 DESC
 SELECT max(slug::swedish), min((slug::swedish)::text) FROM doc
 SELECT grp FROM acct WHERE small < 5 GROUP BY grp ORDER BY 1, 'x'
+= SELECT tiny.row_to_json FROM tiny ORDER BY (tiny.row_to_json)->>'n', (tiny.to_jsonb)->>'k'
+SELECT DISTINCT (q).to_jsonb FROM item q WHERE q.id < 4
+SELECT count(DISTINCT q.to_jsonb) FROM item q
+SELECT id FROM acct FOR READ ONLY
+SELECT a.id FROM acct a JOIN item USING (id) AS x WHERE EXISTS (SELECT FROM item b WHERE b.qty = x.id)
+SELECT a.id FROM acct a JOIN item USING (id) AS x WHERE x.id IN (SELECT i.id FROM item i WHERE i.item = 1 AND i.id = x.id)
+SELECT a.id FROM acct a JOIN item USING (id) AS x WHERE EXISTS (SELECT FROM item x WHERE x.id = a.grp)
+SELECT acct.id FROM acct JOIN item USING (id) AS u WHERE EXISTS (SELECT FROM item u WHERE u.id = acct.id AND u.qty = 7)
 "#;

@@ -92,7 +92,6 @@ SELECT id, xmlelement(name item, xmlattributes(id AS doc)), xmlforest(id AS code
 SELECT a.id, x.item FROM acct a, xmltable('/r' PASSING '<r><item>7</item></r>' COLUMNS item int PATH 'item') x
 SELECT u.id, acct.t FROM acct LEFT JOIN item USING (id) AS u WHERE u.id IN (5, 6)
 SELECT u.id, qty FROM acct FULL JOIN item USING (id) AS u WHERE u.id = 5
-SELECT acct.id FROM acct JOIN item USING (id) AS u WHERE EXISTS (SELECT FROM item u WHERE u.id = acct.id AND u.qty = 7)
 SELECT a.id, n, w, ord FROM acct a, ROWS FROM (generate_series(1, a.grp), unnest(ARRAY['a', 'b'])) WITH ORDINALITY AS r(n, w, ord)
 SELECT a.id, r.x, r.y FROM acct a, ROWS FROM (jsonb_to_record('{"x": 1, "y": 2}') AS (x int, y int)) AS r WHERE a.id IN (5, 6)
 SELECT id, x, y FROM acct, jsonb_to_recordset('[{"x": 1}, {"x": 2, "y": "z"}]') AS (x int, y text)
