@@ -329,17 +329,17 @@ impl Collector<'_> {
             }
             Expr::Identifier(ident) => self.note_column(&folded(ident)),
             Expr::CompoundIdentifier(idents) => {
-                if let Some(last) = idents.last() {
-                    self.note_column(&folded(last));
-                }
-                if let [.., table, name] = idents.as_slice()
-                    && self.is_no_column(&folded(table), &folded(name))
+                let Some(last) = idents.last() else { return };
+                let name = folded(last);
+                self.note_column(&name);
+                if let [.., table, _] = idents.as_slice()
+                    && self.is_no_column(table, &name)
                 {
-                    self.note_row_call(name, true);
+                    self.note_row_call(last, true);
                 }
             }
             Expr::CompoundFieldAccess { root, access_chain } => {
-                let is_row = matches!(unnested(root), Expr::Identifier(ident) if self.is_table(&folded(ident)));
+                let is_row = matches!(unnested(root), Expr::Identifier(ident) if self.is_table(ident));
                 for (idx, access) in access_chain.iter().enumerate() {
                     if let AccessExpr::Dot(Expr::Identifier(name)) = access {
                         self.note_row_call(name, is_row && idx == 0);
@@ -351,13 +351,13 @@ impl Collector<'_> {
     }
 
     /// Whether the innermost table of this name certainly has no such column.
-    fn is_no_column(&self, table: &str, column: &str) -> bool {
+    fn is_no_column(&self, table: &Ident, column: &str) -> bool {
         let mut items = self.scopes.iter().rev().flat_map(|scope| &scope.items);
-        items.find(|item| item.alias == table).is_some_and(|item| item.lacks(column))
+        items.find(|item| is_named(table, &item.alias)).is_some_and(|item| item.lacks(column))
     }
 
-    fn is_table(&self, name: &str) -> bool {
-        self.scopes.iter().flat_map(|scope| &scope.items).any(|item| item.alias == name)
+    fn is_table(&self, name: &Ident) -> bool {
+        self.scopes.iter().flat_map(|scope| &scope.items).any(|item| is_named(name, &item.alias))
     }
 
     /// A function of this name may be called: with a table's row, or with another value.
@@ -418,6 +418,14 @@ impl Collector<'_> {
             self.found.top = Some(scope.clone());
         }
         self.scopes.push(scope);
+    }
+}
+
+/// Whether an identifier, once folded, is this name.
+fn is_named(ident: &Ident, name: &str) -> bool {
+    match ident.quote_style {
+        None if ident.value.is_ascii() => ident.value.bytes().map(|byte| byte.to_ascii_lowercase()).eq(name.bytes()),
+        _ => folded(ident) == name,
     }
 }
 

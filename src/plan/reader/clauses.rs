@@ -1,5 +1,6 @@
 //! Clauses of queries.
 
+use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
 
 use super::rewriting::{Rewriting, word};
@@ -8,29 +9,31 @@ use super::rewriting::{Rewriting, word};
 const QUERY: &str = "select|with|values|table|insert|update|delete|merge";
 const SET_OPERATION: &str = "union|intersect|except";
 
-pub(super) fn rewrite(text: &mut Rewriting) {
-    for idx in 0..text.len() {
-        match text.word(idx).map(str::to_ascii_lowercase).as_deref() {
-            Some("only") => only(text, idx),
-            Some("overriding") if text.has_words(idx + 1, &["system|user", "value"]) => text.leave_out(idx..idx + 3),
-            Some("for") => locks(text, idx),
-            Some("group") => groups(text, idx),
-            Some("grouping") => grouping_sets(text, idx),
-            Some("select") => empty_list(text, idx),
-            Some("table") => table_command(text, idx),
-            Some("rows") => rows_from(text, idx),
-            Some("as") => column_definitions(text, idx),
-            Some("using") => join_alias(text, idx),
-            Some("exclude") => exclusion(text, idx),
-            Some("preceding" | "following") => frame_bound(text, idx),
-            Some("search") => search(text, idx),
-            Some("cycle") => cycle(text, idx),
-            Some("repeatable") => sample_seed(text, idx),
-            Some(_) => {}
-            None if text.is(idx, &Token::Mul) => inheritance(text, idx),
-            None if text.is(idx, &Token::LParen) => parenthesised_operand(text, idx),
-            None => {}
-        }
+/// What a word of Postgres's grammar that the parser knows begins here.
+pub(super) fn at_keyword(text: &mut Rewriting, idx: usize, keyword: Keyword) {
+    match keyword {
+        Keyword::ONLY => only(text, idx),
+        Keyword::FOR => locks(text, idx),
+        Keyword::GROUP => groups(text, idx),
+        Keyword::GROUPING => grouping_sets(text, idx),
+        Keyword::SELECT => empty_list(text, idx),
+        Keyword::TABLE => table_command(text, idx),
+        Keyword::ROWS => rows_from(text, idx),
+        Keyword::AS => column_definitions(text, idx),
+        Keyword::USING => join_alias(text, idx),
+        Keyword::EXCLUDE => exclusion(text, idx),
+        Keyword::PRECEDING | Keyword::FOLLOWING => frame_bound(text, idx),
+        Keyword::SEARCH => search(text, idx),
+        Keyword::CYCLE => cycle(text, idx),
+        Keyword::REPEATABLE => sample_seed(text, idx),
+        _ => {}
+    }
+}
+
+/// `OVERRIDING SYSTEM VALUE` of INSERT.
+pub(super) fn overriding(text: &mut Rewriting, idx: usize) {
+    if text.has_words(idx + 1, &["system|user", "value"]) {
+        text.leave_out(idx..idx + 3);
     }
 }
 
@@ -100,10 +103,11 @@ fn grouping_sets(text: &mut Rewriting, idx: usize) {
 
 /// SELECT of no columns; the parser knows that before FROM.
 fn empty_list(text: &mut Rewriting, idx: usize) {
-    let ends = text.has_words(idx + 1, &["where|group|having|order|limit|offset|fetch|for|window"]);
+    const ENDS: &str = "where|group|having|order|limit|offset|fetch|for|window|union|intersect|except";
     let is_empty = match text.get(idx + 1) {
         None | Some(Token::RParen | Token::SemiColon) => true,
-        _ => ends || text.has_words(idx + 1, &[SET_OPERATION]),
+        Some(Token::Word(word)) if word.keyword != Keyword::NoKeyword => text.has_words(idx + 1, &[ENDS]),
+        Some(_) => false,
     };
     if is_empty {
         text.insert(idx + 1, [word("NULL")]);
@@ -143,8 +147,10 @@ fn rows_from(text: &mut Rewriting, idx: usize) {
 
 /// `f(…) AS (a int, b text)`: the parser wants a name there, and Postgres takes the function's.
 fn column_definitions(text: &mut Rewriting, idx: usize) {
-    let begins_query = text.has_words(idx + 2, &[QUERY]) || text.is(idx + 2, &Token::LParen);
-    if !text.follows_token(idx, &Token::RParen) || !text.is(idx + 1, &Token::LParen) || begins_query || text.is_changed(idx) {
+    if !text.follows_token(idx, &Token::RParen) || !text.is(idx + 1, &Token::LParen) || text.is_changed(idx) {
+        return;
+    }
+    if text.has_words(idx + 2, &[QUERY]) || text.is(idx + 2, &Token::LParen) {
         return;
     }
     let name = text.opening(idx - 1).and_then(|open| open.checked_sub(1)).and_then(|before| text.get(before));
@@ -240,7 +246,7 @@ fn sample_seed(text: &mut Rewriting, idx: usize) {
 }
 
 /// `FROM a*`: with the tables that inherit from it, as without the star.
-fn inheritance(text: &mut Rewriting, idx: usize) {
+pub(super) fn inheritance(text: &mut Rewriting, idx: usize) {
     let mut start = idx;
     loop {
         if !start.checked_sub(1).is_some_and(|before| matches!(text.get(before), Some(Token::Word(_)))) {
@@ -277,7 +283,7 @@ fn is_clause(text: &Rewriting, from: usize) -> bool {
 }
 
 /// `((SELECT …) UNION SELECT …)` as an operand: the parser looks for SELECT after the first parenthesis.
-fn parenthesised_operand(text: &mut Rewriting, idx: usize) {
+pub(super) fn parenthesised_operand(text: &mut Rewriting, idx: usize) {
     let inner = idx + 1;
     if !text.is(inner, &Token::LParen) || text.follows(idx, &["from|join|lateral|as|in|exists|any|all|some"]) {
         return;

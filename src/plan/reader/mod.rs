@@ -15,6 +15,7 @@ mod xml;
 use std::ops::Range;
 
 use sqlparser::ast::{Expr, Statement};
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
@@ -93,11 +94,44 @@ pub(super) fn term(text: &str) -> Option<Expr> {
 }
 
 fn rewritten(sql: &str) -> Result<Rewriting, ParserError> {
-    let mut rewriting = Rewriting::of(Tokenizer::new(&Postgres, sql).tokenize_with_location()?);
-    xml::rewrite(&mut rewriting);
-    terms::rewrite(&mut rewriting);
-    clauses::rewrite(&mut rewriting);
-    Ok(rewriting)
+    let mut text = Rewriting::of(Tokenizer::new(&Postgres, sql).tokenize_with_location()?);
+    terms::operators(&mut text);
+    for idx in 0..text.len() {
+        match text.get(idx) {
+            Some(Token::Word(word)) => match word.keyword {
+                Keyword::NoKeyword => at_other_word(&mut text, idx),
+                Keyword::XMLTABLE | Keyword::XMLNAMESPACES => at_other_word(&mut text, idx),
+                keyword => {
+                    terms::at_keyword(&mut text, idx, keyword);
+                    clauses::at_keyword(&mut text, idx, keyword);
+                }
+            },
+            Some(Token::Mul) => clauses::inheritance(&mut text, idx),
+            Some(Token::LParen) => clauses::parenthesised_operand(&mut text, idx),
+            Some(Token::Period) => terms::whole_rows(&mut text, idx),
+            Some(Token::LBracket) => terms::subscripts(&mut text, idx),
+            Some(Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::UnicodeStringLiteral(_)) => {
+                terms::strings(&mut text, idx);
+            }
+            _ => {}
+        }
+    }
+    Ok(text)
+}
+
+/// A word that the parser takes for a name.
+fn at_other_word(text: &mut Rewriting, idx: usize) {
+    let first = text.word(idx).and_then(|word| word.bytes().next());
+    if !first.is_some_and(|byte| matches!(byte.to_ascii_lowercase(), b'd' | b'i' | b'o' | b'x')) {
+        return;
+    }
+    let word = text.lowered(idx);
+    match word.as_bytes() {
+        b"isnull" | b"document" => terms::tests(text, idx),
+        b"overriding" => clauses::overriding(text, idx),
+        word if word.starts_with(b"xml") => xml::at_word(text, idx, word),
+        _ => {}
+    }
 }
 
 /// The one-based character position in the parser's "… at Line: 1, Column: 8".

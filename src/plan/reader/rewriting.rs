@@ -48,6 +48,22 @@ const BEFORE_OPERAND: &[&str] = &[
     "where",
 ];
 
+/// The longest word that a rule is about: xmlnamespaces.
+const MAX_WORD: usize = 16;
+
+/// A word in lower case.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lowered {
+    bytes: [u8; MAX_WORD],
+    len: usize,
+}
+
+impl Lowered {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
 /// Tokens without white space, each of which may be left out, replaced, or have others before it.
 #[derive(Debug)]
 pub(super) struct Rewriting {
@@ -85,6 +101,18 @@ impl Rewriting {
         }
     }
 
+    /// The unquoted word at a token in lower case; empty for what is none, and for words longer than any that matters.
+    pub(super) fn lowered(&self, idx: usize) -> Lowered {
+        let word = self.word(idx).unwrap_or_default().as_bytes();
+        let mut lowered = Lowered { bytes: [0; MAX_WORD], len: 0 };
+        if let Some(bytes) = lowered.bytes.get_mut(..word.len()) {
+            bytes.copy_from_slice(word);
+            bytes.make_ascii_lowercase();
+            lowered.len = word.len();
+        }
+        lowered
+    }
+
     /// Whether unquoted words stand here one after the other; `|` separates those of which one may stand in a place.
     pub(super) fn has_words(&self, idx: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(n, alternatives)| {
@@ -113,7 +141,7 @@ impl Rewriting {
     pub(super) fn is_operator(&self, idx: usize) -> bool {
         match self.get(idx) {
             None | Some(Token::Word(_) | Token::Number(..) | Token::Placeholder(_) | Token::EOF) => false,
-            Some(Token::LParen | Token::RParen | Token::Comma | Token::Period) => false,
+            Some(Token::LParen | Token::RParen | Token::Comma | Token::Period | Token::SingleQuotedString(_)) => false,
             Some(Token::Eq | Token::Mul | Token::Plus | Token::Minus) => true,
             Some(token) => token.to_string().bytes().all(|byte| b"+-*/<>=~!@#%^&|`?".contains(&byte)),
         }

@@ -6,29 +6,28 @@ use sqlparser::tokenizer::Token;
 use super::rewriting::{Rewriting, word};
 use crate::sql::{TokenKind, tokens};
 
-pub(super) fn rewrite(text: &mut Rewriting) {
-    operators(text);
-    for idx in 0..text.len() {
-        strings(text, idx);
-        symmetric(text, idx);
-        tests(text, idx);
-        calls(text, idx);
-        whole_rows(text, idx);
-        subscripts(text, idx);
+/// What a word of Postgres's grammar that the parser knows begins here.
+pub(super) fn at_keyword(text: &mut Rewriting, idx: usize, keyword: Keyword) {
+    match keyword {
+        Keyword::BETWEEN => symmetric(text, idx),
+        Keyword::COLLATION | Keyword::BOTH | Keyword::LEADING | Keyword::TRAILING | Keyword::VARIADIC | Keyword::SUBSTRING => {
+            calls(text, idx);
+        }
+        Keyword::ANY | Keyword::ALL | Keyword::SOME => quantified(text, idx),
+        _ => {}
     }
 }
 
 /// `===`: what touches is one operator by Postgres's rules (src/backend/parser/scan.l), and several tokens of the parser. An
 /// operator's name says nothing to the planner but for the built-in comparisons; which functions stand behind operators is told by
 /// the text.
-fn operators(text: &mut Rewriting) {
+pub(super) fn operators(text: &mut Rewriting) {
     let mut idx = 0;
     while idx < text.len() {
         let end = (idx..text.len()).take_while(|&at| text.is_operator(at) && (at == idx || text.touches(at))).count() + idx;
-        if end > idx {
+        if end > idx + 1 || matches!(text.get(idx), Some(Token::CustomBinaryOperator(_))) {
             one_operator(text, idx..end);
         }
-        quantified(text, idx);
         idx = end.max(idx + 1);
     }
 }
@@ -60,7 +59,7 @@ fn one_operator(text: &mut Rewriting, range: std::ops::Range<usize>) {
 
 /// `a @@ ANY (…)`, `a OPERATOR(pg_catalog.=) ANY (…)`: the parser knows comparisons there, by their signs.
 fn quantified(text: &mut Rewriting, idx: usize) {
-    if !text.has_words(idx, &["any|all|some"]) || !text.is(idx + 1, &Token::LParen) || idx == 0 {
+    if !text.is(idx + 1, &Token::LParen) || idx == 0 {
         return;
     }
     let before = idx - 1;
@@ -84,8 +83,8 @@ fn quantified(text: &mut Rewriting, idx: usize) {
 }
 
 /// A string that goes on in the next line, and `name 'x'`: a constant of a type whose name the parser does not know.
-fn strings(text: &mut Rewriting, idx: usize) {
-    if !text.is_string(idx) || idx == 0 {
+pub(super) fn strings(text: &mut Rewriting, idx: usize) {
+    if idx == 0 {
         return;
     }
     if text.is_string(idx - 1) {
@@ -120,7 +119,7 @@ fn symmetric(text: &mut Rewriting, idx: usize) {
 }
 
 /// `a ISNULL`, `a IS DOCUMENT`.
-fn tests(text: &mut Rewriting, idx: usize) {
+pub(super) fn tests(text: &mut Rewriting, idx: usize) {
     if text.has_words(idx, &["isnull"])
         && text.follows_operand(idx)
         && !text.follows_token(idx, &Token::Period)
@@ -159,8 +158,8 @@ fn calls(text: &mut Rewriting, idx: usize) {
 
 /// `(a).*` is all fields of a row: as far as tables and columns go, the row. `a.* IS NULL`, `a.* = b.*` and `a.*::type` are of the row as a
 /// value, which the parser knows as an argument.
-fn whole_rows(text: &mut Rewriting, idx: usize) {
-    if !text.is(idx, &Token::Period) || !text.is(idx + 1, &Token::Mul) {
+pub(super) fn whole_rows(text: &mut Rewriting, idx: usize) {
+    if !text.is(idx + 1, &Token::Mul) {
         return;
     }
     if text.follows_token(idx, &Token::RParen) {
@@ -192,8 +191,8 @@ fn whole_rows(text: &mut Rewriting, idx: usize) {
 
 /// The subscripts of columns that SET sets: `SET a[1] = 2, b['x'] = 3`. What calls or reads something within them is left to the
 /// parser.
-fn subscripts(text: &mut Rewriting, start: usize) {
-    if !text.is(start, &Token::LBracket) || start < 2 || !matches!(text.get(start - 1), Some(Token::Word(_))) {
+pub(super) fn subscripts(text: &mut Rewriting, start: usize) {
+    if start < 2 || !matches!(text.get(start - 1), Some(Token::Word(_))) {
         return;
     }
     let mut depth = 0;

@@ -4,22 +4,21 @@ use sqlparser::tokenizer::Token;
 
 use super::rewriting::{Rewriting, word};
 
-pub(super) fn rewrite(text: &mut Rewriting) {
-    for idx in 0..text.len() {
-        if !text.is(idx + 1, &Token::LParen) {
-            continue;
-        }
-        let direct = || text.within(idx + 1);
-        match text.word(idx).map(str::to_ascii_lowercase).as_deref() {
-            Some("xmlelement" | "xmlpi") => named(text, idx + 2),
-            Some("xmlattributes" | "xmlforest") => aliases(text, direct()),
-            Some("xmlroot") => root(text, direct()),
-            Some("xmlserialize") => serialize(text, idx, direct()),
-            Some("xmlexists") => exists(text, direct()),
-            Some("xmltable") => table(text, idx, direct()),
-            Some("xmlnamespaces") => namespaces(text, direct()),
-            _ => {}
-        }
+/// A word that begins with `xml`, in lower case.
+pub(super) fn at_word(text: &mut Rewriting, idx: usize, word: &[u8]) {
+    if !text.is(idx + 1, &Token::LParen) {
+        return;
+    }
+    let direct = text.within(idx + 1);
+    match word {
+        b"xmlelement" | b"xmlpi" => named(text, idx + 2),
+        b"xmlattributes" | b"xmlforest" => aliases(text, direct),
+        b"xmlroot" => root(text, direct),
+        b"xmlserialize" => serialize(text, idx, direct),
+        b"xmlexists" => exists(text, direct),
+        b"xmltable" => table(text, idx, direct),
+        b"xmlnamespaces" => namespaces(text, direct),
+        _ => {}
     }
 }
 
