@@ -170,10 +170,13 @@ impl Reads {
         if n_rows > TOO_LONG {
             return;
         }
-        let wanted = Wanted::new(wanted, ranked.as_ref(), query.offset);
+        let mut wanted = Wanted::new(wanted, ranked.as_ref(), query.offset);
         let asked = self.sharded.iter_mut().enumerate().filter(|(idx, _)| n_rows <= LONG || *idx == number % N_SHARDS.len());
         for (_, sharded) in asked {
             let given = sharded.client.run(&query.statement, mode);
+            if wanted.has_other_columns(&given) {
+                wanted.declared = self.oracle.declared(&query.statement, mode);
+            }
             let verdict = wanted.compare(&given);
             if let (Verdict::Refused(code), true) = (&verdict, std::env::var("SHOW_REFUSED").is_ok() && sharded.n == 5) {
                 eprintln!("{code} {} -- {}", query.statement.written(false).sql, brief(&given));

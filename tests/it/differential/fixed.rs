@@ -313,4 +313,5 @@ SELECT a.id FROM acct a JOIN item USING (id) AS x WHERE EXISTS (SELECT FROM item
 SELECT a.id FROM acct a JOIN item USING (id) AS x WHERE x.id IN (SELECT i.id FROM item i WHERE i.item = 1 AND i.id = x.id)
 SELECT a.id FROM acct a JOIN item USING (id) AS x WHERE EXISTS (SELECT FROM item x WHERE x.id = a.grp)
 SELECT acct.id FROM acct JOIN item USING (id) AS u WHERE EXISTS (SELECT FROM item u WHERE u.id = acct.id AND u.qty = 7)
+SELECT price AS x FROM item WHERE (id, 1) = (NULL, 1) UNION ALL SELECT num AS x FROM acct WHERE NOT (grp NOT IN (SELECT n FROM audit_log))
 "#;

@@ -236,6 +236,16 @@ impl Client {
 }
 
 impl Client {
+    /// The columns that a server tells of a statement before it has a plan, in the format of `mode`; none where it fails.
+    pub(super) fn declared(&mut self, statement: &Statement, mode: Mode) -> Vec<Column> {
+        let Written { sql, .. } = statement.written(mode != Mode::Simple);
+        let parse = [text(""), text(&sql), vec![0, 0]].concat();
+        self.send(&[message(b'P', &parse), message(b'D', b"S\0"), message(b'S', b"")].concat());
+        let Answer::Rows(rows) = self.answer() else { return Vec::new() };
+        let format = i16::from(mode == Mode::Binary);
+        rows.columns.into_iter().map(|column| Column { format, ..column }).collect()
+    }
+
     /// What follows the Parse of a statement.
     fn rest(arguments: &[Argument], types: &[u32], mode: Mode) -> Vec<u8> {
         let mut bytes = message(b'B', &bind(arguments, types, mode));
