@@ -159,8 +159,8 @@ impl Maker {
             (Type::Text, 0) => format!("lower({})", self.expression(Type::Text, below)),
             (Type::Text, 1) => format!("{} || {}", self.expression(Type::Text, below), string("x")),
             (Type::Text, 2) => format!("coalesce({}, '-')", self.expression(Type::Text, below)),
-            (Type::Text, 3) => format!("{} COLLATE \"C\"", self.expression(Type::Text, 0)),
-            // A cast alone would have the name of its column, which ORDER BY then means.
+            // COLLATE alone, and a cast alone, would have the name of their column, which ORDER BY then means.
+            (Type::Text, 3) => format!("({} || '') COLLATE \"C\"", self.expression(Type::Text, 0)),
             (Type::Text, 4) => format!("({})::text || ''", self.expression(Type::Int, below)),
             (Type::Num, 0) => format!("({})::numeric", self.expression(Type::Int, below)),
             (Type::Num, 1) => format!("round({}, 1)", self.expression(Type::Num, below)),
