@@ -29,6 +29,10 @@ const MIN_ANALYZED_ROWS: u64 = 1_000;
 /// Most values of one table's column by which another table's rows are asked for.
 const MAX_LINKED_VALUES: usize = 10_000;
 
+/// A longer value may not fit into an entry of a B-tree, of which three are to be on a page: src/include/access/nbtree.h,
+/// `BTMaxItemSize`.
+const MAX_INDEXED_BYTES: usize = 2_000;
+
 /// Most parameters of a Bind: their number has 16 bits.
 const MAX_PARAMS: usize = u16::MAX as usize;
 
@@ -58,6 +62,8 @@ struct Load<'a> {
     /// Distinct values so far of the columns with these indexes.
     values: Vec<(usize, HashSet<Vec<u8>>)>,
     n_rows: u64,
+    /// Of the columns that are looked up, in bytes.
+    longest: usize,
 }
 
 /// What one table's shards are asked for because of what was read before.
@@ -123,7 +129,7 @@ impl Inputs {
         let values = columns.into_iter().map(|column_idx| (column_idx, HashSet::new())).collect();
         let has_room = self.n_params + self.arrays.len() + input.columns.len() <= MAX_PARAMS;
         let few = (self.max_array_bytes > 0 && input.has_arrays() && has_room).then(BytesMut::new);
-        Load { input_idx, input, few, max_bytes: self.max_array_bytes, values, n_rows: 0 }
+        Load { input_idx, input, few, max_bytes: self.max_array_bytes, values, n_rows: 0, longest: 0 }
     }
 
     /// Notes where the rows of a table are now.
@@ -159,6 +165,10 @@ impl Load<'_> {
     /// Notes the row that a DataRow's body holds.
     fn note(&mut self, body: &[u8]) {
         self.n_rows += 1;
+        for &column_idx in &self.input.looked_up {
+            let length = wire::field(body, column_idx).flatten().map_or(0, <[u8]>::len);
+            self.longest = self.longest.max(length);
+        }
         self.values.retain_mut(|(column_idx, values)| {
             if let Some(Some(value)) = wire::field(body, *column_idx)
                 && !values.contains(value)
@@ -309,7 +319,7 @@ impl Conversation {
         if load.n_rows < MIN_ANALYZED_ROWS {
             return Ok(());
         }
-        self.run_on_engine(engine, &load.input.prepare_sql(load.input_idx)).await
+        self.run_on_engine(engine, &load.input.prepare_sql(load.input_idx, load.longest > MAX_INDEXED_BYTES)).await
     }
 
     /// Moves the whole rows in a backend's buffer to the engine's output, or keeps them while they are few; sends that on when it

@@ -332,10 +332,13 @@ impl Collector<'_> {
                 let Some(last) = idents.last() else { return };
                 let name = folded(last);
                 self.note_column(&name);
-                if let [.., table, _] = idents.as_slice()
-                    && self.is_no_column(table, &name)
-                {
-                    self.note_row_call(last, true);
+                if let [.., table, _] = idents.as_slice() {
+                    match self.has_column(table, &name) {
+                        Some(false) => self.note_row_call(last, true),
+                        // A column, or an aggregate: gathered rows do for both.
+                        None if self.is_aggregate(&name) => self.found.facts.changing_row_call = Seen::Yes,
+                        _ => {}
+                    }
                 }
             }
             Expr::CompoundFieldAccess { root, access_chain } => {
@@ -350,10 +353,16 @@ impl Collector<'_> {
         }
     }
 
-    /// Whether the innermost table of this name certainly has no such column.
-    fn is_no_column(&self, table: &Ident, column: &str) -> bool {
+    /// Whether the innermost table of this name has such a column; `None` where its columns are not known. What is in no FROM clause is
+    /// taken for a column.
+    fn has_column(&self, table: &Ident, column: &str) -> Option<bool> {
         let mut items = self.scopes.iter().rev().flat_map(|scope| &scope.items);
-        items.find(|item| is_named(table, &item.alias)).is_some_and(|item| item.lacks(column))
+        items.find(|item| is_named(table, &item.alias)).map_or(Some(true), |item| item.shows(column))
+    }
+
+    fn is_aggregate(&self, name: &str) -> bool {
+        let nature = FunctionCall::named(vec![name.to_owned()]).nature(self.context);
+        matches!(nature, Nature::SplitAggregate | Nature::OtherAggregate)
     }
 
     fn is_table(&self, name: &Ident) -> bool {

@@ -28,7 +28,14 @@ pub(super) fn of_subquery(collector: &mut Collector<'_>, query: &Query, alias: O
 
 /// The names of a subquery's columns; `None` where not all are told by words of their own.
 pub(super) fn names(query: &Query) -> Option<Vec<String>> {
-    let SetExpr::Select(select) = &*query.body else { return None };
+    let select = match &*query.body {
+        SetExpr::Select(select) => select,
+        SetExpr::Values(values) => {
+            let n_columns = values.rows.first().map_or(0, |row| row.len());
+            return Some((1..=n_columns).map(|n| format!("column{n}")).collect());
+        }
+        _ => return None,
+    };
     let name = |item: &SelectItem| match item {
         SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
         SelectItem::UnnamedExpr(Expr::Identifier(ident)) => Some(folded(ident)),

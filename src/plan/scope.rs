@@ -80,11 +80,11 @@ impl Item {
         }
     }
 
-    /// Whether it certainly has no column of this name.
-    pub(super) fn lacks(&self, column: &str) -> bool {
+    /// Whether a column is to be had under this name; `None`: not known.
+    pub(super) fn shows(&self, column: &str) -> Option<bool> {
         match &self.named {
-            Some(named) => !named.iter().any(|name| name == column),
-            None => self.has(column) == Some(false),
+            Some(named) => Some(named.iter().any(|name| name == column)),
+            None => self.has(column),
         }
     }
 
@@ -216,8 +216,7 @@ fn add_factor(collector: &mut Collector<'_>, factor: &TableFactor, items: &mut V
         TableFactor::NestedJoin { table_with_joins, alias: None } => add_tree(collector, table_with_joins, items, usings),
         TableFactor::Derived { subquery, alias, .. } => {
             let exposed = derived::of_subquery(collector, subquery, alias.as_ref());
-            let is_renamed = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
-            let named = if is_renamed { None } else { derived::names(subquery) };
+            let named = derived::names(subquery).map(|names| renamed(alias.as_ref(), names));
             items.push(Item { exposed, named, ..opaque_item(alias.as_ref()) });
         }
         TableFactor::Table { alias, .. }
@@ -228,6 +227,13 @@ fn add_factor(collector: &mut Collector<'_>, factor: &TableFactor, items: &mut V
         | TableFactor::NestedJoin { alias, .. } => items.push(opaque_item(alias.as_ref())),
         _ => items.push(opaque_item(None)),
     }
+}
+
+/// The names of columns under a list of column aliases.
+fn renamed(alias: Option<&TableAlias>, names: Vec<String>) -> Vec<String> {
+    let listed: Vec<String> = alias.iter().flat_map(|alias| &alias.columns).map(|column| folded(&column.name)).collect();
+    let n_listed = listed.len();
+    listed.into_iter().chain(names.into_iter().skip(n_listed)).collect()
 }
 
 fn opaque_item(alias: Option<&TableAlias>) -> Item {
@@ -247,6 +253,13 @@ pub(super) fn table_item(collector: &mut Collector<'_>, name: &ObjectName, alias
     let ref_idx = collector.table_ref(name);
     let is_renamed = alias.is_some_and(|alias| !alias.columns.is_empty());
     let is_cte = collector.found.refs[ref_idx].target == super::names::Target::Cte;
+    let own_names = |parts: &[String]| -> Option<Vec<String>> {
+        Some(relation_of(parts, collector.context)?.columns.iter().map(|column| column.name.clone()).collect())
+    };
+    let named = match alias {
+        Some(_) if is_renamed && !is_cte => own_names(&folded_parts(name)).map(|names| renamed(alias, names)),
+        _ => None,
+    };
     let relation = if is_renamed || is_cte { None } else { relation_of(&folded_parts(name), collector.context) };
     let key_columns = match collector.found.refs[ref_idx].key() {
         Some(key) if !is_renamed => key.columns.clone(),
@@ -254,7 +267,7 @@ pub(super) fn table_item(collector: &mut Collector<'_>, name: &ObjectName, alias
     };
     let exposed = if is_cte && !is_renamed { collector.exposed_by_cte(&last_part(name)) } else { Vec::new() };
     let alias = alias.map_or_else(|| last_part(name), |alias| folded(&alias.name));
-    Item { ref_idx: Some(ref_idx), alias, relation, key_columns, exposed, named: None, is_nullable: false }
+    Item { ref_idx: Some(ref_idx), alias, relation, key_columns, exposed, named, is_nullable: false }
 }
 
 /// Which side of a join may be filled with NULLs.

@@ -61,12 +61,14 @@ impl GatherInput {
         format!("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP", Self::temporary(input_idx), columns.join(", "))
     }
 
-    /// What is to be run when all rows are in the relation: indexes on columns by which they are looked up, and statistics.
-    pub fn prepare_sql(&self, input_idx: usize) -> String {
+    /// What is to be run when all rows are in the relation: indexes on columns by which they are looked up, and statistics. A value
+    /// that `is_long` may not fit into an entry of a B-tree; a hash index takes it, but is slow to make of few values.
+    pub fn prepare_sql(&self, input_idx: usize, is_long: bool) -> String {
         let table = Self::temporary(input_idx);
+        let method = if is_long { "hash" } else { "btree" };
         let columns = self.looked_up.iter().filter_map(|&idx| self.columns.get(idx));
         let indexes: String =
-            columns.map(|column| format!("CREATE INDEX ON {table} USING hash ({});", quoted(&column.name))).collect();
+            columns.map(|column| format!("CREATE INDEX ON {table} USING {method} ({});", quoted(&column.name))).collect();
         format!("{indexes}ANALYZE {table}")
     }
 

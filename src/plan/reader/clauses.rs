@@ -39,7 +39,10 @@ pub(super) fn overriding(text: &mut Rewriting, idx: usize) {
 
 /// ONLY before a table's name.
 fn only(text: &mut Rewriting, idx: usize) {
-    if idx > 0 && !text.follows(idx, &["row|rows|as"]) && !text.follows_token(idx, &Token::Period) {
+    let is_before_table = text.follows(idx, &["from|join|update|into|using|table|truncate|lateral|on"])
+        || text.follows_token(idx, &Token::Comma)
+        || text.follows_token(idx, &Token::LParen);
+    if is_before_table {
         text.leave_out(idx..idx + 1);
     }
 }
@@ -171,9 +174,8 @@ fn join_alias(text: &mut Rewriting, idx: usize) {
         return;
     }
     let is_alias = |at: usize| matches!(text.get(at), Some(Token::Word(word)) if folded(word) == folded(&alias));
-    let is_column = |at: usize| text.follows_token(at, &Token::Period);
-    let is_qualifier = |at: usize| text.is(at + 1, &Token::Period);
-    if (0..text.len()).any(|at| at != close + 2 && is_alias(at) && !is_column(at) && !is_qualifier(at)) {
+    let is_qualifier = |at: usize| text.is(at + 1, &Token::Period) && !text.follows_token(at, &Token::Period);
+    if (0..text.len()).any(|at| at != close + 2 && is_alias(at) && !is_qualifier(at)) {
         return;
     }
     text.leave_out(close + 1..close + 3);

@@ -66,11 +66,19 @@ impl Dialect for Postgres {
     }
 
     fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
-        if !parser.parse_keyword(Keyword::COLLATE) {
+        // All that stand here at once: what is before them is copied.
+        let mut collations = Vec::new();
+        while parser.parse_keyword(Keyword::COLLATE) {
+            match parser.parse_object_name(false) {
+                Ok(collation) => collations.push(collation),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        if collations.is_empty() {
             return None;
         }
-        let collated = |collation| Expr::Collate { expr: Box::new(expr.clone()), collation };
-        Some(parser.parse_object_name(false).map(collated))
+        let collated = |expr, collation| Expr::Collate { expr: Box::new(expr), collation };
+        Some(Ok(collations.into_iter().fold(expr.clone(), collated)))
     }
 
     as_its_own! {

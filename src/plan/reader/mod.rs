@@ -34,6 +34,8 @@ pub(super) struct Parsed {
     pub(super) is_loose: bool,
     /// Where words start of which the tree tells nothing, and that are no names of tables.
     pub(super) unsaid: Vec<usize>,
+    /// Whether the parser was given other tokens: what was left out, nobody has read.
+    is_rewritten: bool,
     /// Where `TABLE` stands for `SELECT * FROM`.
     table_commands: Vec<Range<usize>>,
 }
@@ -47,9 +49,9 @@ impl Parsed {
     }
 }
 
-/// Whether the parser reads a statement.
+/// Whether the parser reads all of a statement by itself: what it does not, may be what Postgres does not read either.
 pub fn is_readable(sql: &str, has_standard_strings: bool) -> bool {
-    parse(sql, has_standard_strings).is_ok()
+    parse(sql, has_standard_strings).is_ok_and(|parsed| !parsed.is_rewritten)
 }
 
 /// Parses one statement.
@@ -72,7 +74,7 @@ pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Ref
         Refusal::new(RefusalCode::Unparsed, format!("the planner cannot read this statement: {words}")).with_position(position)
     };
     let rewriting = rewritten(sql).map_err(unparsed)?;
-    let is_loose = rewriting.is_loose;
+    let (is_loose, is_rewritten) = (rewriting.is_loose, rewriting.is_rewritten());
     let positions = Positions::of(sql);
     let range_of = |location: &Location| positions.offset(sql, *location).map(|start| start..start + "TABLE".len());
     let table_commands = rewriting.table_commands.iter().filter_map(range_of).collect();
@@ -80,7 +82,7 @@ pub(super) fn parse(sql: &str, has_standard_strings: bool) -> Result<Parsed, Ref
     let mut statements =
         Parser::new(&Postgres).with_tokens_with_locations(rewriting.into_tokens()).parse_statements().map_err(unparsed)?;
     match (statements.pop(), statements.is_empty()) {
-        (Some(statement), true) => Ok(Parsed { sql: sql.to_owned(), statement, is_loose, unsaid, table_commands }),
+        (Some(statement), true) => Ok(Parsed { sql: sql.to_owned(), statement, is_loose, unsaid, is_rewritten, table_commands }),
         _ => Err(Refusal::new(RefusalCode::Unparsed, "the planner expects one statement")),
     }
 }

@@ -236,7 +236,16 @@ impl Rewriting {
     pub(super) fn read_as_select(&mut self, idx: usize) {
         self.replace(idx, [word("SELECT"), Token::Mul, word("FROM")]);
         self.table_commands.extend(self.tokens.get(idx).map(|token| token.span.start));
-        self.is_loose = true;
+    }
+
+    /// Whether a token begins in a later line than the one before ends.
+    pub(super) fn begins_line(&self, idx: usize) -> bool {
+        let before = idx.checked_sub(1).and_then(|before| self.tokens.get(before));
+        before.zip(self.tokens.get(idx)).is_some_and(|(before, token)| before.span.end.line < token.span.start.line)
+    }
+
+    pub(super) fn is_rewritten(&self) -> bool {
+        !self.instead.is_empty() || !self.before.is_empty()
     }
 
     /// Where words were left out or replaced.

@@ -88,7 +88,8 @@ pub(super) fn strings(text: &mut Rewriting, idx: usize) {
         return;
     }
     if text.is_string(idx - 1) {
-        text.insert(idx, [Token::StringConcat]);
+        // In the same line it is no SQL, though the parser takes it for an alias.
+        text.insert(idx, [if text.begins_line(idx) { Token::StringConcat } else { Token::Char('\'') }]);
         return;
     }
     let Some(Token::Word(last)) = text.get(idx - 1) else { return };

@@ -79,10 +79,17 @@ fn words_of_such_clauses_are_names_elsewhere() {
         "SELECT search(a) FROM cycle",
         "SELECT similar.escape FROM similar",
     ] {
-        assert!(is_readable(sql, true), "{sql}");
+        assert!(parse(sql, true).is_ok(), "{sql}");
     }
     // Something else has the name of the join.
-    assert!(!is_readable("SELECT 1 FROM t JOIN u USING (a) AS x WHERE EXISTS (SELECT FROM v x WHERE x.a = 1)", true));
+    for other in ["v x WHERE x.a = 1", "public.x WHERE x.a = 1", "x.x WHERE x.a = 1"] {
+        let sql = format!("SELECT 1 FROM t JOIN u USING (a) AS x WHERE EXISTS (SELECT FROM {other})");
+        assert!(parse(&sql, true).is_err(), "{sql}");
+    }
+    // A string goes on in another line only; what was left out is the server's to read.
+    assert!(parse("SELECT 'a' 'b'", true).is_err());
+    assert!(is_readable("SELECT a FROM t", true) && !is_readable("SELECT a FROM t GROUP BY DISTINCT a", true));
+    assert!(parse("SELECT count(*) only FROM t", true).is_ok_and(|parsed| !parsed.is_rewritten));
     // What makes no sense is the server's to refuse.
     assert!(term("operator() ANY (a)").is_some());
     assert!(term("a = ANY ('{1}') AND b").is_some());

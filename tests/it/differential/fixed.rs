@@ -314,4 +314,15 @@ SELECT a.id FROM acct a JOIN item USING (id) AS x WHERE x.id IN (SELECT i.id FRO
 SELECT a.id FROM acct a JOIN item USING (id) AS x WHERE EXISTS (SELECT FROM item x WHERE x.id = a.grp)
 SELECT acct.id FROM acct JOIN item USING (id) AS u WHERE EXISTS (SELECT FROM item u WHERE u.id = acct.id AND u.qty = 7)
 SELECT price AS x FROM item WHERE (id, 1) = (NULL, 1) UNION ALL SELECT num AS x FROM acct WHERE NOT (grp NOT IN (SELECT n FROM audit_log))
+SELECT count(*) FROM public.item WHERE EXISTS (SELECT 1 FROM acct a JOIN acct b USING (id) AS item WHERE item.id = a.id AND a.id = 5)
+SELECT u.count FROM acct AS u(a)
+SELECT u.count, u.b FROM acct AS u(a, count, b)
+SELECT u."count" FROM acct u(a, b)
+SELECT g.sum FROM acct u, unnest(ARRAY[1, 2]) g
+SELECT t.max FROM acct, generate_series(1, 2) AS t
+SELECT v.count FROM acct, (VALUES (1), (2)) v(a)
+SELECT v.count FROM acct, (VALUES (1), (2)) v(count)
+SELECT count(*) only FROM acct
+SELECT grp only, count(*) FROM acct GROUP BY grp
+SELECT 'a' 'b' FROM acct
 "#;
