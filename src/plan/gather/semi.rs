@@ -28,8 +28,7 @@ pub(super) fn links(collected: &Collected, inputs: &[GatherInput], input_of_ref:
     all.iter().filter_map(link).collect()
 }
 
-/// Notes which columns of the inputs are looked up. Those whose types have an order have one for hash indexes, too, which take values
-/// of any length.
+/// Notes which columns of the inputs are looked up, of types that indexes take.
 pub(super) fn note_look_ups(collected: &Collected, inputs: &mut [GatherInput], input_of_ref: &BTreeMap<usize, usize>) {
     // From pg_type.dat: integers, text and varchar, numeric, uuid, date, timestamp, timestamptz, oid.
     const INDEXED: [TypeOid; 11] = [20, 21, 23, 25, 1043, 1700, 2950, 1082, 1114, 1184, 26];
