@@ -15,7 +15,7 @@ use super::condition::Condition;
 use super::derived::{self, Exposed};
 use super::functions::{CallForm, FunctionCall, Nature};
 use super::links::{self, Links};
-use super::names::{Target, folded, folded_parts, resolve};
+use super::names::{Target, folded, folded_parts, is_named, resolve};
 use super::predicate::{self, unnested};
 use super::reader::Parsed;
 use super::scope::{Item, Scope, Using, items_of};
@@ -380,10 +380,11 @@ impl Collector<'_> {
         if is_of_table {
             self.found.facts.row_call = Seen::Yes;
         }
-        if !matches!(nature, Nature::Pure | Nature::Time | Nature::Server) {
+        let is_changing = !matches!(nature, Nature::Pure | Nature::Time | Nature::Server);
+        if is_changing {
             self.found.facts.changing_row_call = Seen::Yes;
         }
-        if is_of_table || self.found.facts.changing_row_call.is_yes() {
+        if is_of_table || is_changing {
             self.push_function(&ObjectName::from(vec![name.clone()]), 1, CallForm::Plain);
         }
     }
@@ -427,14 +428,6 @@ impl Collector<'_> {
             self.found.top = Some(scope.clone());
         }
         self.scopes.push(scope);
-    }
-}
-
-/// Whether an identifier, once folded, is this name.
-fn is_named(ident: &Ident, name: &str) -> bool {
-    match ident.quote_style {
-        None if ident.value.is_ascii() => ident.value.bytes().map(|byte| byte.to_ascii_lowercase()).eq(name.bytes()),
-        _ => folded(ident) == name,
     }
 }
 

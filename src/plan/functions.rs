@@ -1,7 +1,9 @@
 //! What is known of a function by its name: whether shards would agree on its value.
 
+use std::cell::LazyCell;
+
 use super::Context;
-use super::gather::{self, identifier};
+use super::gather::{self, Needs};
 use super::names::{relation_of, table_name};
 use super::reach::Reach;
 use super::refusal::{Refusal, RefusalCode};
@@ -178,11 +180,11 @@ pub(super) fn refuse_hidden_calls(many: &Many<'_>) -> Result<(), Refusal> {
     let has_operator = |name: &str| {
         many.tokens.iter().any(|token| token.kind == TokenKind::Operator && sql.get(token.start..token.end) == Some(name))
     };
-    let is_named =
-        |types: &[String]| many.tokens.iter().filter_map(|token| identifier(sql, *token)).any(|word| types.contains(&word));
+    let needs = LazyCell::new(|| gather::needs(many, many.collected));
+    let is_named = |types: &[String]| types.iter().any(|name| needs.names(name));
     let hidden = context.schema.hidden_calls.iter().filter(|call| !context.topology.safe_functions.contains(&call.function));
     for call in hidden {
-        let may_be_told = || call.types.is_empty() || is_named(&call.types) || may_have_type(many, &call.types);
+        let may_be_told = || call.types.is_empty() || is_named(&call.types) || may_have_type(many, &needs, &call.types);
         let (is_called, what) = match &call.by {
             CalledBy::Operator(name) => (has_operator(name) && may_be_told(), format!("operator {name}")),
             CalledBy::Cast { from, to } => (may_be_told(), format!("the cast from {from} to {to}")),
@@ -198,8 +200,7 @@ pub(super) fn refuse_hidden_calls(many: &Many<'_>) -> Result<(), Refusal> {
 }
 
 /// Whether values of such a type may be in the statement though it does not name it: in a column that it names, or given by a function.
-fn may_have_type(many: &Many<'_>, type_names: &[String]) -> bool {
-    let needs = gather::needs(many, many.collected);
+fn may_have_type(many: &Many<'_>, needs: &Needs, type_names: &[String]) -> bool {
     let is_of_type = |column: &Column| {
         let shown = column.type_name.rsplit('.').next().unwrap_or_default().trim_end_matches("[]");
         type_names.iter().any(|name| shown.trim_matches('"') == name)

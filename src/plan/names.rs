@@ -35,6 +35,14 @@ pub(super) fn folded(ident: &Ident) -> String {
     }
 }
 
+/// Whether an identifier, folded, is this name.
+pub(super) fn is_named(ident: &Ident, name: &str) -> bool {
+    match ident.quote_style {
+        None => fold_identifier(&ident.value) == name,
+        Some(_) => ident.value == name,
+    }
+}
+
 /// The parts of a dotted name, folded.
 pub(super) fn folded_parts(name: &ObjectName) -> Vec<String> {
     name.0

@@ -253,14 +253,13 @@ pub(super) fn table_item(collector: &mut Collector<'_>, name: &ObjectName, alias
     let ref_idx = collector.table_ref(name);
     let is_renamed = alias.is_some_and(|alias| !alias.columns.is_empty());
     let is_cte = collector.found.refs[ref_idx].target == super::names::Target::Cte;
-    let own_names = |parts: &[String]| -> Option<Vec<String>> {
-        Some(relation_of(parts, collector.context)?.columns.iter().map(|column| column.name.clone()).collect())
+    let known = if is_cte { None } else { relation_of(&folded_parts(name), collector.context) };
+    let (relation, named) = if is_renamed {
+        let names = |relation: Arc<Relation>| relation.columns.iter().map(|column| column.name.clone()).collect();
+        (None, known.map(|relation| renamed(alias, names(relation))))
+    } else {
+        (known, None)
     };
-    let named = match alias {
-        Some(_) if is_renamed && !is_cte => own_names(&folded_parts(name)).map(|names| renamed(alias, names)),
-        _ => None,
-    };
-    let relation = if is_renamed || is_cte { None } else { relation_of(&folded_parts(name), collector.context) };
     let key_columns = match collector.found.refs[ref_idx].key() {
         Some(key) if !is_renamed => key.columns.clone(),
         _ => Vec::new(),

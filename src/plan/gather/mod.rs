@@ -23,8 +23,7 @@ use super::refusal::{Refusal, RefusalCode};
 use super::select::Many;
 use super::shape;
 use crate::topology::{ShardId, ShardSet};
-use needs::Needs;
-pub(super) use needs::{identifier, of as needs};
+pub(super) use needs::{Needs, of as needs};
 pub(super) use splice::places;
 
 /// The plan of a SELECT that neither merge nor combine takes.

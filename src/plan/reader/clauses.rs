@@ -1,9 +1,12 @@
 //! Clauses of queries.
 
+use std::borrow::Cow;
+
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
 
 use super::rewriting::{Rewriting, word};
+use crate::sql::fold_identifier;
 
 /// The words that begin a query.
 const QUERY: &str = "select|with|values|table|insert|update|delete|merge";
@@ -169,21 +172,22 @@ fn join_alias(text: &mut Rewriting, idx: usize) {
     let open = idx + 1;
     let Some(close) = text.closing(open).filter(|_| text.is(open, &Token::LParen)) else { return };
     let is_list = (open + 1..close).all(|at| matches!(text.get(at), Some(Token::Word(_) | Token::Comma)));
-    let Some(Token::Word(alias)) = text.get(close + 2).cloned() else { return };
+    let name = |at: usize| match text.get(at) {
+        Some(Token::Word(word)) if word.quote_style.is_none() => Some(fold_identifier(&word.value)),
+        Some(Token::Word(word)) => Some(Cow::Borrowed(word.value.as_str())),
+        _ => None,
+    };
+    let Some(alias) = name(close + 2) else { return };
     if !is_list || text.has_words(open + 1, &[QUERY]) || !text.has_words(close + 1, &["as"]) {
         return;
     }
-    let is_alias = |at: usize| matches!(text.get(at), Some(Token::Word(word)) if folded(word) == folded(&alias));
+    let is_alias = |at: usize| name(at).as_ref() == Some(&alias);
     let is_qualifier = |at: usize| text.is(at + 1, &Token::Period) && !text.follows_token(at, &Token::Period);
     if (0..text.len()).any(|at| at != close + 2 && is_alias(at) && !is_qualifier(at)) {
         return;
     }
     text.leave_out(close + 1..close + 3);
     text.is_loose = true;
-}
-
-fn folded(word: &sqlparser::tokenizer::Word) -> String {
-    if word.quote_style.is_some() { word.value.clone() } else { word.value.to_lowercase() }
 }
 
 /// EXCLUDE of a window's frame.
@@ -249,17 +253,7 @@ fn sample_seed(text: &mut Rewriting, idx: usize) {
 
 /// `FROM a*`: with the tables that inherit from it, as without the star.
 pub(super) fn inheritance(text: &mut Rewriting, idx: usize) {
-    let mut start = idx;
-    loop {
-        if !start.checked_sub(1).is_some_and(|before| matches!(text.get(before), Some(Token::Word(_)))) {
-            return;
-        }
-        start -= 1;
-        if !text.follows_token(start, &Token::Period) {
-            break;
-        }
-        start -= 1;
-    }
+    let Some(start) = text.start_of_name(idx) else { return };
     let is_table = text.follows(start, &["join|only"]) || (text.follows(start, &["from"]) && is_clause(text, start - 1));
     if is_table && !text.is_changed(idx) {
         text.leave_out(idx..idx + 1);

@@ -101,8 +101,7 @@ fn rewritten(sql: &str) -> Result<Rewriting, ParserError> {
     for idx in 0..text.len() {
         match text.get(idx) {
             Some(Token::Word(word)) => match word.keyword {
-                Keyword::NoKeyword => at_other_word(&mut text, idx),
-                Keyword::XMLTABLE | Keyword::XMLNAMESPACES => at_other_word(&mut text, idx),
+                Keyword::NoKeyword | Keyword::XMLTABLE | Keyword::XMLNAMESPACES => at_other_word(&mut text, idx),
                 keyword => {
                     terms::at_keyword(&mut text, idx, keyword);
                     clauses::at_keyword(&mut text, idx, keyword);
@@ -121,18 +120,18 @@ fn rewritten(sql: &str) -> Result<Rewriting, ParserError> {
     Ok(text)
 }
 
-/// A word that the parser takes for a name.
+/// A word that the parser takes for a name, or for the beginning of what it reads of XML.
 fn at_other_word(text: &mut Rewriting, idx: usize) {
-    let first = text.word(idx).and_then(|word| word.bytes().next());
-    if !first.is_some_and(|byte| matches!(byte.to_ascii_lowercase(), b'd' | b'i' | b'o' | b'x')) {
-        return;
-    }
-    let word = text.lowered(idx);
-    match word.as_bytes() {
-        b"isnull" | b"document" => terms::tests(text, idx),
-        b"overriding" => clauses::overriding(text, idx),
-        word if word.starts_with(b"xml") => xml::at_word(text, idx, word),
-        _ => {}
+    let Some(word) = text.word(idx) else { return };
+    if word.eq_ignore_ascii_case("isnull") {
+        terms::is_null(text, idx);
+    } else if word.eq_ignore_ascii_case("document") {
+        terms::is_document(text, idx);
+    } else if word.eq_ignore_ascii_case("overriding") {
+        clauses::overriding(text, idx);
+    } else if word.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("xml")) {
+        let word = word.to_ascii_lowercase();
+        xml::at_word(text, idx, &word);
     }
 }
 

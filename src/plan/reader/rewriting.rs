@@ -48,22 +48,6 @@ const BEFORE_OPERAND: &[&str] = &[
     "where",
 ];
 
-/// The longest word that a rule is about: xmlnamespaces.
-const MAX_WORD: usize = 16;
-
-/// A word in lower case.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Lowered {
-    bytes: [u8; MAX_WORD],
-    len: usize,
-}
-
-impl Lowered {
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-}
-
 /// Tokens without white space, each of which may be left out, replaced, or have others before it.
 #[derive(Debug)]
 pub(super) struct Rewriting {
@@ -101,18 +85,6 @@ impl Rewriting {
         }
     }
 
-    /// The unquoted word at a token in lower case; empty for what is none, and for words longer than any that matters.
-    pub(super) fn lowered(&self, idx: usize) -> Lowered {
-        let word = self.word(idx).unwrap_or_default().as_bytes();
-        let mut lowered = Lowered { bytes: [0; MAX_WORD], len: 0 };
-        if let Some(bytes) = lowered.bytes.get_mut(..word.len()) {
-            bytes.copy_from_slice(word);
-            bytes.make_ascii_lowercase();
-            lowered.len = word.len();
-        }
-        lowered
-    }
-
     /// Whether unquoted words stand here one after the other; `|` separates those of which one may stand in a place.
     pub(super) fn has_words(&self, idx: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(n, alternatives)| {
@@ -147,10 +119,19 @@ impl Rewriting {
         }
     }
 
+    /// A token with the one before.
+    fn neighbours(&self, idx: usize) -> Option<(&TokenWithSpan, &TokenWithSpan)> {
+        self.tokens.get(idx.checked_sub(1)?).zip(self.tokens.get(idx))
+    }
+
     /// Whether nothing is between a token and the one before.
     pub(super) fn touches(&self, idx: usize) -> bool {
-        let before = idx.checked_sub(1).and_then(|before| self.tokens.get(before));
-        before.zip(self.tokens.get(idx)).is_some_and(|(before, token)| before.span.end == token.span.start)
+        self.neighbours(idx).is_some_and(|(before, token)| before.span.end == token.span.start)
+    }
+
+    /// Whether a token begins in a later line than the one before ends.
+    pub(super) fn begins_line(&self, idx: usize) -> bool {
+        self.neighbours(idx).is_some_and(|(before, token)| before.span.end.line < token.span.start.line)
     }
 
     /// Whether the token before ends an operand: what comes then cannot begin one.
@@ -166,36 +147,33 @@ impl Rewriting {
         }
     }
 
+    /// The first token of the name, qualified or not, that ends before `end`.
+    pub(super) fn start_of_name(&self, end: usize) -> Option<usize> {
+        let start = end.checked_sub(1).filter(|&idx| matches!(self.get(idx), Some(Token::Word(_))))?;
+        if self.follows_token(start, &Token::Period) { self.start_of_name(start - 1) } else { Some(start) }
+    }
+
     /// The parenthesis that closes the one at `open`.
     pub(super) fn closing(&self, open: usize) -> Option<usize> {
-        let mut depth = 0_usize;
-        for idx in open..self.len() {
-            match self.get(idx)? {
-                Token::LParen => depth += 1,
-                Token::RParen => depth = depth.checked_sub(1)?,
-                _ => {}
-            }
-            if depth == 0 {
-                return Some(idx);
-            }
-        }
-        None
+        self.end_of_nesting(open..self.len())
     }
 
     /// The parenthesis that opens what the one at `close` closes.
     pub(super) fn opening(&self, close: usize) -> Option<usize> {
-        let mut depth = 0_usize;
-        for idx in (0..=close).rev() {
-            match self.get(idx)? {
-                Token::RParen => depth += 1,
-                Token::LParen => depth = depth.checked_sub(1)?,
-                _ => {}
-            }
-            if depth == 0 {
-                return Some(idx);
-            }
-        }
-        None
+        self.end_of_nesting((0..=close).rev())
+    }
+
+    /// Where as many parentheses are closed as were opened, in either direction.
+    fn end_of_nesting(&self, mut idxs: impl Iterator<Item = usize>) -> Option<usize> {
+        let mut depth = 0_i32;
+        idxs.find(|&idx| {
+            depth += match self.get(idx) {
+                Some(Token::LParen) => 1,
+                Some(Token::RParen) => -1,
+                _ => 0,
+            };
+            depth == 0
+        })
     }
 
     /// The tokens right within the parentheses at `open`, not within others.
@@ -236,12 +214,6 @@ impl Rewriting {
     pub(super) fn read_as_select(&mut self, idx: usize) {
         self.replace(idx, [word("SELECT"), Token::Mul, word("FROM")]);
         self.table_commands.extend(self.tokens.get(idx).map(|token| token.span.start));
-    }
-
-    /// Whether a token begins in a later line than the one before ends.
-    pub(super) fn begins_line(&self, idx: usize) -> bool {
-        let before = idx.checked_sub(1).and_then(|before| self.tokens.get(before));
-        before.zip(self.tokens.get(idx)).is_some_and(|(before, token)| before.span.end.line < token.span.start.line)
     }
 
     pub(super) fn is_rewritten(&self) -> bool {

@@ -10,9 +10,10 @@ use crate::sql::{TokenKind, tokens};
 pub(super) fn at_keyword(text: &mut Rewriting, idx: usize, keyword: Keyword) {
     match keyword {
         Keyword::BETWEEN => symmetric(text, idx),
-        Keyword::COLLATION | Keyword::BOTH | Keyword::LEADING | Keyword::TRAILING | Keyword::VARIADIC | Keyword::SUBSTRING => {
-            calls(text, idx);
-        }
+        Keyword::COLLATION => collation_for(text, idx),
+        Keyword::BOTH | Keyword::LEADING | Keyword::TRAILING => trim(text, idx),
+        Keyword::VARIADIC => variadic(text, idx),
+        Keyword::SUBSTRING => substring(text, idx),
         Keyword::ANY | Keyword::ALL | Keyword::SOME => quantified(text, idx),
         _ => {}
     }
@@ -119,40 +120,55 @@ fn symmetric(text: &mut Rewriting, idx: usize) {
     text.leave_out(idx + 1..idx + 2);
 }
 
-/// `a ISNULL`, `a IS DOCUMENT`.
-pub(super) fn tests(text: &mut Rewriting, idx: usize) {
-    if text.has_words(idx, &["isnull"])
-        && text.follows_operand(idx)
-        && !text.follows_token(idx, &Token::Period)
-        && !text.is(idx + 1, &Token::LParen)
-    {
+/// `a ISNULL`.
+pub(super) fn is_null(text: &mut Rewriting, idx: usize) {
+    let is_test = text.follows_operand(idx) && !text.follows_token(idx, &Token::Period) && !text.is(idx + 1, &Token::LParen);
+    if is_test {
         text.replace(idx, [word("IS"), word("NULL")]);
     }
-    if text.has_words(idx, &["document"]) && (text.follows(idx, &["is"]) || text.follows(idx, &["is", "not"])) {
+}
+
+/// `a IS DOCUMENT`.
+pub(super) fn is_document(text: &mut Rewriting, idx: usize) {
+    if text.follows(idx, &["is"]) || text.follows(idx, &["is", "not"]) {
         text.replace(idx, [word("TRUE")]);
     }
 }
 
-/// Words in the calls of functions.
-fn calls(text: &mut Rewriting, idx: usize) {
-    if text.has_words(idx, &["collation", "for"]) && text.is(idx + 2, &Token::LParen) {
+/// `collation for (a)`.
+fn collation_for(text: &mut Rewriting, idx: usize) {
+    if text.has_words(idx + 1, &["for"]) && text.is(idx + 2, &Token::LParen) {
         text.replace(idx, [word("pg_collation_for")]);
         text.leave_out(idx + 1..idx + 2);
     }
-    if text.has_words(idx, &["both|leading|trailing", "from"]) && text.follows_token(idx, &Token::LParen) {
+}
+
+/// `trim(BOTH FROM a)`.
+fn trim(text: &mut Rewriting, idx: usize) {
+    if text.has_words(idx + 1, &["from"]) && text.follows_token(idx, &Token::LParen) {
         text.leave_out(idx + 1..idx + 2);
     }
-    if text.has_words(idx, &["variadic"]) && (text.follows_token(idx, &Token::LParen) || text.follows_token(idx, &Token::Comma)) {
+}
+
+/// `f(a, VARIADIC b)`.
+fn variadic(text: &mut Rewriting, idx: usize) {
+    if text.follows_token(idx, &Token::LParen) || text.follows_token(idx, &Token::Comma) {
         text.leave_out(idx..idx + 1);
     }
-    if text.has_words(idx, &["substring"]) && text.is(idx + 1, &Token::LParen) {
-        let direct = text.within(idx + 1);
-        if direct.iter().any(|&at| text.has_words(at, &["similar"]) && !text.has_words(at + 1, &["to"])) {
-            for at in direct {
-                if text.has_words(at, &["similar|escape"]) {
-                    text.replace(at, [Token::Comma]);
-                }
-            }
+}
+
+/// `substring(a SIMILAR b ESCAPE c)`.
+fn substring(text: &mut Rewriting, idx: usize) {
+    if !text.is(idx + 1, &Token::LParen) {
+        return;
+    }
+    let direct = text.within(idx + 1);
+    if !direct.iter().any(|&at| text.has_words(at, &["similar"]) && !text.has_words(at + 1, &["to"])) {
+        return;
+    }
+    for at in direct {
+        if text.has_words(at, &["similar|escape"]) {
+            text.replace(at, [Token::Comma]);
         }
     }
 }
@@ -168,14 +184,7 @@ pub(super) fn whole_rows(text: &mut Rewriting, idx: usize) {
         text.is_loose = true;
         return;
     }
-    let mut start = idx;
-    while start > 0 && matches!(text.get(start - 1), Some(Token::Word(_))) {
-        start -= 1;
-        if !text.follows_token(start, &Token::Period) {
-            break;
-        }
-        start -= 1;
-    }
+    let Some(start) = text.start_of_name(idx) else { return };
     let after = idx + 2;
     let goes_on = text.is_operator(after)
         || text.is(after, &Token::DoubleColon)

@@ -5,19 +5,19 @@ use sqlparser::tokenizer::Token;
 use super::rewriting::{Rewriting, word};
 
 /// A word that begins with `xml`, in lower case.
-pub(super) fn at_word(text: &mut Rewriting, idx: usize, word: &[u8]) {
+pub(super) fn at_word(text: &mut Rewriting, idx: usize, word: &str) {
     if !text.is(idx + 1, &Token::LParen) {
         return;
     }
     let direct = text.within(idx + 1);
     match word {
-        b"xmlelement" | b"xmlpi" => named(text, idx + 2),
-        b"xmlattributes" | b"xmlforest" => aliases(text, direct),
-        b"xmlroot" => root(text, direct),
-        b"xmlserialize" => serialize(text, idx, direct),
-        b"xmlexists" => exists(text, direct),
-        b"xmltable" => table(text, idx, direct),
-        b"xmlnamespaces" => namespaces(text, direct),
+        "xmlelement" | "xmlpi" => named(text, idx + 2),
+        "xmlattributes" | "xmlforest" => aliases(text, direct),
+        "xmlroot" => root(text, direct),
+        "xmlserialize" => serialize(text, idx, direct),
+        "xmlexists" => exists(text, direct),
+        "xmltable" => table(text, idx, direct),
+        "xmlnamespaces" => namespaces(text, direct),
         _ => {}
     }
 }
