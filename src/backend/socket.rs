@@ -185,12 +185,19 @@ pub struct Socket {
     pub stream: Stream,
     pub input: BytesMut,
     pub output: BytesMut,
+    /// How often something was written while a statement ran.
+    n_flushes: u32,
     patience: Patience,
 }
 
 impl Socket {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new(), output: BytesMut::new(), patience: Patience::default() }
+        Self { stream, input: BytesMut::new(), output: BytesMut::new(), n_flushes: 0, patience: Patience::default() }
+    }
+
+    /// Changes with each [`Self::flush`] and [`Self::write_through`]: what was in `output` before it cannot be taken back.
+    pub fn n_flushes(&self) -> u32 {
+        self.n_flushes
     }
 
     /// From here on [`Self::flush`] and [`Self::write_through`] fail with `TimedOut` when the peer takes nothing for so long;
@@ -230,6 +237,7 @@ impl Socket {
     ///
     /// Not cancel safe: part of it may be written.
     pub async fn flush(&mut self) -> io::Result<()> {
+        self.n_flushes = self.n_flushes.wrapping_add(1);
         write_all(&mut self.stream, &self.output, &mut self.patience).await?;
         self.output.clear();
         Ok(())
@@ -255,6 +263,7 @@ impl Socket {
     /// Writes `bytes` after `output`, without a copy when there is no output.
     pub async fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.output.is_empty() {
+            self.n_flushes = self.n_flushes.wrapping_add(1);
             return write_all(&mut self.stream, bytes, &mut self.patience).await;
         }
         self.output.extend_from_slice(bytes);

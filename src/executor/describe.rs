@@ -186,7 +186,7 @@ pub(super) fn is_same_type(a: TypeOid, b: TypeOid) -> bool {
 }
 
 /// Whether columns have the types that are expected of them; 0: any.
-fn are_expected(expected: &[TypeOid], given: &[TypeOid]) -> bool {
+pub(super) fn are_expected(expected: &[TypeOid], given: &[TypeOid]) -> bool {
     let is_same = |(expected, given): (&TypeOid, &TypeOid)| *expected == 0 || is_same_type(*expected, *given);
     expected.len() == given.len() && expected.iter().zip(given).all(is_same)
 }
@@ -198,7 +198,7 @@ pub(super) fn parameter_types(body: &[u8]) -> Vec<u32> {
 }
 
 /// As src/backend/utils/cache/plancache.c, `RevalidateCachedQuery`: asyncpg and PgJDBC know it by that name, and prepare again.
-fn changed_columns() -> Report {
+pub(super) fn changed_columns() -> Report {
     let report = Report::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type");
     Report { routine: Some("RevalidateCachedQuery"), ..report }
 }

@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use crate::backend::CheckoutError;
 use crate::observe::ErrorKind;
 use crate::plan::Refusal;
+use crate::session::wire;
 use crate::sqlstate::{Report, SqlState};
 
 /// The limit of one statement's bytes by its names.
@@ -54,6 +55,15 @@ impl Failure {
     pub fn refused(code: &str, message: impl Into<String>, hint: &str) -> Self {
         let report = Report::new(SqlState::FEATURE_NOT_SUPPORTED, message);
         Self::client(report.with_detail(format!("Reason code {code}.")).with_hint(hint))
+    }
+
+    /// The code by which the client knows it; `None` where it is not told, or was told already.
+    pub fn sqlstate(&self) -> Option<&[u8]> {
+        match self {
+            Self::Statement { report, .. } | Self::Fatal(report) => Some(&report.sqlstate.0),
+            Self::Shard(message) => wire::report_field(message.get(wire::HEADER_LEN..)?, b'C'),
+            Self::Reported | Self::Ended | Self::StalePlan | Self::Client(_) => None,
+        }
     }
 
     /// Whether types that a shard has told make merging or combining inexact (TL041, TL092).

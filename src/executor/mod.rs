@@ -3,6 +3,7 @@
 //! A [`Conversation`] is one client's session with the backends that it holds. Everything here runs in the client's task;
 //! there is no task, channel or lock per message.
 
+mod again;
 mod array;
 mod as_set;
 mod batch;

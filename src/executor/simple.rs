@@ -302,8 +302,7 @@ impl Conversation {
             self.transaction.begin(Phase::Implicit, "", &self.settings);
         }
         match plan {
-            Plan::Merge(_) | Plan::Combine(_) => self.run_read(sql, plan, values, description).await?,
-            Plan::Gather(plan) => self.run_gather(sql, plan, values, description).await?,
+            Plan::Merge(_) | Plan::Combine(_) | Plan::Gather(_) => self.run_rows(sql, plan, values, description).await?,
             Plan::Insert(plan) => self.run_insert(plan, values).await?,
             Plan::Everywhere { shards } => self.run_everywhere(sql, *shards, values, description).await?,
             Plan::CopyIn(plan) => self.copy_in_many(sql.as_bytes(), plan).await?,

@@ -18,12 +18,15 @@ use crate::sqlstate::Report;
 /// Time between two looks at the client of a statement that runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How much younger a statement counts that gives up for others: more than a transaction takes.
+const YIELDING: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The deadlines of the running statement and of its transaction, with the sleep that watches them.
 #[derive(Debug)]
 pub(super) struct Timer {
     deadline: Deadline,
     transaction: Deadline,
-    /// When the transaction began, or the statement outside of one.
+    /// When the transaction began, or the statement outside of one; later where that gives up for others.
     transaction_began: Instant,
     /// Armed for some deadline, perhaps that of an earlier statement; moved on when it fires too early.
     sleep: Option<Pin<Box<Sleep>>>,
@@ -118,6 +121,11 @@ impl Timer {
     /// Sets the deadline of the transaction that begins at `now`.
     pub(super) fn begin_transaction(&mut self, now: Instant, deadline: Deadline) {
         (self.transaction_began, self.transaction) = (now, deadline);
+    }
+
+    /// In a deadlock this statement gives up rather than others, whenever they have begun: it can be begun anew.
+    pub(super) fn yield_to_others(&mut self) {
+        self.transaction_began = Instant::now() + YIELDING;
     }
 
     /// The transaction has no deadline any more.

@@ -241,3 +241,29 @@ async fn a_configured_table_that_was_made_past_the_proxy_is_known_at_its_first_u
     }
     cluster.wait_until_clean().await;
 }
+
+/// What fails by a catalog that others have changed since is run once more, by the new one.
+#[tokio::test]
+async fn a_read_knows_columns_that_were_renamed_past_the_proxy() {
+    let cluster = Cluster::start(2).await;
+    let proxy = cluster.proxy().await;
+    let client = proxy.connect().await;
+    let insert = "INSERT INTO users (user_id, name, email, country) VALUES (1, 'a', 'b', 'c'), (2, 'a', 'b', 'c')";
+    client.batch_execute(insert).await.unwrap();
+    let reads = [
+        "SELECT to_jsonb(r)::text FROM (SELECT *, count(*) OVER () AS n FROM users) r ORDER BY user_id LIMIT 1",
+        "SELECT DISTINCT ON (u.email) to_jsonb(u)::text FROM users u ORDER BY u.email, u.user_id",
+    ];
+    for sql in reads {
+        assert!(value(&client, sql).await.contains("\"country\": \"c\""));
+    }
+    for (idx, (old, new)) in [("country", "land"), ("land", "nation")].into_iter().enumerate() {
+        for shard in 0..2 {
+            cluster.direct(shard).await.batch_execute(&format!("ALTER TABLE users RENAME {old} TO {new}")).await.unwrap();
+        }
+        // The catalogs are read for this twice a second at most.
+        poll("the read knows the column", async || client.simple_query(reads[idx]).await.is_ok()).await;
+        let answer = value(&client, reads[idx]).await;
+        assert!(answer.contains(&format!("\"{new}\": \"c\"")), "{answer}");
+    }
+}

@@ -1,13 +1,17 @@
 //! Deadlocks that several servers have together: one transaction is ended as by one Postgres, the others go on.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 
 use crate::harness::{Cluster, Proxy, ProxyOptions, QUICK_HEALTH, beside, failure, poll, value};
 
 /// A deadlock ends within this time; statements may take 30 s by default.
 const MUCH: Duration = Duration::from_secs(10);
+
+/// A read of a client's.
+type Read = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> + Send>>;
 
 /// A proxy in front of some shards, and a user of each.
 async fn start(n_shards: usize, sections: &str) -> (Cluster, Proxy, Vec<i64>) {
@@ -358,5 +362,108 @@ async fn who_tries_again_gets_through() {
     for user in users {
         assert_eq!(country(&client, user).await, (N_CLIENTS * N_ROUNDS).to_string());
     }
+    cluster.wait_until_clean().await;
+}
+
+/// Reads of these clients wait on the first shard for DDL that waits for them on the second. Gives what became of each.
+async fn meet_ddl(cluster: &Cluster, proxy: &Proxy, reads: Vec<Read>, ddl: &'static str) -> Vec<Result<Vec<Row>, Error>> {
+    let direct = cluster.direct(0).await;
+    let waiting = async |n: usize| {
+        let waiting = format!("SELECT count(*) = {n} FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass");
+        poll("all wait on the first shard", async || value(&direct, &waiting).await == "t").await;
+    };
+    let holder = cluster.direct(0).await;
+    holder.batch_execute("BEGIN; LOCK TABLE users IN ACCESS SHARE MODE").await.unwrap();
+    let altering = proxy.connect().await;
+    let altering = beside(async move { altering.batch_execute(ddl).await });
+    waiting(1).await;
+    let n_reads = reads.len();
+    let reads: Vec<_> = reads.into_iter().map(beside).collect();
+    waiting(1 + n_reads).await;
+    // The DDL gets the first shard now and asks for the second, whose rows the reads have.
+    holder.batch_execute("COMMIT").await.unwrap();
+    altering.await.unwrap().unwrap();
+    let mut outcomes = Vec::new();
+    for read in reads {
+        outcomes.push(read.await.unwrap());
+    }
+    outcomes
+}
+
+/// One server has such reads wait for the DDL. What is a transaction by itself is begun anew, by the new catalog.
+#[tokio::test]
+async fn a_read_that_meets_ddl_is_begun_anew() {
+    let (cluster, proxy, _) = start(2, "[query]\ntimeout = \"0s\"\nshard_timeout = \"0s\"").await;
+    let sql = "SELECT DISTINCT country, count(*) OVER () FROM users";
+    let (simple, named) = (proxy.connect().await, proxy.connect().await);
+    let statement = named.prepare(sql).await.unwrap();
+    // The proxy knows the statement, and asks both shards at once.
+    assert_eq!(named.query(&statement, &[]).await.unwrap().len(), 1);
+    let reads: Vec<Read> = vec![
+        Box::pin(async move {
+            assert_eq!(value(&simple, sql).await, "0");
+            Ok(Vec::new())
+        }),
+        Box::pin(async move { named.query(&statement, &[]).await }),
+    ];
+    let outcomes = meet_ddl(&cluster, &proxy, reads, "ALTER TABLE users ADD COLUMN note text DEFAULT 'n'").await;
+    let rows = outcomes.into_iter().last().unwrap().unwrap();
+    assert_eq!((rows[0].get::<_, &str>(0), rows[0].get::<_, i64>(1)), ("0", 40));
+    assert!(proxy.log().contains("a deadlock across shards"), "nobody was in the way of another");
+    assert_eq!(n_deadlocks(&proxy).await, "0");
+    assert_eq!(value(&proxy.connect().await, "SELECT count(DISTINCT note) FROM users").await, "1");
+    cluster.wait_until_clean().await;
+}
+
+/// In the simple protocol rows come with their columns, whatever these are by now; others hold what they were told.
+#[tokio::test]
+async fn what_was_told_of_a_read_holds_when_it_is_begun_anew() {
+    let (cluster, proxy, _) = start(2, "[query]\ntimeout = \"0s\"\nshard_timeout = \"0s\"").await;
+    let sql = "SELECT DISTINCT country, count(*) OVER () FROM users";
+    let (simple, named) = (proxy.connect().await, proxy.connect().await);
+    let statement = named.prepare(sql).await.unwrap();
+    assert_eq!(named.query(&statement, &[]).await.unwrap().len(), 1);
+    let reads: Vec<Read> = vec![
+        Box::pin(async move {
+            assert_eq!(value(&simple, sql).await, "0");
+            Ok(Vec::new())
+        }),
+        Box::pin(async move { named.query(&statement, &[]).await }),
+    ];
+    let ddl = "ALTER TABLE users ALTER COLUMN country TYPE int USING country::int";
+    let outcomes = meet_ddl(&cluster, &proxy, reads, ddl).await;
+    let error = outcomes.into_iter().find_map(Result::err).unwrap();
+    let report = error.as_db_error().unwrap();
+    assert_eq!((report.code().code(), report.message()), ("0A000", "cached plan must not change result type"));
+    cluster.wait_until_clean().await;
+}
+
+/// Of a read that can be begun anew and DDL that cannot, the read gives up, though it began before.
+#[tokio::test]
+async fn a_read_that_began_first_gives_up_all_the_same() {
+    let (cluster, proxy, _) = start(2, "[query]\ntimeout = \"0s\"\nshard_timeout = \"0s\"").await;
+    let (holder, second) = (cluster.direct(0).await, cluster.direct(0).await);
+    let reader = proxy.connect().await;
+    let read =
+        "SELECT count(DISTINCT o.order_id) + count(DISTINCT u.country) FROM orders o FULL JOIN users u ON o.order_id = u.user_id";
+    assert_eq!(value(&reader, read).await, "1");
+    holder.batch_execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    second.batch_execute("BEGIN; LOCK TABLE users IN ACCESS SHARE MODE").await.unwrap();
+    let reading = beside(async move { value(&reader, read).await });
+    let direct = cluster.direct(0).await;
+    let waiting = async |table: &str, n: usize| {
+        let waiting = format!("SELECT count(*) = {n} FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass");
+        poll("who is to wait waits", async || value(&direct, &waiting).await == "t").await;
+    };
+    waiting("orders", 1).await;
+    let altering = proxy.connect().await;
+    let altering = beside(async move { altering.batch_execute("ALTER TABLE users ADD COLUMN note text").await });
+    waiting("users", 1).await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    waiting("users", 2).await;
+    second.batch_execute("COMMIT").await.unwrap();
+    altering.await.unwrap().unwrap();
+    assert_eq!(reading.await.unwrap(), "1");
+    assert!(proxy.log().contains("a deadlock across shards"), "nobody was in the way of another");
     cluster.wait_until_clean().await;
 }

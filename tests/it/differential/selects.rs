@@ -118,9 +118,7 @@ impl Maker {
                 }
                 (drawn, _) => {
                     let text = if drawn == 2 { self.any_expression(1) } else { self.any_column() };
-                    // A bare name means an output column of this name first.
-                    let shadow = sources.iter().find(|(_, alias)| alias.trim_start_matches(" AS ") == text);
-                    let means = shadow.map_or_else(|| text.clone(), |(source, _)| source.clone());
+                    let means = meant_by(&text, sources);
                     (text, means)
                 }
             };
@@ -222,7 +220,7 @@ impl Maker {
                         (aggregate.clone(), aggregate)
                     }
                     _ if source.starts_with(['\u{1}', '\'']) || source.chars().all(|c| c.is_ascii_digit()) => continue,
-                    _ => (source.clone(), source.clone()),
+                    _ => (source.clone(), meant_by(source, &sources)),
                 };
                 order.push(SortItem { written: format!("{written}{direction}"), means: format!("({means}){direction}") });
             }
@@ -297,4 +295,10 @@ impl Maker {
         };
         Query { kind: "odd", statement: Statement(text), ranked: None, offset: 0 }
     }
+}
+
+/// What a sort item means: a bare name is an output column of this name first.
+fn meant_by(text: &str, sources: &[(String, String)]) -> String {
+    let shadow = sources.iter().find(|(_, alias)| alias.trim_start_matches(" AS ") == text);
+    shadow.map_or_else(|| text.to_owned(), |(source, _)| source.clone())
 }

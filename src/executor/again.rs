@@ -1,0 +1,136 @@
+//! Reads of several shards that are begun anew: another session's DDL came between, and the client was told nothing yet.
+
+use super::Conversation;
+use super::describe::{are_expected, changed_columns, column_types};
+use super::enlist::Tie;
+use super::failure::Failure;
+use super::fan_out::BoundValues;
+use super::merge::Description;
+use crate::observe::ErrorKind;
+use crate::plan::{Params, Plan};
+use crate::session::transaction::Phase;
+use crate::sqlstate::SqlState;
+use crate::topology::TypeOid;
+
+/// How often one read is begun at most.
+const MAX_RUNS: usize = 4;
+
+/// Why a read may end better when it is begun anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// It was in a deadlock.
+    Deadlock,
+    /// The catalog is perhaps not what it was planned by.
+    Catalog,
+}
+
+impl Cause {
+    fn of(failure: &Failure) -> Option<Self> {
+        if failure.sqlstate() == Some(&SqlState::DEADLOCK_DETECTED.0) {
+            return Some(Self::Deadlock);
+        }
+        let is_outdated = match failure {
+            Failure::Statement { kind: ErrorKind::Client, report } => {
+                matches!(report.detail.as_deref(), Some("Reason code TL083." | "Reason code TL108."))
+            }
+            Failure::Shard(_) => {
+                failure.sqlstate().is_some_and(|code| [&b"08P"[..], b"22P", b"42"].iter().any(|class| code.starts_with(class)))
+            }
+            _ => false,
+        };
+        is_outdated.then_some(Self::Catalog)
+    }
+}
+
+impl Conversation {
+    /// Runs a plan that reads several shards. One that is a transaction by itself and fails for what others do to its tables is
+    /// begun anew, as long as nothing of it is on its way to the client: one server would have had it wait.
+    ///
+    /// # Errors
+    /// Those of the plan.
+    pub(super) async fn run_rows(
+        &mut self,
+        sql: &str,
+        plan: &Plan,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
+        if self.transaction.phase != Phase::Idle || self.copying.is_some() {
+            return self.run_rows_once(sql, plan, values, description).await;
+        }
+        self.timer.yield_to_others();
+        let (n_output, n_flushes) = (self.client.output.len(), self.client.n_flushes());
+        let (deadline, version) = (self.timer.deadline(), self.database.schema_version());
+        let told = match description {
+            Description::Omit => self.known_columns(sql, &values.param_types),
+            Description::Send | Description::Keep => Some(Vec::new()),
+        };
+        let mut outcome = self.run_rows_once(sql, plan, values, description).await;
+        for _ in 1..MAX_RUNS {
+            let (Err(failure), Some(told)) = (&outcome, &told) else { break };
+            let Some(cause) = Cause::of(failure).filter(|_| self.client.n_flushes() == n_flushes && self.tie == Tie::Whole)
+            else {
+                break;
+            };
+            Box::pin(self.give_up_run(cause)).await?;
+            if cause == Cause::Catalog && self.database.schema_version() == version {
+                break;
+            }
+            let Some(plan) = self.plan_again(sql, values) else { break };
+            self.client.output.truncate(n_output);
+            self.timer.set(deadline);
+            self.timer.yield_to_others();
+            if description == Description::Omit {
+                Box::pin(self.check_still(told, sql, values)).await?;
+            }
+            outcome = self.run_rows_once(sql, &plan, values, description).await;
+        }
+        outcome
+    }
+
+    async fn run_rows_once(
+        &mut self,
+        sql: &str,
+        plan: &Plan,
+        values: &BoundValues,
+        description: Description,
+    ) -> Result<(), Failure> {
+        match plan {
+            Plan::Gather(plan) => self.run_gather(sql, plan, values, description).await,
+            plan => self.run_read(sql, plan, values, description).await,
+        }
+    }
+
+    /// Leaves nothing of a run that has failed, and takes what the catalogs say now.
+    async fn give_up_run(&mut self, cause: Cause) -> Result<(), Failure> {
+        match self.transaction.phase {
+            Phase::Implicit => self.roll_back().await?,
+            _ => {
+                self.settle_pins(false).await;
+                self.release();
+            }
+        }
+        if cause == Cause::Catalog {
+            self.refresh_stale_schema().await;
+        }
+        self.renew_view();
+        Ok(())
+    }
+
+    /// The plan by the catalog of this moment; `None` where it no longer reads several shards.
+    fn plan_again(&mut self, sql: &str, values: &BoundValues) -> Option<Plan> {
+        let cached = self.template(sql).ok()?;
+        let (formats, params) = values.params()?;
+        let params = Params { types: &values.param_types, formats: &formats, values: &params };
+        self.bind(&cached, sql, params).ok().filter(Plan::reads_several)
+    }
+
+    /// # Errors
+    /// 0A000 where the statement has other columns than the client was told.
+    async fn check_still(&mut self, told: &[TypeOid], sql: &str, values: &BoundValues) -> Result<(), Failure> {
+        let shard = self.any_shard();
+        let described = self.describe(shard, sql, &values.param_types).await?;
+        self.release();
+        if are_expected(told, &column_types(described)) { Ok(()) } else { Err(Failure::client(changed_columns())) }
+    }
+}
