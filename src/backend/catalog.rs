@@ -328,8 +328,11 @@ impl Reader {
             3 => self.take_type(row)?,
             4 => {
                 let (child, parent) = (TableName::new(row.get(0)?, row.get(1)?), TableName::new(row.get(2)?, row.get(3)?));
-                let known = if row.get(4)? == "S" { &mut self.schema.sequence_owners } else { &mut self.schema.parents };
-                known.insert(child, parent);
+                if row.get(4)? == "S" {
+                    self.schema.sequence_owners.insert(child, parent);
+                } else if let Some(other) = self.schema.parents.insert(child.clone(), parent) {
+                    self.schema.other_parents.insert((child, other));
+                }
             }
             5 => self.take_hidden_call(row)?,
             6 => self.take_index(row)?,
@@ -496,7 +499,7 @@ impl Reader {
                 Manner::Called => {
                     is_function(&mention.name) || mention.name.starts_with("current_") || mention.name.starts_with("local")
                 }
-                Manner::Assigned => true,
+                Manner::Assigned | Manner::Composed => true,
             });
         }
         code.retain(|_, mentions| !mentions.is_empty());

@@ -23,6 +23,7 @@ use crate::executor::templates::TemplateCache;
 use crate::executor::waits::Waits;
 use crate::health::Board;
 use crate::observe::{DatabaseCounters, Registry};
+use crate::plan::families_apart;
 use crate::session::prepared::Interner;
 use crate::session::unpooled::CodeEffects;
 use crate::topology::{FIRST_OWN_OID, Schema, ShardId, ShardSet, TableName, Topology, TypeMaps, TypeOid, Watermarks};
@@ -403,11 +404,13 @@ impl View {
             schema.relations = known.relations.clone().into_iter().chain(schema.relations).collect();
             schema.views = known.views.clone().into_iter().chain(schema.views).collect();
             schema.parents = known.parents.clone().into_iter().chain(schema.parents).collect();
+            schema.other_parents.extend(known.other_parents.iter().cloned());
             schema.guarded.extend(known.guarded.iter().cloned());
             add_code(&mut schema, known);
         }
         schema.places = places.partial(all, known);
         schema.version = known.version;
+        schema.apart = families_apart(&self.topology, &schema);
         (schema, TypeMaps::new(home, own_types))
     }
 }
@@ -484,6 +487,7 @@ fn add_shard_schema(schema: &mut Schema, read: Schema) {
     }
     schema.guarded.extend(read.guarded);
     schema.parents.extend(read.parents);
+    schema.other_parents.extend(read.other_parents);
     for (name, functions) in read.user_functions {
         let known = schema.user_functions.entry(name).or_default();
         known.extend(functions);

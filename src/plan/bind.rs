@@ -9,10 +9,11 @@ use sqlparser::ast::{SetExpr, Statement};
 use super::collect::{Collected, Seen, TableRef, collect};
 use super::condition::{Alternatives, Condition, Test, intersect, shards_of, summary};
 use super::contract::{Access, Context, Plan, Values};
+use super::ddl::check_family;
 use super::functions::{FunctionCall, Nature};
 use super::home::{self, Needs};
 use super::insert::InsertTemplate;
-use super::names::{Target, relation_of};
+use super::names::{Target, relation_of, table_name};
 use super::reader::{Parsed, parse};
 use super::refusal::{Refusal, RefusalCode};
 use super::slot::{Binding, SlotValue};
@@ -90,6 +91,9 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     for table_ref in &collected.refs {
         refuse_unplaced(&table_ref.target, &table_ref.name, context)?;
         policy::check(&table_ref.name, &table_ref.target, context)?;
+        if !context.schema.apart.is_empty() {
+            check_family(&table_name(&table_ref.name, context), context)?;
+        }
     }
     let kind = match &parsed.statement {
         Statement::Query(query) => match &*query.body {

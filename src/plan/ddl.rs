@@ -6,7 +6,8 @@ mod view;
 
 use std::ops::Range;
 
-pub(super) use self::place::shards_of;
+pub use self::place::families_apart;
+pub(super) use self::place::{check_family, shards_of};
 use self::place::{Standing, configured_standing, name_of, parts, standing};
 
 use super::contract::{Access, Context, Plan};

@@ -156,7 +156,7 @@ fn own_nature(functions: &[&UserFunction], name: &str, context: &Context<'_>) ->
     let of_one = |function: &&UserFunction| {
         let name = TableName::new(&function.schema, name);
         // One that is called immutable and reads rows all the same gives those of its shard.
-        let reads = || !Reach::of_function(&name, context).shards.is_empty();
+        let reads = || !Reach::of_function(&name, context).is_everywhere();
         let is_alike =
             context.topology.safe_functions.contains(&name) || function.volatility == FunctionVolatility::Immutable && !reads();
         match function.kind {

@@ -59,7 +59,7 @@ pub use contract::{
     PlanSettings, ShardStatement, SortKey, Values,
 };
 pub use copy::{CopyFormat, CopySplit, CopySplitter, Layout as CopyLayout, MAX_COPY_ROW_BYTES};
-pub use ddl::{check_hint, is_about_temporaries, made};
+pub use ddl::{check_hint, families_apart, is_about_temporaries, made};
 pub use explain::{
     ExplainReport, Figures, Outline, OutlinePart, ShardReport, assumed_schema, explain, explain_offline, outline, route_in_words,
 };

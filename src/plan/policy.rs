@@ -76,7 +76,7 @@ fn is_local(policy: &str, name: &TableName, target: &Target, context: &Context<'
     let collected = collect(&parsed, &literals, context);
     let is_known = |target: &Target| !matches!(target, Target::View(_) | Target::Unconfigured(_) | Target::Missing);
     let reads_tables = collected.functions.iter().any(|call| {
-        let reach = |function: &TableName| !Reach::of_function(function, context).shards.is_empty();
+        let reach = |function: &TableName| !Reach::of_function(function, context).is_everywhere();
         call.nature(context) == Nature::User && functions_of(call, context).iter().any(reach)
     });
     let values = Values { sql: &sql, literals: &literals, params: Params::default(), now_micros: 0 };

@@ -21,6 +21,8 @@ pub(super) struct Reach {
     pub(super) shards: ShardSet,
     /// One of those.
     pub(super) table: Option<TableName>,
+    /// A function that runs SQL which it puts together.
+    composed: Option<TableName>,
     /// A reference table that is written.
     written_copy: Option<TableName>,
     seen: BTreeSet<TableName>,
@@ -32,6 +34,11 @@ impl Reach {
         let mut reach = Self::default();
         reach.add_function(name, context);
         reach
+    }
+
+    /// Whether each shard has all of it, as far as its code tells.
+    pub(super) fn is_everywhere(&self) -> bool {
+        self.shards.is_empty() && self.composed.is_none()
     }
 
     fn add_function(&mut self, name: &TableName, context: &Context<'_>) {
@@ -52,6 +59,7 @@ impl Reach {
                         self.add_relation(&table, mention.manner, context);
                     }
                 }
+                Manner::Composed => drop(self.composed.get_or_insert_with(|| name.clone())),
                 Manner::Assigned => {}
             }
         }
@@ -141,7 +149,12 @@ pub(super) fn check(statement: &Statement, collected: &Collected, context: &Cont
             needed = needed.union(reach.shards);
             is_needed |= !reach.shards.is_empty();
             if !is_bound && needed.len() > 1 && !reach.shards.is_empty() {
-                return Err(reads_elsewhere(&function, reach.table.as_ref()));
+                let table = reach.table.as_ref().map(|table| format!("\"{table}\"")).unwrap_or_default();
+                return Err(reads_elsewhere(&function, &format!("names table {table}")));
+            }
+            if let Some(composed) = reach.composed.filter(|_| !is_bound && context.topology.only_shard().is_none()) {
+                let by = if composed == function { String::new() } else { format!(", by way of {composed},") };
+                return Err(reads_elsewhere(&function, &format!("runs{by} SQL that it puts together")));
             }
         }
     }
@@ -151,9 +164,8 @@ pub(super) fn check(statement: &Statement, collected: &Collected, context: &Cont
     Ok(needed.single().filter(|_| is_needed && !is_bound))
 }
 
-fn reads_elsewhere(function: &TableName, table: Option<&TableName>) -> Refusal {
-    let table = table.map(|table| format!("\"{table}\"")).unwrap_or_default();
-    let message = format!("function {function} names table {table}, and one shard alone would run it, over its own rows");
+fn reads_elsewhere(function: &TableName, why: &str) -> Refusal {
+    let message = format!("function {function} {why}, and one shard alone would run it, over its own rows");
     Refusal::new(RefusalCode::UserFunction, message).with_hint(
         "Call it in a statement that is bound to one shard by key, name the shard with /* trunkline: shard=NAME */, or name the \
          function in the database's safe_functions if it reads no rows of other shards.",

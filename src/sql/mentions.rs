@@ -41,7 +41,7 @@ pub fn mentions(code: &str) -> Vec<Mention> {
         let word = rest[..end].to_lowercase();
         rest = &rest[end..];
         let after = rest.trim_start_matches(['"', ' ', '\n', '\t', '\r']);
-        scan.take_word(word, after);
+        scan.take_word(word, after, rest);
     }
     scan.found.sort_unstable();
     scan.found.dedup();
@@ -50,6 +50,23 @@ pub fn mentions(code: &str) -> Vec<Mention> {
 
 fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
+}
+
+/// Whether a word runs SQL that is not there as one constant: EXECUTE of PL/pgSQL, and what other languages have for it.
+fn is_composed(word: &str, rest: &str) -> bool {
+    let rest = rest.trim_start();
+    match word {
+        "execute" => {}
+        "spi_exec" | "spi_exec_query" | "spi_query" | "spi_prepare" => return true,
+        _ => return false,
+    }
+    let next = rest.find(|c| !is_of_word(c)).map_or(rest, |end| &rest[..end]).to_lowercase();
+    // GRANT EXECUTE ON, and triggers.
+    if rest.starts_with([';', ',', '.']) || rest.is_empty() || ["on", "function", "procedure"].contains(&next.as_str()) {
+        return false;
+    }
+    let constant = rest.strip_prefix('\'').and_then(|text| text.split_once('\''));
+    constant.is_none_or(|(_, behind)| behind.starts_with('\'') || behind.trim_start().starts_with("||"))
 }
 
 /// `--` to the end of the line, and `/* */`.
@@ -83,7 +100,8 @@ struct Scan {
 }
 
 impl Scan {
-    fn take_word(&mut self, word: String, after: &str) {
+    /// `rest`: the code behind the word; `after`: the same without a quote that ends it, and blanks.
+    fn take_word(&mut self, word: String, after: &str, rest: &str) {
         let begins = std::mem::take(&mut self.begins);
         if after.starts_with('.') {
             self.is_new = begins && word == "new";
@@ -97,6 +115,9 @@ impl Scan {
         let expected = if schema.is_some() { self.expected.take() } else { self.expect(&word) };
         if let Some(manner) = expected {
             self.found.push(Mention { schema: schema.clone(), name: word.clone(), manner });
+        }
+        if is_composed(&word, rest) {
+            self.found.push(Mention { schema: None, name: word.clone(), manner: Manner::Composed });
         }
         if after.starts_with('(') || BARE_CALLS.contains(&word.as_str()) {
             self.found.push(Mention { schema, name: word.clone(), manner: Manner::Called });
@@ -148,6 +169,7 @@ mod tests {
                 Manner::Written => "!",
                 Manner::Called => "()",
                 Manner::Assigned => ":=",
+                Manner::Composed => "…",
             };
             format!("{schema}{}{mark}", mention.name)
         });
@@ -175,6 +197,17 @@ mod tests {
             "BEGIN NEW.k := NEW.k + 1; new.l = now(); IF new.m = 1 THEN NEW.\"n\"=CURRENT_DATE; END IF; END",
             "current_date() k:= l:= n:= now()",
         );
+    }
+
+    #[test]
+    fn sql_that_is_put_together_is_told() {
+        check("EXECUTE 'SELECT 1' INTO x; EXECUTE 'SELECT $1' USING y;", "x! y");
+        check("EXECUTE q;", "execute…");
+        check("RETURN QUERY EXECUTE format('SELECT %s', t)", "execute… format()");
+        check("EXECUTE 'SELECT 1 FROM ' || t", "execute… t");
+        check("EXECUTE 'SELECT ''x'''", "execute…");
+        check("plpy.execute(q); spi_exec_query($q)", "execute… spi_exec_query() spi_exec_query… plpy.execute()");
+        check("GRANT EXECUTE ON FUNCTION f TO x; CREATE TRIGGER t BEFORE INSERT ON a EXECUTE FUNCTION f()", "f()");
     }
 
     #[test]

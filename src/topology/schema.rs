@@ -189,6 +189,8 @@ pub enum Manner {
     Called,
     /// A column of NEW that gets a value.
     Assigned,
+    /// SQL that is put together as the code runs: the name is that of the word which runs it.
+    Composed,
 }
 
 /// A relation, function or column that code names. Names are in lower case.
@@ -226,6 +228,11 @@ pub struct Schema {
     pub relations: HashMap<TableName, Arc<Relation>>,
     /// The table that a partition, or a table that inherits, is a part of.
     pub parents: HashMap<TableName, TableName>,
+    /// Tables that inherit from several, with the other parents.
+    pub other_parents: BTreeSet<(TableName, TableName)>,
+    /// Tables that are read with rows which are placed by another rule: with the child and the parent of which that is true. Made of
+    /// the catalog and the configuration together.
+    pub apart: HashMap<TableName, (TableName, TableName)>,
     /// The tables that sequences belong to: those of serial and identity columns, and OWNED BY.
     pub sequence_owners: HashMap<TableName, TableName>,
     /// Relations and indexes that some shards have and others have not, with those that have them.

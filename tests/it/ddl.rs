@@ -108,6 +108,32 @@ async fn children_are_where_their_parents_are() {
     assert_eq!(value(&client, "SELECT count(*) FROM stray").await, "12");
 }
 
+/// What the proxy refuses to make, servers and tools make all the same.
+#[tokio::test]
+async fn children_made_past_the_proxy_with_rows_of_other_places_are_refused() {
+    let (cluster, _single, proxy, client, direct) = start().await;
+    load(&client, &direct, MADE).await;
+    client.batch_execute("INSERT INTO readings VALUES (1, 'a'), (2, 'b')").await.unwrap();
+    let everywhere = async |sql: &str| {
+        for shard_idx in 0..3 {
+            cluster.direct(shard_idx).await.batch_execute(sql).await.unwrap();
+        }
+        proxy.admin().await.batch_execute("RELOAD").await.unwrap();
+    };
+    everywhere("CREATE TABLE shared () INHERITS (countries, readings)").await;
+    for sql in ["SELECT * FROM countries", "SELECT * FROM readings WHERE k = 1", "DELETE FROM shared", "COPY shared TO STDOUT"] {
+        check_refused(&client, "TL065", &[sql]).await;
+    }
+    check_refused(&client, "TL065", &["INSERT INTO readings VALUES (3, 'c')", "COPY readings FROM STDIN"]).await;
+    assert_eq!(value(&client, "SELECT count(*) FROM stray").await, "12");
+    everywhere("DROP TABLE shared; CREATE TABLE roots (k bigint, v text); ALTER TABLE readings INHERIT roots").await;
+    // The parent is the default shard's, with the rows that the child has on all.
+    check_refused(&client, "TL065", &["SELECT * FROM roots"]).await;
+    assert_eq!(value(&client, "SELECT count(*) FROM readings").await, "2");
+    everywhere("ALTER TABLE readings NO INHERIT roots").await;
+    assert_eq!(value(&client, "SELECT count(*) FROM roots").await, "0");
+}
+
 #[tokio::test]
 async fn rows_stay_where_the_configuration_looks_for_them() {
     let (_cluster, _single, _proxy, client, direct) = start().await;

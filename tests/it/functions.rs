@@ -129,6 +129,11 @@ async fn code_on_one_shard_does_not_answer_for_all() {
         plain("CREATE FUNCTION settle() RETURNS void LANGUAGE sql AS $$ UPDATE countries SET region = 'x' $$"),
         plain("CREATE FUNCTION name_of(bigint) RETURNS text LANGUAGE sql STABLE AS 'SELECT name FROM users WHERE user_id = $1'"),
         plain("CREATE VIEW counted AS SELECT n_users() AS n"),
+        plain(
+            "CREATE FUNCTION answer(text) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint; BEGIN EXECUTE $1 INTO n; RETURN n; END $$",
+        ),
+        plain("CREATE FUNCTION answer_twice(text) RETURNS bigint LANGUAGE sql AS 'SELECT 2 * answer($1)'"),
+        plain("CREATE FUNCTION one() RETURNS int LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN EXECUTE 'SELECT 1' INTO n; RETURN n; END $$"),
     ];
     load_both(&client, &direct, &statements).await;
     let stray = "CREATE FUNCTION n_stray() RETURNS bigint LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN (SELECT count(*) FROM stray); END $$";
@@ -147,6 +152,9 @@ async fn code_on_one_shard_does_not_answer_for_all() {
             "SELECT n_users() FROM stray WHERE id = 1",
             "INSERT INTO stray SELECT user_id, name FROM listed()",
             "CREATE TABLE copy AS SELECT * FROM listed()",
+            "SELECT answer('SELECT count(*) FROM users')",
+            "SELECT answer_twice('SELECT count(*) FROM users') FROM stray",
+            "SELECT answer(concat('SELECT count(*) FROM ', 'us', 'ers'))",
         ],
     )
     .await;
@@ -166,6 +174,8 @@ async fn code_on_one_shard_does_not_answer_for_all() {
         "SELECT n_stray(), id FROM stray ORDER BY id",
         "SELECT n_stray()",
         "SELECT name_of(7) FROM users WHERE user_id = 7",
+        "SELECT answer('SELECT user_id FROM users WHERE user_id = 7') FROM users WHERE user_id = 7",
+        "SELECT one()",
     ] {
         assert_eq!(rows(&client, sql).await, rows(&direct, sql).await, "{sql}");
     }

@@ -15,6 +15,7 @@ pub use splitter::{CopySplitter, MAX_COPY_ROW_BYTES};
 use super::bind::{Body, refuse_unplaced};
 use super::columns::key_type;
 use super::contract::{Access, Context, CopyOutPlan, CopyPlan, CopyRows, Plan};
+use super::ddl::check_family;
 use super::insert::default_slot;
 use super::names::{Target, relation_of, resolve, table_name};
 use super::refusal::{Refusal, RefusalCode};
@@ -74,6 +75,7 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
             }
             refuse_unplaced(&target, parts, context)?;
             policy::check(parts, &target, context)?;
+            check_family(&name, context)?;
             if direction == CopyDirection::In {
                 reach::written(&name, &target, Trigger::INSERT, context)?;
             }

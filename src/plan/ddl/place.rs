@@ -1,10 +1,12 @@
 //! Where tables, views, sequences and indexes are, and whether two tables' rows are placed alike.
 
-use crate::plan::contract::Context;
+use std::collections::HashMap;
+
+use crate::plan::contract::{Context, PlanSettings};
 use crate::plan::names::{Target, resolve, table_name};
 use crate::plan::refusal::{Refusal, RefusalCode};
 use crate::plan::views::is_view;
-use crate::topology::{Placement, RelationKind, ShardId, ShardSet, TableName};
+use crate::topology::{Placement, RelationKind, Schema, ShardId, ShardSet, TableName, Topology};
 
 /// An object's name as a statement has it: schema and name, folded.
 pub(super) type Object = (Option<String>, String);
@@ -79,6 +81,44 @@ pub(super) fn standing(object: &Object, context: &Context<'_>) -> Result<Standin
         Target::Fixed(shard) => Ok(Standing::On(shard)),
         Target::System | Target::Cte | Target::View(_) => Ok(Standing::By(Placement::Reference)),
         Target::Unconfigured(_) | Target::Missing => Err(unconfigured(object, context)),
+    }
+}
+
+/// The tables that are read with rows of a child which are placed by another rule, or that are such a child and have no rule of their
+/// own: tables that were made past the proxy, which refuses to.
+pub fn families_apart(topology: &Topology, schema: &Schema) -> HashMap<TableName, (TableName, TableName)> {
+    let settings = PlanSettings::default();
+    let context = Context { topology, schema, settings: &settings };
+    let standing = |name: &TableName| standing(&(Some(name.schema.clone()), name.name.clone()), &context).ok();
+    let edges = || schema.parents.iter().chain(schema.other_parents.iter().map(|(child, parent)| (child, parent)));
+    let mut apart = HashMap::new();
+    for (child, parent) in edges() {
+        let (of_child, of_parent) = (standing(child), standing(parent));
+        if of_child == of_parent || of_child.is_none() || of_parent.is_none() {
+            continue;
+        }
+        let mut reading = vec![parent];
+        if configured_standing(child, &context).is_none() {
+            // Which of its parents it goes by nobody has said.
+            reading.push(child);
+        }
+        while let Some(name) = reading.pop() {
+            if apart.insert(name.clone(), (child.clone(), parent.clone())).is_none() {
+                reading.extend(edges().filter(|(child, _)| *child == name).map(|(_, parent)| parent));
+            }
+        }
+    }
+    apart
+}
+
+/// Refuses what reads or writes such a table.
+///
+/// # Errors
+/// TL065.
+pub(in crate::plan) fn check_family(name: &TableName, context: &Context<'_>) -> Result<(), Refusal> {
+    match context.schema.apart.get(name) {
+        Some((child, parent)) => Err(super::alter::apart(child, parent)),
+        None => Ok(()),
     }
 }
 

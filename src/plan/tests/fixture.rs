@@ -243,7 +243,7 @@ fn view(line: &str) -> (TableName, Arc<ViewDefinition>) {
 }
 
 /// Functions with their code.
-const CODE: [(&str, &str); 11] = [
+const CODE: [(&str, &str); 14] = [
     ("count_users", "SELECT count(*) FROM users"),
     ("count_falsely", "SELECT count(*) FROM public.users"),
     ("count_twice", "SELECT 2 * count_users()"),
@@ -252,6 +252,9 @@ const CODE: [(&str, &str); 11] = [
     ("count_countries", "SELECT count(*) FROM countries"),
     ("rename_country", "UPDATE countries SET name = 'x'"),
     ("declared", "SELECT count(*) FROM users"),
+    ("run_text", "BEGIN RETURN QUERY EXECUTE q; END"),
+    ("run_by_way", "SELECT * FROM run_text('SELECT 1')"),
+    ("run_constant", "BEGIN EXECUTE 'SELECT 1'; END"),
     ("note_item", "BEGIN UPDATE countries SET population = 1; RETURN NULL; END"),
     ("move_item", "BEGIN NEW.region := 'de'; RETURN NEW; END"),
     ("stamp", "BEGIN NEW.seen_at := now(); RETURN NEW; END"),
@@ -297,6 +300,9 @@ fn schema() -> Schema {
         ("count_stray", "public", Stable, FunctionKind::Plain),
         ("count_countries", "public", Stable, FunctionKind::Plain),
         ("rename_country", "public", Volatile, FunctionKind::Plain),
+        ("run_text", "public", Immutable, FunctionKind::Plain),
+        ("run_by_way", "public", Stable, FunctionKind::Plain),
+        ("run_constant", "public", Stable, FunctionKind::Plain),
         ("mixed", "public", Immutable, FunctionKind::Plain),
         ("mixed", "other", Volatile, FunctionKind::Plain),
         ("median", "public", Immutable, FunctionKind::Aggregate),
