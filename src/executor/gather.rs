@@ -22,7 +22,7 @@ use super::rights::owner_only;
 use super::timer::WaitError;
 use crate::backend::CheckoutError;
 use crate::observe::ErrorKind;
-use crate::plan::{Access, GatherInput, GatherPlan, GatherSource, Params, Plan, Values};
+use crate::plan::{Access, GatherInput, GatherPlace, GatherPlan, GatherSource, Params, Plan, Values};
 use crate::session::prepared::Described;
 use crate::session::row_description::{columns, write_description};
 use crate::session::transaction::Phase;
@@ -243,7 +243,45 @@ impl Conversation {
         }
         let values = inputs.values(gathering.values)?;
         let body = original.row_description.unwrap_or_else(no_columns);
-        Ok(Final { sql: plan.final_sql(|idx| inputs.place(idx)), values, body })
+        let mut sql = plan.final_sql(|idx| inputs.place(idx));
+        if plan.has_row_values && !self.is_understood(engine, &sql, &values, &body).await? {
+            sql = plan.final_sql(|idx| match inputs.place(idx) {
+                GatherPlace::Temporary => GatherPlace::Typed,
+                place => place,
+            });
+        }
+        Ok(Final { sql, values, body })
+    }
+
+    /// Whether the engine takes the statement as a shard does, though rows of its relations have types of their own.
+    async fn is_understood(
+        &mut self,
+        engine: &mut Enlisted,
+        sql: &str,
+        values: &BoundValues,
+        body: &[u8],
+    ) -> Result<bool, Failure> {
+        const MARK: &str = "SAVEPOINT trunkline_rows";
+        self.run_on_engine(engine, MARK).await?;
+        let param_types = self.parameter_types(engine.lease.shard, &values.param_types);
+        let connection = engine.begin_statement();
+        connection.unnamed = None;
+        wire::parse(&mut connection.socket.output, b"", sql.as_bytes(), &param_types);
+        wire::describe_or_close(&mut connection.socket.output, b'D', b'S', b"");
+        wire::bare(&mut connection.socket.output, b'S');
+        self.send_to_engine(engine).await?;
+        let mut is_same = true;
+        loop {
+            match self.next_of_engine(engine).await {
+                Ok((b'T', message)) => is_same = check_columns(&message[HEADER_LEN..], body).is_ok(),
+                Ok((b'Z', _)) => return Ok(is_same),
+                Ok(_) => {}
+                Err(Failure::Shard(_)) => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.run_on_engine(engine, &format!("ROLLBACK TO {MARK}")).await?;
+        Ok(false)
     }
 
     /// Runs the statement on the engine and relays its rows.

@@ -244,6 +244,8 @@ pub struct GatherInput {
     pub source: GatherSource,
     /// Those that the statement may name, at least one, in the table's order.
     pub columns: Vec<GatherColumn>,
+    /// All that the table has are among them: its rows can be told whole.
+    pub is_whole: bool,
     /// What every row that matters satisfies: SQL over the table's own columns, unqualified.
     pub filter: Option<String>,
     /// Columns by which the engine looks rows up, one value after the other: it wants indexes on them if the rows are many.
@@ -267,6 +269,8 @@ pub enum GatherPlace {
     Named,
     /// In a temporary table.
     Temporary,
+    /// There too, to be taken out as rows of the table's own type.
+    Typed,
     /// In parameters, one array for each column: the first has this number.
     Arrays { first: usize },
 }

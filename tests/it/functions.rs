@@ -48,10 +48,10 @@ async fn what_reads_tables_is_refused_and_the_rest_is_right() {
     direct.batch_execute(&made()).await.unwrap();
     let proxy = cluster.proxy_with(ProxyOptions { database: "safe_functions = [\"rate\"]", ..ProxyOptions::default() }).await;
     let client = proxy.connect().await;
-    let users: Vec<String> = (1..=30).map(|n| format!("({n}, 'N{}', 'e', 'us')", n % 7)).collect();
+    let users: Vec<String> = (1..=30).map(|n| format!("({n}, 'N{}', 'e', 'us', '2024-01-01')", n % 7)).collect();
     let orders: Vec<String> = (1..=30).map(|n| format!("({n}, {}, 'new', {})", 1 + n * 7 % 30, n % 3 + 1)).collect();
     let statements = [
-        format!("INSERT INTO users (user_id, name, email, country) VALUES {}", users.join(", ")),
+        format!("INSERT INTO users (user_id, name, email, country, created_at) VALUES {}", users.join(", ")),
         format!("INSERT INTO orders (order_id, user_id, status, total_cents) VALUES {}", orders.join(", ")),
     ];
     load_both(&client, &direct, &statements).await;
@@ -70,6 +70,13 @@ async fn what_reads_tables_is_refused_and_the_rest_is_right() {
         "SELECT n_orders(2), n_users() FROM users WHERE user_id = 7 AND false",
         "SELECT users.doubled FROM users WHERE name = 'N1' ORDER BY user_id",
         "SELECT users.count, max(users.name) FROM users",
+        "SELECT DISTINCT doubled(u) % 8 FROM users u ORDER BY 1",
+        "SELECT count(DISTINCT doubled(u)), max(doubled(u)) FROM users u",
+        "SELECT user_id, doubled(u), rank() OVER (ORDER BY u.doubled % 5) FROM users u ORDER BY u.doubled",
+        "SELECT u, count(*) OVER () FROM users u ORDER BY u.user_id",
+        "SELECT o.order_id, u.doubled, u IS NULL, u::text, (u::users).name FROM orders o LEFT JOIN users u ON u.user_id = o.total_cents + 29 ORDER BY 1",
+        "SELECT (x).name, x FROM (SELECT u AS x FROM users u JOIN orders o ON o.order_id = u.user_id + 3) s ORDER BY 1, 2",
+        "SELECT array_agg(u ORDER BY u.user_id) FROM users u WHERE name = 'N1'",
     ];
     let refused = [
         "SELECT n_orders(user_id) FROM users",

@@ -60,7 +60,8 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
             None => {
                 input_of_ref.insert(ref_idx, inputs.len());
                 let columns = columns(table_ref, &needs, many.context)?;
-                inputs.push(GatherInput { table, is_only, source, columns, filter, looked_up: Vec::new() });
+                let is_whole = needs.all_of(&table);
+                inputs.push(GatherInput { table, is_only, source, columns, is_whole, filter, looked_up: Vec::new() });
             }
         }
     }

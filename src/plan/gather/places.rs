@@ -106,10 +106,11 @@ impl GatherInput {
     fn relation(&self, input_idx: usize, place: GatherPlace) -> Option<String> {
         let (name, columns): (String, Vec<String>) = match place {
             GatherPlace::Named => return None,
-            GatherPlace::Temporary if !self.columns.iter().any(|column| column.is_text) => {
+            GatherPlace::Typed if self.is_whole => return Some(self.typed_rows(input_idx)),
+            GatherPlace::Temporary | GatherPlace::Typed if !self.columns.iter().any(|column| column.is_text) => {
                 return Some(Self::temporary(input_idx));
             }
-            GatherPlace::Temporary => {
+            GatherPlace::Temporary | GatherPlace::Typed => {
                 let columns = self.columns.iter().map(|column| {
                     let name = quoted(&column.name);
                     if column.is_text { format!("{} AS {name}", column.cast_back(&name)) } else { name }
@@ -128,6 +129,18 @@ impl GatherInput {
             }
         };
         Some(format!("(SELECT {} FROM {name})", columns.join(", ")))
+    }
+
+    /// The rows of the relation as a function of the table's type gives them, by which a whole row is of that type too; that of an
+    /// outer join which has none is NULL, as it is of a table.
+    fn typed_rows(&self, input_idx: usize) -> String {
+        let value = |column: &GatherColumn| {
+            let name = quoted(&column.name);
+            if column.is_text { column.cast_back(&name) } else { name }
+        };
+        let values: Vec<String> = self.columns.iter().map(value).collect();
+        let (row, table) = (values.join(", "), qualified(&self.table));
+        format!("pg_catalog.unnest(ARRAY(SELECT ROW({row})::{table} FROM {}))", Self::temporary(input_idx))
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::{ControlFlow, Range};
 
 use sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, JoinConstraint, ObjectName, ObjectNamePart, Query, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
+    ArrayElemTypeDef, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, JoinConstraint, ObjectName,
+    ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, Visit,
+    Visitor,
 };
 
 use super::needs::identifier;
@@ -170,6 +171,21 @@ impl Walk<'_> {
         }
     }
 
+    /// The type of a table's rows has the table's name, and stays what it is.
+    fn type_name(&mut self, data_type: &DataType) {
+        match data_type {
+            DataType::Custom(name, _) => {
+                for part in &name.0 {
+                    if let ObjectNamePart::Identifier(ident) = part {
+                        self.note(ident);
+                    }
+                }
+            }
+            DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => self.type_name(element),
+            _ => {}
+        }
+    }
+
     fn wildcard(&mut self, name: &ObjectName) {
         match name.0.as_slice() {
             [ObjectNamePart::Identifier(ident)] => self.note(ident),
@@ -232,6 +248,7 @@ impl Visitor for Walk<'_> {
             Expr::Identifier(ident) => self.column(std::slice::from_ref(ident)),
             Expr::CompoundIdentifier(idents) => self.column(idents),
             Expr::QualifiedWildcard(name, _) => self.wildcard(name),
+            Expr::Cast { data_type, .. } => self.type_name(data_type),
             Expr::Function(function) => {
                 let FunctionArguments::List(list) = &function.args else { return ControlFlow::Continue(()) };
                 for arg in &list.args {
