@@ -112,9 +112,10 @@ JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_constraint'::regcla
 JOIN pg_catalog.pg_proc AS p ON p.oid = d.refobjid JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 WHERE p.oid >= 16384 AND p.provolatile <> 'i'";
 
-/// Indexes; of those that make rows conflict also their table and the columns of their key, each in a row.
+/// Indexes; of those that make rows conflict also their table and the columns of their key, each in a row, and whether that is the
+/// table's primary key.
 const INDEXES: &str = "\
-SELECT n.nspname, c.relname, tn.nspname, t.relname, a.attname FROM pg_catalog.pg_index AS x
+SELECT n.nspname, c.relname, tn.nspname, t.relname, a.attname, x.indisprimary FROM pg_catalog.pg_index AS x
 JOIN pg_catalog.pg_class AS c ON c.oid = x.indexrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN (pg_catalog.pg_class AS t JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.relnamespace)
   ON t.oid = x.indrelid AND (x.indisunique OR x.indisexclusion)
@@ -414,6 +415,10 @@ impl Reader {
         if let (Some(schema), Some(table)) = (row.get(2), row.get(3)) {
             let indexes = self.schema.unique.entry(TableName::new(schema, table)).or_default();
             indexes.entry(index.name.clone()).or_default().extend(row.get(4).map(str::to_owned));
+            if row.get(5)? == "t" {
+                let key = self.schema.primary_keys.entry(TableName::new(schema, table)).or_default();
+                key.extend(row.get(4).map(str::to_owned));
+            }
         }
         self.schema.indexes.insert(index);
         Some(())

@@ -449,7 +449,7 @@ fn known_own_names(schema: &Schema) -> HashMap<TypeOid, String> {
     schema.type_names.iter().filter(|(oid, _)| **oid >= FIRST_OWN_OID).map(|(oid, name)| (*oid, name.clone())).collect()
 }
 
-/// Adds what runs beside statements on one shard, what rows conflict by, and whose sequences are, to what was known.
+/// Adds what runs beside statements on one shard, what rows conflict and are told by, and whose sequences are, to what was known.
 fn add_code(schema: &mut Schema, read: &Schema) {
     for (name, mentions) in &read.code {
         schema.code.entry(name.clone()).or_default().extend(mentions.iter().cloned());
@@ -460,6 +460,9 @@ fn add_code(schema: &mut Schema, read: &Schema) {
     for (name, indexes) in &read.unique {
         let known = schema.unique.entry(name.clone()).or_default();
         known.extend(indexes.iter().map(|(index, columns)| (index.clone(), columns.clone())));
+    }
+    for (name, key) in &read.primary_keys {
+        schema.primary_keys.entry(name.clone()).or_insert_with(|| key.clone());
     }
     for (name, policies) in &read.policies {
         schema.policies.entry(name.clone()).or_default().extend(policies.iter().cloned());

@@ -185,6 +185,17 @@ impl Load<'_> {
     }
 }
 
+/// A primary key holds on each shard by itself.
+fn not_unique(input: &GatherInput) -> Failure {
+    let message =
+        format!("GROUP BY leans on the primary key of \"{}\", of which several shards have the same value", input.table);
+    Failure::refused(
+        "TL083",
+        message,
+        "Name all columns outside aggregates in GROUP BY, or bind the statement to one shard by key.",
+    )
+}
+
 impl Conversation {
     /// Brings the rows of these inputs to the engine, in whose transaction temporary tables are made.
     ///
@@ -315,7 +326,10 @@ impl Conversation {
         wire::copy_data(output, &(-1i16).to_be_bytes());
         wire::bare(output, b'c');
         self.send_to_engine(engine).await?;
-        self.finish_on_engine(engine).await?;
+        self.finish_on_engine(engine).await.map_err(|failure| match failure.sqlstate() {
+            Some(b"23505") => not_unique(load.input),
+            _ => failure,
+        })?;
         if load.n_rows < MIN_ANALYZED_ROWS {
             return Ok(());
         }

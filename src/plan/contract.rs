@@ -250,6 +250,8 @@ pub struct GatherInput {
     pub filter: Option<String>,
     /// Columns by which the engine looks rows up, one value after the other: it wants indexes on them if the rows are many.
     pub looked_up: Vec<usize>,
+    /// Columns that are its primary key on the engine too, because GROUP BY may lean on it; none where it does not.
+    pub primary_key: Vec<usize>,
 }
 
 /// Rows of input `to` matter only if their column has a value that a row of input `from` has in its own.

@@ -7,8 +7,8 @@ mod view;
 use std::ops::Range;
 
 pub use self::place::families_apart;
-pub(super) use self::place::{check_family, shards_of};
 use self::place::{Standing, configured_standing, name_of, parts, standing};
+pub(super) use self::place::{check_family, shards_of};
 
 use super::contract::{Access, Context, Plan};
 use super::names::{Target, resolve};

@@ -255,6 +255,8 @@ pub struct Schema {
     pub triggers: BTreeMap<TableName, BTreeSet<Trigger>>,
     /// Unique and exclusion indexes by table: their names with their columns, expressions left out.
     pub unique: BTreeMap<TableName, BTreeMap<String, BTreeSet<String>>>,
+    /// The columns of primary keys, by table.
+    pub primary_keys: BTreeMap<TableName, BTreeSet<String>>,
     /// Tables with rules, and the other relations that these name.
     pub rules: BTreeMap<TableName, BTreeSet<TableName>>,
     /// Operators, casts and domains outside the system schemas that call a function which is not immutable: it may read tables.

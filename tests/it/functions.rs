@@ -140,7 +140,9 @@ async fn code_on_one_shard_does_not_answer_for_all() {
             "CREATE FUNCTION answer(text) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint; BEGIN EXECUTE $1 INTO n; RETURN n; END $$",
         ),
         plain("CREATE FUNCTION answer_twice(text) RETURNS bigint LANGUAGE sql AS 'SELECT 2 * answer($1)'"),
-        plain("CREATE FUNCTION one() RETURNS int LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN EXECUTE 'SELECT 1' INTO n; RETURN n; END $$"),
+        plain(
+            "CREATE FUNCTION one() RETURNS int LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN EXECUTE 'SELECT 1' INTO n; RETURN n; END $$",
+        ),
     ];
     load_both(&client, &direct, &statements).await;
     let stray = "CREATE FUNCTION n_stray() RETURNS bigint LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN (SELECT count(*) FROM stray); END $$";

@@ -5,6 +5,7 @@
 //! Where something cannot be told, more is brought: all columns, all shards, no filter.
 
 mod filter;
+mod grouped;
 mod needs;
 mod places;
 mod semi;
@@ -61,13 +62,15 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
                 input_of_ref.insert(ref_idx, inputs.len());
                 let columns = columns(table_ref, &needs, many.context)?;
                 let is_whole = needs.all_of(&table);
-                inputs.push(GatherInput { table, is_only, source, columns, is_whole, filter, looked_up: Vec::new() });
+                let (looked_up, primary_key) = (Vec::new(), Vec::new());
+                inputs.push(GatherInput { table, is_only, source, columns, is_whole, filter, looked_up, primary_key });
             }
         }
     }
     let finish = splice::finish(many, &places, &edits, &input_of_ref);
     let links = semi::links(&collected, &inputs, &input_of_ref);
     semi::note_look_ups(&collected, &mut inputs, &input_of_ref);
+    grouped::note_primary_keys(many, &mut inputs);
     let (describe_shard, has_row_values) = (pinned(&collected)?, needs.has_row_values());
     let shards = union(&sets);
     let plan = GatherPlan { inputs, finish, links, has_row_values, shards, describe_shard, views: Vec::new() };

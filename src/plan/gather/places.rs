@@ -58,7 +58,10 @@ impl GatherInput {
     pub fn create_sql(&self, input_idx: usize) -> String {
         let columns: Vec<String> =
             self.columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.stored_as())).collect();
-        format!("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP", Self::temporary(input_idx), columns.join(", "))
+        let key: Vec<String> =
+            self.primary_key.iter().filter_map(|&idx| self.columns.get(idx)).map(|column| quoted(&column.name)).collect();
+        let key = if key.is_empty() { String::new() } else { format!(", PRIMARY KEY ({})", key.join(", ")) };
+        format!("CREATE TEMPORARY TABLE {} ({}{key}) ON COMMIT DROP", Self::temporary(input_idx), columns.join(", "))
     }
 
     /// What is to be run when all rows are in the relation: indexes on columns by which they are looked up, and statistics. A value
@@ -97,9 +100,9 @@ impl GatherInput {
         format!("SELECT {columns} FROM {only}{}{filter}", qualified(&self.table))
     }
 
-    /// Whether all of its columns can be sent as arrays.
+    /// Whether it can be sent as arrays, all of its columns.
     pub fn has_arrays(&self) -> bool {
-        self.columns.iter().all(|column| column.element().is_some())
+        self.primary_key.is_empty() && self.columns.iter().all(|column| column.element().is_some())
     }
 
     /// What stands in the statement for the table; `None`: its own name. Columns that came as text are cast back.

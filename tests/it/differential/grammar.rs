@@ -71,6 +71,17 @@ SELECT id, sum(small) OVER (ORDER BY id ROWS BETWEEN 2 PRECEDING AND CURRENT ROW
 SELECT id, count(*) OVER (ORDER BY grp GROUPS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE TIES) FROM acct
 SELECT id, count(*) OVER (ORDER BY ts RANGE BETWEEN '300 days'::interval PRECEDING AND '1 day'::interval FOLLOWING EXCLUDE GROUP) FROM acct
 SELECT grp, count(*) FROM acct GROUP BY ALL grp
+SELECT a.id, a.t, count(*) FROM acct a JOIN doc d ON d.n = a.grp GROUP BY a.id
+= SELECT d.slug, d.body, sum(a.small) FROM doc d LEFT JOIN acct a ON a.grp = d.n GROUP BY d.slug ORDER BY d.n, d.slug
+SELECT d.*, count(*) FROM doc d, acct a WHERE a.grp = d.n GROUP BY d.slug HAVING d.n < 100 AND count(a.t) > 0
+SELECT c.code, c.label, count(*) FROM acct a JOIN code c ON c.rank = a.grp GROUP BY c.code
+SELECT c.code, c.label || 'x', count(DISTINCT a.t) FROM acct a JOIN code c ON c.rank = a.grp GROUP BY c.code
+SELECT upper(d.body), i.item, i.*, count(*) FROM doc d JOIN item i ON i.item = d.n GROUP BY d.slug, i.id, i.item
+SELECT e.kind, count(a.id), max(a.t) FROM event e JOIN acct a ON a.grp = e.n GROUP BY e.region, e.uid, e.n
+= SELECT id, t FROM acct GROUP BY id ORDER BY small, id LIMIT 7
+SELECT x.slug, x.n FROM (SELECT d.slug, d.n, d.body FROM doc d JOIN acct a ON a.id = d.n GROUP BY d.slug) x WHERE x.n > 0
+SELECT count(*) FROM visit v JOIN doc d ON d.n = v.n GROUP BY v.visit HAVING v.page IS NOT NULL
+SELECT a.id, to_jsonb(a), count(d.slug) FROM acct a LEFT JOIN doc d ON d.n = a.grp GROUP BY a.id
 SELECT grp, small, count(*) FROM acct GROUP BY DISTINCT ROLLUP (grp, small), ROLLUP (grp)
 SELECT grp, small, count(*) FROM acct GROUP BY ALL ROLLUP (grp, small), ROLLUP (grp)
 SELECT grp, small, count(*) FROM acct GROUP BY GROUPING SETS (ROLLUP (grp, small), GROUPING SETS ((), (grp), CUBE (small)))
