@@ -378,7 +378,7 @@ impl Conversation {
             }
             Action::DescribePortal { name, portal } => {
                 wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'P', &name);
-                self.expect_description(idx, &portal.statement.prepared, portal.statement.told.as_ref());
+                self.expect_columns_of(idx, &portal.statement.prepared, portal.statement.told.as_ref());
                 run.has_unmarked = true;
             }
             Action::Execute { name, max_rows, portal } => {

@@ -255,7 +255,7 @@ impl Conversation {
             }
         }
         if way.has_describe {
-            self.expect_description(idx, prepared, told.as_ref());
+            self.expect_columns_of(idx, prepared, told.as_ref());
         }
         self.expect_rows(idx, prepared, &ResultFormats::Text);
         let relays_ready = !self.has_untold_parameters();

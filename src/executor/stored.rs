@@ -331,7 +331,7 @@ impl Conversation {
         let formats = self.kept_formats(result_formats);
         if description == Description::Send {
             wire::describe_or_close(&mut self.enlisted[idx].lease.socket.output, b'D', b'P', b"");
-            self.expect_description(idx, &statement.prepared, None);
+            self.expect_columns_of(idx, &statement.prepared, None);
         } else {
             self.learn_columns(idx, b"", (&statement.prepared, &formats));
         }

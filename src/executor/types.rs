@@ -206,14 +206,14 @@ impl Answers {
         }
     }
 
-    /// Notes a Describe that is written.
+    /// Notes a Describe that is written. `told`: where to note what of its answer is not known yet.
     fn expect_description(
         &mut self,
         prepared: &Arc<Prepared>,
         (told, is_hidden): (Option<&Arc<ToldTypes>>, bool),
         moved: Option<&Arc<TypeMap>>,
     ) {
-        let told = told.filter(|told| told.params.get().is_none() || told.columns.get().is_none()).cloned();
+        let told = told.cloned();
         if told.is_some() || moved.is_some() && prepared.oid_columns.get().is_none() {
             let learner = Learner { describe_idx: self.n_describes, prepared: Arc::clone(prepared), told, is_hidden };
             self.watch.get_or_insert_default().learners.push_back(learner);
@@ -244,8 +244,16 @@ fn format_in(body: &[u8], column: ColumnDescription) -> i16 {
 }
 
 impl Conversation {
-    /// A Describe was written to a backend.
+    /// A Describe of a statement was written to a backend.
     pub(super) fn expect_description(&mut self, idx: usize, prepared: &Arc<Prepared>, told: Option<&Arc<ToldTypes>>) {
+        let told = told.filter(|told| told.params.get().is_none() || told.columns.get().is_none());
+        let held = &mut self.enlisted[idx];
+        held.answers.expect_description(prepared, (told, false), self.view.types.moved(held.lease.shard));
+    }
+
+    /// A Describe of a portal was written to a backend: it tells no parameters.
+    pub(super) fn expect_columns_of(&mut self, idx: usize, prepared: &Arc<Prepared>, told: Option<&Arc<ToldTypes>>) {
+        let told = told.filter(|told| told.columns.get().is_none());
         let held = &mut self.enlisted[idx];
         held.answers.expect_description(prepared, (told, false), self.view.types.moved(held.lease.shard));
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::row_description::format_of;
+use super::row_description::{columns, each_column, format_of};
 use super::wire::BodyReader;
-use crate::topology::{TypeMap, TypeOid, TypeShape};
+use crate::topology::{FIRST_OWN_OID, TypeMap, TypeOid, TypeShape};
 
 /// An OID that the shard had not when its catalog was read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl OidColumns {
 
     /// Of the body of a RowDescription that has the home's OIDs; values are judged by a shard's types.
     pub fn of(body: &[u8], types: &TypeMap) -> Self {
-        let columns = super::row_description::columns(body).unwrap_or_default();
+        let columns = columns(body).unwrap_or_default();
         let holds = |oid| types.from_home(oid).is_some_and(|own| types.holds_oids(own));
         Self(columns.iter().enumerate().filter(|(_, c)| holds(c.type_oid)).map(|(idx, c)| (idx, c.type_oid)).collect())
     }
@@ -76,7 +76,10 @@ impl RowOids {
 /// # Errors
 /// `NewType` for an OID that the shard is not known to have, if it is to be told; nothing has changed then.
 pub fn translate_columns(body: &mut [u8], types: &TypeMap, unknown: Unknown) -> Result<(), NewType> {
-    let Some(columns) = super::row_description::columns(body) else { return Ok(()) };
+    if each_column(body).all(|column| column.type_oid < FIRST_OWN_OID) {
+        return Ok(());
+    }
+    let Some(columns) = columns(body) else { return Ok(()) };
     if unknown == Unknown::Tell && columns.iter().any(|column| !types.knows(column.type_oid)) {
         return Err(NewType);
     }

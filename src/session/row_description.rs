@@ -22,17 +22,23 @@ impl ColumnDescription {
 
 /// The columns of a RowDescription body; `None` when it is malformed.
 pub fn columns(body: &[u8]) -> Option<Vec<ColumnDescription>> {
-    let mut reader = BodyReader(body);
-    let n_columns = usize::try_from(reader.i16()?).ok()?;
+    let n_columns = usize::try_from(BodyReader(body).i16()?).ok()?;
     let mut columns = Vec::with_capacity(n_columns);
-    for _ in 0..n_columns {
+    columns.extend(each_column(body));
+    (columns.len() == n_columns).then_some(columns)
+}
+
+/// The same one after the other; where it is malformed there are no more.
+pub fn each_column(body: &[u8]) -> impl Iterator<Item = ColumnDescription> {
+    let mut reader = BodyReader(body);
+    let n_columns = reader.i16().unwrap_or(0);
+    (0..n_columns).map_while(move |_| {
         reader.c_string()?;
         reader.bytes(6)?;
         let type_oid = reader.u32()?;
         reader.bytes(8)?;
-        columns.push(ColumnDescription { type_oid, end: body.len() - reader.0.len() });
-    }
-    Some(columns)
+        Some(ColumnDescription { type_oid, end: body.len() - reader.0.len() })
+    })
 }
 
 /// The columns' types of a RowDescription body; none when it is malformed.
