@@ -13,7 +13,7 @@ use super::ddl::check_family;
 use super::functions::{FunctionCall, Nature};
 use super::home::{self, Needs};
 use super::insert::InsertTemplate;
-use super::names::{Target, relation_of, table_name};
+use super::names::{Target, relation_of};
 use super::reader::{Parsed, parse};
 use super::refusal::{Refusal, RefusalCode};
 use super::slot::{Binding, SlotValue};
@@ -91,9 +91,7 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     for table_ref in &collected.refs {
         refuse_unplaced(&table_ref.target, &table_ref.name, context)?;
         policy::check(&table_ref.name, &table_ref.target, context)?;
-        if !context.schema.apart.is_empty() {
-            check_family(&table_name(&table_ref.name, context), context)?;
-        }
+        check_family(&table_ref.name, context)?;
     }
     let kind = match &parsed.statement {
         Statement::Query(query) => match &*query.body {

@@ -75,7 +75,7 @@ pub(super) fn analyze(sql: &str, literals: &[Literal], direction: CopyDirection,
             }
             refuse_unplaced(&target, parts, context)?;
             policy::check(parts, &target, context)?;
-            check_family(&name, context)?;
+            check_family(parts, context)?;
             if direction == CopyDirection::In {
                 reach::written(&name, &target, Trigger::INSERT, context)?;
             }

@@ -115,8 +115,9 @@ pub fn families_apart(topology: &Topology, schema: &Schema) -> HashMap<TableName
 ///
 /// # Errors
 /// TL065.
-pub(in crate::plan) fn check_family(name: &TableName, context: &Context<'_>) -> Result<(), Refusal> {
-    match context.schema.apart.get(name) {
+pub(in crate::plan) fn check_family(parts: &[String], context: &Context<'_>) -> Result<(), Refusal> {
+    let known = &context.schema.apart;
+    match (!known.is_empty()).then(|| known.get(&table_name(parts, context))).flatten() {
         Some((child, parent)) => Err(super::alter::apart(child, parent)),
         None => Ok(()),
     }

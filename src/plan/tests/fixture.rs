@@ -286,9 +286,10 @@ fn policies() -> BTreeMap<TableName, BTreeSet<String>> {
     policies
 }
 
-fn schema() -> Schema {
+/// Functions of users: name, schema, volatility and kind.
+fn functions() -> impl Iterator<Item = (&'static str, &'static str, FunctionVolatility, FunctionKind)> {
     use FunctionVolatility::{Immutable, Stable, Volatile};
-    let functions = [
+    [
         ("order_total", "public", Stable, FunctionKind::Plain),
         ("slug", "public", Immutable, FunctionKind::Plain),
         ("touch", "public", Volatile, FunctionKind::Plain),
@@ -312,9 +313,13 @@ fn schema() -> Schema {
         ("initcap", "public", Immutable, FunctionKind::Plain),
         ("max", "public", Immutable, FunctionKind::Aggregate),
         ("every", "public", Immutable, FunctionKind::Aggregate),
-    ];
+    ]
+    .into_iter()
+}
+
+fn schema() -> Schema {
     let mut user_functions: BTreeMap<String, Vec<UserFunction>> = BTreeMap::new();
-    for (name, schema, volatility, kind) in functions {
+    for (name, schema, volatility, kind) in functions() {
         let function = UserFunction { schema: schema.to_owned(), volatility, kind, gives_own_type: name == "max" };
         user_functions.entry(name.to_owned()).or_default().push(function);
     }
