@@ -28,9 +28,8 @@ impl OidColumns {
 
     /// Of the body of a RowDescription that has the home's OIDs; values are judged by a shard's types.
     pub fn of(body: &[u8], types: &TypeMap) -> Self {
-        let columns = columns(body).unwrap_or_default();
         let holds = |oid| types.from_home(oid).is_some_and(|own| types.holds_oids(own));
-        Self(columns.iter().enumerate().filter(|(_, c)| holds(c.type_oid)).map(|(idx, c)| (idx, c.type_oid)).collect())
+        Self(each_column(body).enumerate().filter(|(_, c)| holds(c.type_oid)).map(|(idx, c)| (idx, c.type_oid)).collect())
     }
 }
 
