@@ -1,5 +1,7 @@
 //! Reads of several shards that are begun anew: another session's DDL came between, and the client was told nothing yet.
 
+use std::time::Instant;
+
 use super::Conversation;
 use super::describe::{are_expected, changed_columns, column_types};
 use super::enlist::Tie;
@@ -9,6 +11,7 @@ use super::merge::Description;
 use crate::observe::ErrorKind;
 use crate::plan::{Params, Plan};
 use crate::session::transaction::Phase;
+use crate::session::wire::{self, HEADER_LEN};
 use crate::sqlstate::SqlState;
 use crate::topology::TypeOid;
 
@@ -25,16 +28,21 @@ enum Cause {
 }
 
 impl Cause {
-    fn of(failure: &Failure) -> Option<Self> {
-        if failure.sqlstate() == Some(&SqlState::DEADLOCK_DETECTED.0) {
+    fn of(failure: &Failure, plan: &Plan) -> Option<Self> {
+        let code = failure.sqlstate();
+        if code == Some(&SqlState::DEADLOCK_DETECTED.0) {
             return Some(Self::Deadlock);
         }
         let is_outdated = match failure {
             Failure::Statement { kind: ErrorKind::Client, report } => {
                 matches!(report.detail.as_deref(), Some("Reason code TL083." | "Reason code TL108."))
             }
-            Failure::Shard(_) => {
-                failure.sqlstate().is_some_and(|code| [&b"08P"[..], b"22P", b"42"].iter().any(|class| code.starts_with(class)))
+            // What the proxy has bound by a description that holds no longer.
+            Failure::Shard(_) if code.is_some_and(|code| code.starts_with(b"08P") || code == b"22P03") => true,
+            // What it has written itself: an error in the client's own text has no context.
+            Failure::Shard(message) => {
+                let body = message.get(HEADER_LEN..).unwrap_or_default();
+                plan.gathers() && code.is_some_and(|code| code.starts_with(b"42")) && wire::report_field(body, b'W').is_some()
             }
             _ => false,
         };
@@ -55,7 +63,7 @@ impl Conversation {
         values: &BoundValues,
         description: Description,
     ) -> Result<(), Failure> {
-        if self.transaction.phase != Phase::Idle || self.copying.is_some() {
+        if self.transaction.phase != Phase::Idle {
             return self.run_rows_once(sql, plan, values, description).await;
         }
         self.timer.yield_to_others();
@@ -63,26 +71,30 @@ impl Conversation {
         let (deadline, version) = (self.timer.deadline(), self.database.schema_version());
         let told = match description {
             Description::Omit => self.known_columns(sql, &values.param_types),
-            Description::Send | Description::Keep => Some(Vec::new()),
+            Description::Send | Description::Keep => None,
         };
         let mut outcome = self.run_rows_once(sql, plan, values, description).await;
         for _ in 1..MAX_RUNS {
-            let (Err(failure), Some(told)) = (&outcome, &told) else { break };
-            let Some(cause) = Cause::of(failure).filter(|_| self.client.n_flushes() == n_flushes && self.tie == Tie::Whole)
+            let Err(failure) = &outcome else { break };
+            let Some(cause) = Cause::of(failure, plan).filter(|_| self.client.n_flushes() == n_flushes && self.tie == Tie::Whole)
             else {
                 break;
             };
             Box::pin(self.give_up_run(cause)).await?;
-            if cause == Cause::Catalog && self.database.schema_version() == version {
+            if cause == Cause::Catalog && self.database.schema_version() == version || deadline.has_passed(Instant::now()) {
                 break;
             }
             let Some(plan) = self.plan_again(sql, values) else { break };
-            self.client.output.truncate(n_output);
             self.timer.set(deadline);
             self.timer.yield_to_others();
-            if description == Description::Omit {
-                Box::pin(self.check_still(told, sql, values)).await?;
+            let is_told = description == Description::Omit;
+            // Data of a COPY goes on from where it was: it is told anew as a whole, or not at all.
+            if self.copying.is_some() || is_told && !Box::pin(self.still_has(told.as_deref(), sql, values)).await? {
+                let is_known = self.copying.is_none() && told.is_some();
+                let changed = if is_known { Err(Failure::client(changed_columns())) } else { outcome };
+                return if self.tell_anew == Some(n_flushes) { Err(Failure::StalePlan) } else { changed };
             }
+            self.client.output.truncate(n_output);
             outcome = self.run_rows_once(sql, &plan, values, description).await;
         }
         outcome
@@ -125,12 +137,12 @@ impl Conversation {
         self.bind(&cached, sql, params).ok().filter(Plan::reads_several)
     }
 
-    /// # Errors
-    /// 0A000 where the statement has other columns than the client was told.
-    async fn check_still(&mut self, told: &[TypeOid], sql: &str, values: &BoundValues) -> Result<(), Failure> {
+    /// Whether a statement has the columns that its client was told of.
+    async fn still_has(&mut self, told: Option<&[TypeOid]>, sql: &str, values: &BoundValues) -> Result<bool, Failure> {
+        let Some(told) = told else { return Ok(false) };
         let shard = self.any_shard();
         let described = self.describe(shard, sql, &values.param_types).await?;
         self.release();
-        if are_expected(told, &column_types(described)) { Ok(()) } else { Err(Failure::client(changed_columns())) }
+        Ok(are_expected(told, &column_types(described)))
     }
 }

@@ -76,6 +76,7 @@ impl Conversation {
             self.settle_temporaries().await?;
             self.settle_schema_for(batch, start).await?;
             let n_output = self.client.output.len();
+            self.tell_anew = (!is_retry).then(|| self.client.n_flushes());
             let (mut actions, end) = self.plan_batch(batch, start).await;
             if actions.last().is_some_and(Action::copies_in) {
                 self.give_back(batch, end);

@@ -120,6 +120,9 @@ pub struct Conversation {
     pub(super) unbound: Option<Unbound>,
     /// Whether what is being run can be run again.
     pub(super) retry: Retry,
+    /// What was told of the statement that runs can be taken back as long as the client's socket has been flushed so often; `None`:
+    /// it cannot.
+    pub(super) tell_anew: Option<u32>,
     /// Names whose Parse or Close was skipped after an error, with what they stand for.
     pub(super) skipped: Vec<(Bytes, Option<SessionStatement>)>,
     pub(super) timer: Timer,
@@ -212,6 +215,7 @@ impl Conversation {
             watch: None,
             unbound: None,
             retry: kept.retry,
+            tell_anew: None,
             skipped: Vec::new(),
             timer,
             rest_until: Deadline::NEVER,

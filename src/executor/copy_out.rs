@@ -14,6 +14,7 @@ use crate::plan::{Access, CopyFormat, CopyLayout, CopyOutPlan, CopyRows, Plan};
 use crate::session::copy_rows::{BINARY_HEADER, BINARY_TRAILER, CsvFormat, RowFormat};
 use crate::session::oids::RowOids;
 use crate::session::row_description::column_names;
+use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN, Header};
 use crate::topology::ShardSet;
 
@@ -126,7 +127,15 @@ impl Conversation {
             CopyRows::Answer { query, plan: rows } => {
                 let around = (sql.get(..query.start).unwrap_or_default(), sql.get(query.end..).unwrap_or_default());
                 let query = sql.get(query.clone()).unwrap_or_default();
-                self.copy_answer((query, around), rows, &plan.format).await
+                self.tell_anew = (self.transaction.phase == Phase::Idle).then(|| self.client.n_flushes());
+                let n_output = self.client.output.len();
+                let mut outcome = self.copy_answer((query, around), rows, &plan.format).await;
+                if matches!(outcome, Err(Failure::StalePlan)) {
+                    self.tell_anew = None;
+                    self.client.output.truncate(n_output);
+                    outcome = self.copy_answer((query, around), rows, &plan.format).await;
+                }
+                outcome
             }
         }
     }

@@ -22,13 +22,13 @@ use super::rights::owner_only;
 use super::timer::WaitError;
 use crate::backend::CheckoutError;
 use crate::observe::ErrorKind;
-use crate::plan::{Access, GatherInput, GatherPlace, GatherPlan, GatherSource, Params, Plan, Values};
+use crate::plan::{Access, GatherInput, GatherPlace, GatherPlan, GatherSource, Params, Plan, RowValues, Values};
 use crate::session::prepared::Described;
-use crate::session::row_description::{columns, write_description};
+use crate::session::row_description::{column_types, columns, write_description};
 use crate::session::transaction::Phase;
 use crate::session::wire::{self, HEADER_LEN, Severity};
 use crate::sqlstate::{Report, SqlState};
-use crate::topology::Engine;
+use crate::topology::{Engine, FIRST_OWN_OID, TypeOid};
 
 /// What text travels in between the shards and the engine, where the client's encoding may not have all of its characters.
 const TRANSFER_ENCODING: &str = "SET LOCAL client_encoding TO 'UTF8'";
@@ -227,10 +227,13 @@ impl Conversation {
             opening.push_str(sql);
         }
         self.run_on_engine(engine, &opening).await?;
+        let body = original.row_description.unwrap_or_else(no_columns);
+        let has_typed_rows = has_typed_rows(plan, &body);
+        let has_keys = self.leans_on_keys(engine, gathering, &brought).await?;
         // What the client's encoding lacks must not go through it.
-        let may_be_arrays = !plan.has_row_values && !self.is_converted();
+        let may_be_arrays = plan.row_values == RowValues::None && !self.is_converted();
         let max_array_bytes = if may_be_arrays { self.database.query.max_gather_array_bytes } else { 0 };
-        let mut inputs = Inputs::new(gathering, max_array_bytes)?;
+        let mut inputs = Inputs::new(gathering, max_array_bytes, has_keys)?;
         self.bring_all(engine, &brought, (gathering, &mut inputs)).await?;
         if gathering.is_own {
             // What is left to do is the engine's: the shards' connections are for others.
@@ -242,46 +245,43 @@ impl Conversation {
             self.run_on_engine(engine, &format!("SET LOCAL client_encoding TO '{encoding}'")).await?;
         }
         let values = inputs.values(gathering.values)?;
-        let body = original.row_description.unwrap_or_else(no_columns);
-        let mut sql = plan.final_sql(|idx| inputs.place(idx));
-        if plan.has_row_values && !self.is_understood(engine, &sql, &values, &body).await? {
-            sql = plan.final_sql(|idx| match inputs.place(idx) {
-                GatherPlace::Temporary => GatherPlace::Typed,
-                place => place,
-            });
-        }
+        let sql = plan.final_sql(|idx| match inputs.place(idx) {
+            GatherPlace::Temporary if has_typed_rows => GatherPlace::Typed,
+            place => place,
+        });
         Ok(Final { sql, values, body })
     }
 
-    /// Whether the engine takes the statement as a shard does, though rows of its relations have types of their own.
-    async fn is_understood(
+    /// Whether the engine needs to know primary keys to understand the statement: it is asked about relations of the same columns,
+    /// before any row is read.
+    async fn leans_on_keys(
         &mut self,
         engine: &mut Enlisted,
-        sql: &str,
-        values: &BoundValues,
-        body: &[u8],
+        gathering: &Gathering<'_>,
+        brought: &[(usize, &GatherInput)],
     ) -> Result<bool, Failure> {
-        const MARK: &str = "SAVEPOINT trunkline_rows";
+        const MARK: &str = "SAVEPOINT trunkline_keys";
+        let plan = gathering.plan;
+        if brought.iter().all(|(_, input)| input.primary_key.is_empty()) {
+            return Ok(false);
+        }
+        let is_brought = |input_idx: usize| brought.iter().any(|(idx, _)| *idx == input_idx);
+        let sql = plan.final_sql(|idx| if is_brought(idx) { GatherPlace::Unread } else { GatherPlace::Named });
         self.run_on_engine(engine, MARK).await?;
-        let param_types = self.parameter_types(engine.lease.shard, &values.param_types);
+        let param_types = self.parameter_types(engine.lease.shard, &gathering.values.param_types);
         let connection = engine.begin_statement();
         connection.unnamed = None;
         wire::parse(&mut connection.socket.output, b"", sql.as_bytes(), &param_types);
-        wire::describe_or_close(&mut connection.socket.output, b'D', b'S', b"");
         wire::bare(&mut connection.socket.output, b'S');
         self.send_to_engine(engine).await?;
-        let mut is_same = true;
-        loop {
-            match self.next_of_engine(engine).await {
-                Ok((b'T', message)) => is_same = check_columns(&message[HEADER_LEN..], body).is_ok(),
-                Ok((b'Z', _)) => return Ok(is_same),
-                Ok(_) => {}
-                Err(Failure::Shard(_)) => break,
-                Err(failure) => return Err(failure),
+        match self.finish_on_engine(engine).await {
+            Ok(()) => Ok(false),
+            Err(failure @ Failure::Shard(_)) => {
+                self.run_on_engine(engine, &format!("ROLLBACK TO {MARK}")).await?;
+                Ok(failure.sqlstate() == Some(&SqlState::GROUPING_ERROR.0))
             }
+            Err(failure) => Err(failure),
         }
-        self.run_on_engine(engine, &format!("ROLLBACK TO {MARK}")).await?;
-        Ok(false)
     }
 
     /// Runs the statement on the engine and relays its rows.
@@ -403,6 +403,17 @@ impl Conversation {
             tracing::info!(?failure, "the engine's transaction was ended by closing its connection");
         }
         self.cancel.remove(&engine.lease.cancel);
+    }
+}
+
+/// Whether rows that are values are to be of their tables' types: where a client can tell.
+fn has_typed_rows(plan: &GatherPlan, body: &[u8]) -> bool {
+    // From pg_type.dat: record and record[], whose values may be rows.
+    let may_hold_rows = |type_oid: &TypeOid| *type_oid >= FIRST_OWN_OID || matches!(type_oid, 2249 | 2287);
+    match plan.row_values {
+        RowValues::None => false,
+        RowValues::Alike => column_types(body).iter().any(may_hold_rows),
+        RowValues::Typed => true,
     }
 }
 

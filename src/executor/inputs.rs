@@ -41,6 +41,8 @@ const MAX_PARAMS: usize = u16::MAX as usize;
 pub(super) struct Inputs {
     /// Most bytes of a table that go to the engine as arrays; 0: none do.
     max_array_bytes: usize,
+    /// GROUP BY leans on primary keys, which only tables have.
+    has_keys: bool,
     n_params: usize,
     /// Of those that were brought, by their index.
     places: HashMap<usize, GatherPlace>,
@@ -56,6 +58,7 @@ pub(super) struct Inputs {
 struct Load<'a> {
     input_idx: usize,
     input: &'a GatherInput,
+    has_key: bool,
     /// CopyData messages with a row each, while they are few; `None`: they go into a temporary table.
     few: Option<BytesMut>,
     max_bytes: usize,
@@ -80,9 +83,10 @@ impl Inputs {
     ///
     /// # Errors
     /// 08P01 for parameters that cannot be read.
-    pub(super) fn new(gathering: &Gathering<'_>, max_array_bytes: usize) -> Result<Self, Failure> {
+    pub(super) fn new(gathering: &Gathering<'_>, max_array_bytes: usize, has_keys: bool) -> Result<Self, Failure> {
         Ok(Self {
             max_array_bytes,
+            has_keys,
             n_params: gathering.values.n_values()?,
             places: HashMap::new(),
             arrays: Vec::new(),
@@ -128,8 +132,9 @@ impl Inputs {
             plan.links.iter().map(|link| link.from).filter(|from| from.0 == input_idx).map(|from| from.1).collect();
         let values = columns.into_iter().map(|column_idx| (column_idx, HashSet::new())).collect();
         let has_room = self.n_params + self.arrays.len() + input.columns.len() <= MAX_PARAMS;
-        let few = (self.max_array_bytes > 0 && input.has_arrays() && has_room).then(BytesMut::new);
-        Load { input_idx, input, few, max_bytes: self.max_array_bytes, values, n_rows: 0, longest: 0 }
+        let has_key = self.has_keys && !input.primary_key.is_empty();
+        let few = (self.max_array_bytes > 0 && !has_key && input.has_arrays() && has_room).then(BytesMut::new);
+        Load { input_idx, input, has_key, few, max_bytes: self.max_array_bytes, values, n_rows: 0, longest: 0 }
     }
 
     /// Notes where the rows of a table are now.
@@ -311,7 +316,7 @@ impl Conversation {
     /// Makes the temporary table of an input and begins to fill it, with what has come already.
     async fn make_table(&mut self, engine: &mut Enlisted, load: &mut Load<'_>) -> Result<(), Failure> {
         let table = GatherInput::temporary(load.input_idx);
-        let sql = format!("{};COPY {table} FROM STDIN (FORMAT binary)", load.input.create_sql(load.input_idx));
+        let sql = format!("{};COPY {table} FROM STDIN (FORMAT binary)", load.input.create_sql(load.input_idx, load.has_key));
         engine.begin_statement().write_query(sql.as_bytes());
         self.send_to_engine(engine).await?;
         while self.next_of_engine(engine).await?.0 != b'G' {}

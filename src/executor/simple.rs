@@ -37,6 +37,7 @@ impl Conversation {
     /// Only what ends the session.
     pub async fn simple_query(&mut self, sql: &[u8]) -> Result<(), Failure> {
         self.begin_statement();
+        self.tell_anew = None;
         self.forget_unnamed().await;
         let outcome = match self.run_string(sql).await {
             // What was begun by a pipeline without its Sync ends here.

@@ -117,7 +117,7 @@ pub(super) fn analyze_query(sql: &str, literals: &[Literal], context: &Context<'
     if names_sequence {
         collected.facts.misplaced = Seen::Yes;
     }
-    let reached = reach::check(&parsed.statement, &collected, context)?;
+    let reached = reach::check((&parsed.statement, sql), &collected, context)?;
     if let (Kind::Read, Some(shard)) = (&kind, reached)
         && !collected.facts.select_into.is_yes()
     {

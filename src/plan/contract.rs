@@ -225,14 +225,24 @@ pub struct GatherPlan {
     pub finish: Vec<GatherPiece>,
     /// What rows of one table say of those of another that matter.
     pub links: Vec<GatherLink>,
-    /// A row of a table stands for a value somewhere: its type is then to be that of a relation.
-    pub has_row_values: bool,
+    /// How rows of tables stand for values.
+    pub row_values: RowValues,
     /// All shards that are read.
     pub shards: ShardSet,
     /// The shard of pinned tables, which alone can describe the original; `None`: any.
     pub describe_shard: Option<ShardId>,
     /// Views whose queries stand in the statement: whether the client may read them is not shown by reading their tables.
     pub views: Vec<TableName>,
+}
+
+/// Whether rows of tables are values in a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowValues {
+    None,
+    /// Any row type with these columns is as good as the table's: no function, operator or cast of users can tell them apart.
+    Alike,
+    /// They are to be of the table's type.
+    Typed,
 }
 
 /// A table whose rows go to the engine.
@@ -250,7 +260,7 @@ pub struct GatherInput {
     pub filter: Option<String>,
     /// Columns by which the engine looks rows up, one value after the other: it wants indexes on them if the rows are many.
     pub looked_up: Vec<usize>,
-    /// Columns that are its primary key on the engine too, because GROUP BY may lean on it; none where it does not.
+    /// Columns that are its primary key on the engine too if GROUP BY leans on it; none where it does not.
     pub primary_key: Vec<usize>,
 }
 
@@ -273,6 +283,8 @@ pub enum GatherPlace {
     Temporary,
     /// There too, to be taken out as rows of the table's own type.
     Typed,
+    /// Nowhere yet: columns of the same types without a row, by which the engine can judge the statement.
+    Unread,
     /// In parameters, one array for each column: the first has this number.
     Arrays { first: usize },
 }

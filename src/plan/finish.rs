@@ -142,6 +142,9 @@ impl<'a> Finish<'a> {
         if token.is_word(self.many.sql().as_bytes(), "select") {
             return Err(Refusal::new(RefusalCode::Subquery, "a subquery in a grouped SELECT across shards is not supported"));
         }
+        if units[idx].text == "." && units.get(idx + 1).is_some_and(|next| next.text == "*") {
+            return Err(Refusal::new(RefusalCode::NotGrouped, "a whole row is neither in GROUP BY nor in an aggregate"));
+        }
         if let TokenKind::Parameter(number) = token.kind {
             let column_idx = self.partial.add(format!("${number}"), TextOrder::Default);
             self.text(&format!("(array_agg(p.c{column_idx}))[1]"));

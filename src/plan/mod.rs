@@ -56,7 +56,7 @@ mod tests;
 pub use contract::{
     Access, CombinePlan, Context, CopyOutPlan, CopyPlan, CopyRows, CursorPlan, ExplainPlan, FinalPiece, GatherColumn,
     GatherInput, GatherLink, GatherPiece, GatherPlace, GatherPlan, GatherSource, InsertPlan, MergePlan, Params, Plan,
-    PlanSettings, ShardStatement, SortKey, Values,
+    PlanSettings, RowValues, ShardStatement, SortKey, Values,
 };
 pub use copy::{CopyFormat, CopySplit, CopySplitter, Layout as CopyLayout, MAX_COPY_ROW_BYTES};
 pub use ddl::{check_hint, families_apart, is_about_temporaries, made};

@@ -12,7 +12,9 @@ use super::contract::Context;
 use super::functions::{FunctionCall, Nature};
 use super::names::{Target, resolve, table_name};
 use super::refusal::{Refusal, RefusalCode};
-use crate::topology::{Manner, Mention, Placement, ShardId, ShardSet, TableName, Trigger};
+use super::text::tokens_of;
+use crate::sql::{Token, TokenKind};
+use crate::topology::{CalledBy, Manner, Mention, Placement, ShardId, ShardSet, TableName, Trigger};
 
 /// The tables that code names, followed through functions and views.
 #[derive(Debug, Default)]
@@ -47,6 +49,7 @@ impl Reach {
         }
         for mention in context.schema.code.get(name).into_iter().flatten() {
             match mention.manner {
+                Manner::Called if takes_query(&mention.name) => self.note_composed(name),
                 Manner::Called => {
                     let named = context.schema.user_functions.get(&mention.name).into_iter().flatten();
                     let meant = named.filter(|function| mention.schema.as_ref().is_none_or(|schema| *schema == function.schema));
@@ -59,10 +62,14 @@ impl Reach {
                         self.add_relation(&table, mention.manner, context);
                     }
                 }
-                Manner::Composed => drop(self.composed.get_or_insert_with(|| name.clone())),
+                Manner::Composed => self.note_composed(name),
                 Manner::Assigned => {}
             }
         }
+    }
+
+    fn note_composed(&mut self, name: &TableName) {
+        self.composed.get_or_insert_with(|| name.clone());
     }
 
     fn add_relation(&mut self, name: &TableName, manner: Manner, context: &Context<'_>) {
@@ -101,12 +108,16 @@ fn meant(mention: &Mention, context: &Context<'_>) -> Vec<TableName> {
 /// Functions that run a query which they are given as text, or read tables by name: those of the system, and of tablefunc.
 fn runs_text(call: &FunctionCall) -> bool {
     let name = call.short_name();
+    takes_query(name) || name == "ts_rewrite" && call.n_args == 2
+}
+
+fn takes_query(name: &str) -> bool {
     if name.starts_with("crosstab") || name == "connectby" {
         return true;
     }
     let gives_xml = ["_to_xml", "_to_xmlschema", "_to_xml_and_xmlschema"].iter().any(|end| name.ends_with(end));
     let reads = ["table_", "query_", "cursor_", "schema_", "database_"].iter().any(|start| name.starts_with(start));
-    gives_xml && reads || name == "ts_stat" || name == "ts_rewrite" && call.n_args == 2
+    gives_xml && reads || name == "ts_stat"
 }
 
 /// The functions outside the system schemas that a call may mean.
@@ -126,7 +137,11 @@ pub(super) fn functions_of(call: &FunctionCall, context: &Context<'_>) -> Vec<Ta
 ///
 /// # Errors
 /// TL019, TL032, TL033, TL048.
-pub(super) fn check(statement: &Statement, collected: &Collected, context: &Context<'_>) -> Result<Option<ShardId>, Refusal> {
+pub(super) fn check(
+    (statement, sql): (&Statement, &str),
+    collected: &Collected,
+    context: &Context<'_>,
+) -> Result<Option<ShardId>, Refusal> {
     let is_bound = collected.refs.iter().any(|table_ref| table_ref.key().is_some());
     let fixed = collected.refs.iter().filter_map(|table_ref| match table_ref.target {
         Target::Fixed(shard) => Some(shard),
@@ -158,10 +173,29 @@ pub(super) fn check(statement: &Statement, collected: &Collected, context: &Cont
             }
         }
     }
+    if !is_bound && context.topology.only_shard().is_none() {
+        check_operators(sql, context)?;
+    }
     for table_ref in collected.refs.iter().filter(|table_ref| table_ref.is_written) {
         check_written(table_ref, events_of(statement), context)?;
     }
     Ok(needed.single().filter(|_| is_needed && !is_bound))
+}
+
+/// The same for the functions of operators, which are no calls in the text. Those of types of users are left alone: whether an `=` is
+/// theirs the text does not tell.
+fn check_operators(sql: &str, context: &Context<'_>) -> Result<(), Refusal> {
+    for hidden in context.schema.hidden_calls.iter().filter(|hidden| hidden.types.is_empty()) {
+        let CalledBy::Operator(operator) = &hidden.by else { continue };
+        if Reach::of_function(&hidden.function, context).is_everywhere() {
+            continue;
+        }
+        let is_it = |token: &Token| token.kind == TokenKind::Operator && sql.get(token.start..token.end) == Some(operator);
+        if tokens_of(sql, context.settings.has_standard_strings).iter().any(is_it) {
+            return Err(reads_elsewhere(&hidden.function, &format!("of operator {operator} may read any table")));
+        }
+    }
+    Ok(())
 }
 
 fn reads_elsewhere(function: &TableName, why: &str) -> Refusal {

@@ -241,7 +241,7 @@ pub struct Refusal {
 impl Refusal {
     /// Whether it may be for what the schema snapshot does not know yet.
     pub fn is_about_schema(&self) -> bool {
-        matches!(self.code, RefusalCode::UndefinedTable | RefusalCode::UnknownColumns)
+        matches!(self.code, RefusalCode::UndefinedTable | RefusalCode::UnknownColumns | RefusalCode::MixedDdl)
     }
 
     /// A refusal with the code's own hint.

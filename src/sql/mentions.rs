@@ -1,5 +1,6 @@
 //! What relations and functions a function's code names, told by its words in any language.
 
+use super::lexer::{Token, TokenKind, tokens};
 use crate::topology::{Manner, Mention};
 
 /// Functions without parentheses.
@@ -41,32 +42,59 @@ pub fn mentions(code: &str) -> Vec<Mention> {
         let word = rest[..end].to_lowercase();
         rest = &rest[end..];
         let after = rest.trim_start_matches(['"', ' ', '\n', '\t', '\r']);
-        scan.take_word(word, after, rest);
+        scan.take_word(word, after);
+    }
+    if is_composed(&code) {
+        scan.found.push(Mention { schema: None, name: "execute".to_owned(), manner: Manner::Composed });
     }
     scan.found.sort_unstable();
     scan.found.dedup();
     scan.found
 }
 
-fn is_of_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || c == '$'
+/// Whether code runs SQL that does not stand in it as one constant: EXECUTE of PL/pgSQL, and what other languages have for it.
+fn is_composed(code: &str) -> bool {
+    let bytes = code.as_bytes();
+    let tokens: Vec<Token> = tokens(bytes, true).collect();
+    let is_word = |token: &Token, words: &[&str]| words.iter().any(|word| token.is_word(bytes, word));
+    let begins = |before: Option<&Token>| {
+        before.is_none_or(|token| {
+            is_word(token, &["begin", "then", "else", "loop", "query", "in", "for"])
+                || token.is_punctuation(b';')
+                || token.text(bytes) == b">>"
+        })
+    };
+    let is_constant = |rest: &[Token]| match rest {
+        [text @ Token { kind: TokenKind::String(_), .. }] => is_one_constant(text.text(bytes)),
+        [text @ Token { kind: TokenKind::String(_), .. }, next, ..] => {
+            is_one_constant(text.text(bytes)) && (next.is_punctuation(b';') || is_word(next, &["into", "using", "loop"]))
+        }
+        _ => false,
+    };
+    tokens.iter().enumerate().any(|(idx, token)| {
+        // Of PL/Perl, PL/Tcl and PL/Python.
+        let runs_text = is_word(token, &["spi_exec", "spi_exec_query", "spi_query", "spi_prepare", "plpy"]);
+        let before = idx.checked_sub(1).and_then(|before| tokens.get(before));
+        runs_text || is_word(token, &["execute"]) && begins(before) && !is_constant(tokens.get(idx + 1..).unwrap_or_default())
+    })
 }
 
-/// Whether a word runs SQL that is not there as one constant: EXECUTE of PL/pgSQL, and what other languages have for it.
-fn is_composed(word: &str, rest: &str) -> bool {
-    let rest = rest.trim_start();
-    match word {
-        "execute" => {}
-        "spi_exec" | "spi_exec_query" | "spi_query" | "spi_prepare" => return true,
-        _ => return false,
+/// Whether a string's words are those of its value: nothing in it is written otherwise, nor goes on behind a line's end.
+fn is_one_constant(text: &[u8]) -> bool {
+    match text {
+        [b'\'', inner @ .., b'\''] => {
+            let quotes = inner.iter().filter(|byte| **byte == b'\'').count();
+            let pairs = inner.windows(2).filter(|pair| pair == b"''").count();
+            quotes == 0 || quotes == 2 * pairs
+        }
+        [b'e' | b'E', rest @ ..] => !rest.contains(&b'\\') && is_one_constant(rest),
+        [b'$', ..] => true,
+        _ => false,
     }
-    let next = rest.find(|c| !is_of_word(c)).map_or(rest, |end| &rest[..end]).to_lowercase();
-    // GRANT EXECUTE ON, and triggers.
-    if rest.starts_with([';', ',', '.']) || rest.is_empty() || ["on", "function", "procedure"].contains(&next.as_str()) {
-        return false;
-    }
-    let constant = rest.strip_prefix('\'').and_then(|text| text.split_once('\''));
-    constant.is_none_or(|(_, behind)| behind.starts_with('\'') || behind.trim_start().starts_with("||"))
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
 }
 
 /// `--` to the end of the line, and `/* */`.
@@ -100,8 +128,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// `rest`: the code behind the word; `after`: the same without a quote that ends it, and blanks.
-    fn take_word(&mut self, word: String, after: &str, rest: &str) {
+    fn take_word(&mut self, word: String, after: &str) {
         let begins = std::mem::take(&mut self.begins);
         if after.starts_with('.') {
             self.is_new = begins && word == "new";
@@ -115,9 +142,6 @@ impl Scan {
         let expected = if schema.is_some() { self.expected.take() } else { self.expect(&word) };
         if let Some(manner) = expected {
             self.found.push(Mention { schema: schema.clone(), name: word.clone(), manner });
-        }
-        if is_composed(&word, rest) {
-            self.found.push(Mention { schema: None, name: word.clone(), manner: Manner::Composed });
         }
         if after.starts_with('(') || BARE_CALLS.contains(&word.as_str()) {
             self.found.push(Mention { schema, name: word.clone(), manner: Manner::Called });
@@ -204,9 +228,15 @@ mod tests {
         check("EXECUTE 'SELECT 1' INTO x; EXECUTE 'SELECT $1' USING y;", "x! y");
         check("EXECUTE q;", "execute…");
         check("RETURN QUERY EXECUTE format('SELECT %s', t)", "execute… format()");
-        check("EXECUTE 'SELECT 1 FROM ' || t", "execute… t");
-        check("EXECUTE 'SELECT ''x'''", "execute…");
-        check("plpy.execute(q); spi_exec_query($q)", "execute… spi_exec_query() spi_exec_query… plpy.execute()");
+        check("FOR r IN EXECUTE 'SELECT 1 FROM ' || t LOOP", "execute… t");
+        check("EXECUTE 'SELECT '::text || t", "execute…");
+        check("EXECUTE 'SELECT 1 FROM us'\n'ers'", "execute… us");
+        check("IF x THEN EXECUTE procedure || ''; END IF", "execute…");
+        check("EXECUTE E'SELECT \\x31'", "execute…");
+        check("EXECUTE 'SELECT ''x'', 5'; EXECUTE $a$SELECT 7$a$ INTO x; EXECUTE E'SELECT 1'", "x!");
+        check("RAISE NOTICE 'please execute this'; RETURN 'cannot execute %'", "");
+        check("plpy.execute(q)", "execute… plpy.execute()");
+        check("spi_exec_query($q)", "execute… spi_exec_query()");
         check("GRANT EXECUTE ON FUNCTION f TO x; CREATE TRIGGER t BEFORE INSERT ON a EXECUTE FUNCTION f()", "f()");
     }
 

@@ -3,9 +3,11 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error, Row};
 
-use crate::harness::{Cluster, Proxy, ProxyOptions, QUICK_HEALTH, beside, failure, poll, value};
+use crate::harness::extended::{bind, describe, execute, parse};
+use crate::harness::{Cluster, Proxy, ProxyOptions, QUICK_HEALTH, Raw, beside, failure, message, poll, value};
 
 /// A deadlock ends within this time; statements may take 30 s by default.
 const MUCH: Duration = Duration::from_secs(10);
@@ -420,12 +422,29 @@ async fn a_read_that_meets_ddl_is_begun_anew() {
 async fn what_was_told_of_a_read_holds_when_it_is_begun_anew() {
     let (cluster, proxy, _) = start(2, "[query]\ntimeout = \"0s\"\nshard_timeout = \"0s\"").await;
     let sql = "SELECT DISTINCT country, count(*) OVER () FROM users";
-    let (simple, named) = (proxy.connect().await, proxy.connect().await);
+    let (simple, named, copying) = (proxy.connect().await, proxy.connect().await, proxy.connect().await);
+    let mut unnamed = Raw::log_in(proxy.port).await;
+    let batch = [parse("", sql, &[]), bind("", (&[], 0), 0), describe(b'P', ""), execute(0), message(b'S', b"")].concat();
     let statement = named.prepare(sql).await.unwrap();
     assert_eq!(named.query(&statement, &[]).await.unwrap().len(), 1);
     let reads: Vec<Read> = vec![
         Box::pin(async move {
             assert_eq!(value(&simple, sql).await, "0");
+            Ok(Vec::new())
+        }),
+        Box::pin(async move {
+            unnamed.send(&batch).await;
+            let answer = unnamed.until(b'Z').await;
+            let tags: String = answer.iter().map(|message| char::from(message.tag)).collect();
+            assert_eq!(tags, "12TDCZ");
+            // The type of the first column: an int4 by now.
+            assert!(answer[2].body.windows(4).any(|bytes| bytes == 23u32.to_be_bytes()), "{:?}", answer[2].body);
+            Ok(Vec::new())
+        }),
+        Box::pin(async move {
+            let data = copying.copy_out(&format!("COPY ({sql}) TO STDOUT")).await?;
+            let data: Vec<_> = data.try_collect().await?;
+            assert_eq!(data.concat(), b"0\t40\n");
             Ok(Vec::new())
         }),
         Box::pin(async move { named.query(&statement, &[]).await }),

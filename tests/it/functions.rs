@@ -1,5 +1,7 @@
 //! Functions, operators and casts that users made, over several shards: what reads tables is refused, what does not is right.
 
+use tokio_postgres::types::{FromSql, Type};
+
 use crate::harness::{Cluster, ProxyOptions, Single, check_refused, connect_with, failure, load_both, rows, value};
 
 /// Made on every server by hand: most are not the affair of the proxy's DDL.
@@ -179,6 +181,74 @@ async fn code_on_one_shard_does_not_answer_for_all() {
     let here: i64 = value(&client, "/* trunkline: shard=shard0 */ SELECT n_users()").await.parse().unwrap();
     assert!((1..30).contains(&here), "{here}");
     assert_eq!(value(&client, "SELECT region FROM countries").await, "americas");
+}
+
+/// Made for rows of a table, beside ones that the system or a polymorphic function would take for them.
+const OF_ROWS: &str = "\
+CREATE FUNCTION label(anyelement) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'any' $$;
+CREATE FUNCTION label(public.users) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'user ' || $1.user_id $$;
+CREATE FUNCTION said(public.users, text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT $1.name || '+' || $2 $$;
+CREATE OPERATOR || (LEFTARG = public.users, RIGHTARG = text, FUNCTION = said);
+CREATE FUNCTION alike(public.users, public.users) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT $1.name = $2.name $$;
+CREATE OPERATOR = (LEFTARG = public.users, RIGHTARG = public.users, FUNCTION = alike);
+CREATE FUNCTION as_text(public.orders) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'order ' || $1.order_id $$;
+CREATE CAST (public.orders AS text) WITH FUNCTION as_text(public.orders)";
+
+#[tokio::test]
+async fn what_is_made_for_rows_of_a_table_takes_gathered_rows_too() {
+    let (cluster, single) = (Cluster::start(3).await, Single::start().await);
+    let direct = single.connect().await;
+    direct.batch_execute(OF_ROWS).await.unwrap();
+    for shard_idx in 0..3 {
+        cluster.direct(shard_idx).await.batch_execute(OF_ROWS).await.unwrap();
+    }
+    let proxy = cluster.proxy().await;
+    let client = proxy.connect().await;
+    let users: Vec<String> = (1..=9).map(|n| format!("({n}, 'N{}', 'e', 'us', '2024-01-01')", n % 3)).collect();
+    let orders: Vec<String> = (1..=9).map(|n| format!("({}, {n}, 'new', {n})", n % 4)).collect();
+    let statements = [
+        format!("INSERT INTO users (user_id, name, email, country, created_at) VALUES {}", users.join(", ")),
+        format!("INSERT INTO orders (order_id, user_id, status, total_cents) VALUES {}", orders.join(", ")),
+    ];
+    load_both(&client, &direct, &statements).await;
+    for sql in [
+        "SELECT DISTINCT label(u), label(u.*) FROM users u ORDER BY 1",
+        "SELECT u || 'x', o.total_cents FROM users u JOIN orders o ON o.order_id = u.user_id ORDER BY 1, 2",
+        "SELECT u = v, u.user_id FROM users u JOIN users v ON u.user_id = v.user_id + 3 ORDER BY 2",
+        "SELECT o::text, CAST(o AS text), o || '' FROM orders o JOIN users u ON u.user_id = o.order_id ORDER BY o.total_cents",
+        "SELECT u, v IS NULL, v FROM users u LEFT JOIN users v ON v.user_id = u.user_id + 5 ORDER BY u.user_id",
+    ] {
+        assert_eq!(rows(&client, sql).await, rows(&direct, sql).await, "{sql}");
+    }
+    // A row of the table's type has no key.
+    check_refused(&client, "TL083", &["SELECT label(u.*), count(*) FROM users u GROUP BY u.user_id ORDER BY 1"]).await;
+    // In binary, values tell the types within them.
+    for sql in [
+        "SELECT array_agg(u ORDER BY u.user_id) FROM users u JOIN orders o ON o.order_id = u.user_id",
+        "SELECT ARRAY[u] FROM users u JOIN orders o ON o.order_id = u.user_id WHERE u.user_id = o.total_cents",
+        "SELECT DISTINCT ROW(u, 1) FROM users u JOIN orders o ON o.order_id = u.user_id WHERE o.total_cents < 3",
+    ] {
+        let home: u32 = value(&cluster.direct(0).await, "SELECT 'users'::regtype::oid").await.parse().unwrap();
+        let binary = client.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, Bytes>(0).0).collect::<Vec<_>>();
+        assert!(!binary.is_empty());
+        for value in binary {
+            let told = value.windows(4).any(|bytes| bytes == home.to_be_bytes());
+            assert!(told, "{sql}: {value:?}");
+        }
+    }
+}
+
+/// The bytes of a value as they came.
+struct Bytes(Vec<u8>);
+
+impl FromSql<'_> for Bytes {
+    fn from_sql(_: &Type, raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw.to_vec()))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
 }
 
 /// Nobody knows what such code reads before it runs.

@@ -2,7 +2,9 @@
 
 use tokio_postgres::Client;
 
-use crate::harness::{Cluster, ProxyOptions, QUICK_HEALTH, Raw, failure, message, poll, rows, text, value};
+use crate::harness::{
+    Cluster, ProxyOptions, QUICK_HEALTH, Raw, Single, check_refused, failure, load_both, message, poll, rows, text, value,
+};
 
 async fn fill(client: &Client) {
     let users: Vec<String> = (1..=60).map(|n| format!("({n}, 'n{}', 'e', 'us')", n % 7)).collect();
@@ -298,4 +300,40 @@ async fn rows_that_a_subquery_looks_up_one_by_one_are_found_by_an_index() {
         "SELECT count(*) FROM parts p, LATERAL (SELECT part_id FROM parts q WHERE p.name = q.name ORDER BY 1 LIMIT 1) l";
     assert_eq!(value(&client, by_join).await, "20000");
     cluster.wait_until_clean().await;
+}
+
+/// A primary key is each shard's own: where the statement does not lean on it, values that several shards have are in nobody's way.
+#[tokio::test]
+async fn groups_by_keys_that_several_shards_have() {
+    let (cluster, single) = (Cluster::start(3).await, Single::start().await);
+    let database = "\n[[databases.shop.tables]]\nname = 'dup'\nkey = { hash = 'user_id' }\n";
+    let proxy = cluster.proxy_with(ProxyOptions { database, ..ProxyOptions::default() }).await;
+    let (client, direct) = (proxy.connect().await, single.connect().await);
+    let both = |sql: &str| sql.to_owned();
+    let dups: Vec<String> = (1..=12).map(|n| format!("({n}, 'l{}')", n % 3)).collect();
+    let users: Vec<String> = (1..=12).map(|n| format!("({n}, 'N{}', 'e', 'us')", n % 4)).collect();
+    let statements = [
+        both("CREATE TABLE dup (id serial PRIMARY KEY, user_id bigint, label text)"),
+        format!("INSERT INTO dup (user_id, label) VALUES {}", dups.join(", ")),
+        format!("INSERT INTO users (user_id, name, email, country) VALUES {}", users.join(", ")),
+    ];
+    load_both(&client, &direct, &statements).await;
+    for sql in [
+        "SELECT d.label AS l, count(d.id) FROM dup d JOIN users u ON u.user_id = d.user_id + 1 GROUP BY l ORDER BY l",
+        "SELECT d.label, count(d.id) AS n FROM dup d JOIN users u ON u.user_id = d.user_id + 1 GROUP BY 1 ORDER BY n, 1",
+        "SELECT u.name, u.email, count(d.id) FROM dup d JOIN users u ON u.user_id = d.user_id + 1 GROUP BY u.user_id ORDER BY u.user_id",
+        "SELECT count(*), row_number() OVER w FROM dup d JOIN users u ON u.user_id = d.user_id + 1 GROUP BY u.user_id \
+         WINDOW w AS (ORDER BY u.email, u.user_id) ORDER BY 2",
+        "SELECT DISTINCT ON (u.name) u.name, u.user_id FROM dup d JOIN users u ON u.user_id = d.user_id + 1 GROUP BY u.user_id ORDER BY 1, 2",
+        "SELECT upper(u.name), sum(d.user_id) FROM dup d JOIN users u ON u.user_id = d.user_id + 1 GROUP BY u.user_id, u.email HAVING u.name > 'N0' ORDER BY u.user_id",
+    ] {
+        assert_eq!(rows(&client, sql).await, rows(&direct, sql).await, "{sql}");
+    }
+    // Which of several rows a group's label is the one of, nobody can say.
+    check_refused(
+        &client,
+        "TL083",
+        &["SELECT d.label, count(*) FROM dup d JOIN users u ON u.user_id = d.user_id + 1 GROUP BY d.id"],
+    )
+    .await;
 }

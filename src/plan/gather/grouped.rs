@@ -1,120 +1,77 @@
-//! GROUP BY that leans on a primary key: columns outside of aggregates that are in no group, but depend on one which has the key.
+//! GROUP BY that may lean on a primary key: a column that is in no group depends on one which has the key.
 //!
 //! A server knows of the key by its constraint, so a relation of gathered rows must have the same one.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, GroupByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Visit, Visitor};
+use sqlparser::ast::{Expr, GroupByExpr, Select, SelectItem, Value, Visit, Visitor};
 
-use crate::plan::contract::{Context, GatherInput};
-use crate::plan::functions::{FunctionCall, Nature};
-use crate::plan::names::folded_parts;
+use crate::plan::contract::GatherInput;
+use crate::plan::names::folded;
 use crate::plan::predicate::unnested;
 use crate::plan::select::Many;
 
-/// Notes the primary keys that the relations of a statement are to have: where it names a column outside of aggregates and groups.
+/// Notes the primary keys of which the statement groups by all columns.
 pub(super) fn note_primary_keys(many: &Many<'_>, inputs: &mut [GatherInput]) {
     let known = &many.context.schema.primary_keys;
-    if known.is_empty() || !leans(many) {
+    if known.is_empty() {
         return;
     }
+    let mut groups = Groups::default();
+    let flow = many.parsed.statement.visit(&mut groups);
+    debug_assert!(flow.is_continue());
     for input in inputs {
-        let Some(key) = known.get(&input.table).filter(|_| input.columns.iter().all(|column| !column.is_text)) else { continue };
+        // Through a cast of what travels as text no column depends on another.
+        let is_plain = input.columns.iter().all(|column| !column.is_text);
+        let Some(key) = known.get(&input.table).filter(|key| is_plain && key.is_subset(&groups.names)) else { continue };
         let place = |name: &String| input.columns.iter().position(|column| column.name == *name);
-        // One of which a column is not named groups nothing.
         input.primary_key = key.iter().map(place).collect::<Option<_>>().unwrap_or_default();
     }
 }
 
-fn leans(many: &Many<'_>) -> bool {
-    let mut queries = Queries { context: many.context, leans: false };
-    let flow = many.parsed.statement.visit(&mut queries);
-    debug_assert!(flow.is_continue());
-    queries.leans
+/// The names of columns by which a statement may group, of whichever tables.
+#[derive(Default)]
+struct Groups {
+    names: BTreeSet<String>,
 }
 
-struct Queries<'a> {
-    context: &'a Context<'a>,
-    leans: bool,
-}
-
-impl Queries<'_> {
-    fn look(&mut self, select: &Select, query: Option<&Query>) {
-        let GroupByExpr::Expressions(groups, _) = &select.group_by else { return };
-        if groups.is_empty() {
-            return;
-        }
-        let mut outside =
-            Outside { context: self.context, groups: groups.iter().map(unnested).collect(), n_inside: 0, found: false };
-        for item in &select.projection {
-            match item {
-                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => outside.look(expr),
-                _ => outside.found = true,
-            }
-        }
-        outside.look(&select.having);
-        if let Some(OrderByKind::Expressions(items)) = query.and_then(|query| query.order_by.as_ref()).map(|order| &order.kind) {
-            outside.look(items);
-        }
-        self.leans |= outside.found;
-    }
-}
-
-impl Visitor for Queries<'_> {
+impl Visitor for Groups {
     type Break = ();
 
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        if let SetExpr::Select(select) = &*query.body {
-            self.look(select, Some(query));
-        }
-        ControlFlow::Continue(())
-    }
-
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        self.look(select, None);
-        ControlFlow::Continue(())
-    }
-}
-
-/// Looks for a column outside of aggregates and groups. A group that is told by its position or name is not known here: that costs
-/// an index which nobody needs.
-struct Outside<'a> {
-    context: &'a Context<'a>,
-    groups: Vec<&'a Expr>,
-    /// In how many aggregates and groups the walk is.
-    n_inside: usize,
-    found: bool,
-}
-
-impl Outside<'_> {
-    fn look(&mut self, part: &impl Visit) {
-        let flow = part.visit(self);
-        debug_assert!(flow.is_continue());
-    }
-
-    fn is_inside(&self, expr: &Expr) -> bool {
-        let is_aggregate = || match expr {
-            Expr::Function(function) if function.over.is_none() => {
-                let nature = FunctionCall::named(folded_parts(&function.name)).nature(self.context);
-                matches!(nature, Nature::SplitAggregate | Nature::OtherAggregate)
-            }
+        let GroupByExpr::Expressions(groups, _) = &select.group_by else { return ControlFlow::Continue(()) };
+        let mut names = Names(&mut self.names);
+        let mut flow = groups.visit(&mut names);
+        let names_output = |group: &Expr| match unnested(group) {
+            Expr::Value(value) => matches!(value.value, Value::Number(..)),
+            Expr::Identifier(name) => select.projection.iter().any(|item| is_called(item, &folded(name))),
             _ => false,
         };
-        self.groups.contains(&expr) || is_aggregate()
+        if groups.iter().any(names_output) {
+            flow = select.projection.visit(&mut names);
+        }
+        debug_assert!(flow.is_continue());
+        ControlFlow::Continue(())
     }
 }
 
-impl Visitor for Outside<'_> {
+fn is_called(item: &SelectItem, name: &str) -> bool {
+    matches!(item, SelectItem::ExprWithAlias { alias, .. } if folded(alias) == name)
+}
+
+/// Takes the last parts of columns' names.
+struct Names<'a>(&'a mut BTreeSet<String>);
+
+impl Visitor for Names<'_> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        self.n_inside += usize::from(self.is_inside(expr));
-        self.found |= self.n_inside == 0 && matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        self.n_inside -= usize::from(self.is_inside(expr));
+        if let Expr::Identifier(name) = expr {
+            self.0.insert(folded(name));
+        } else if let Expr::CompoundIdentifier(parts) = expr {
+            self.0.extend(parts.last().map(folded));
+        }
         ControlFlow::Continue(())
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::bind::{shard_sets, union};
 use super::collect::{Collected, TableRef, collect_scopes};
-use super::contract::{Context, GatherColumn, GatherInput, GatherPlan, GatherSource, Plan};
+use super::contract::{Context, GatherColumn, GatherInput, GatherPlan, GatherSource, Plan, RowValues};
 use super::dml::function_refusal;
 use super::functions::{Nature, refuse_hidden_calls};
 use super::names::{Target, relation_of, table_name};
@@ -71,9 +71,13 @@ pub(super) fn plan(many: &Many<'_>) -> Result<Plan, Refusal> {
     let links = semi::links(&collected, &inputs, &input_of_ref);
     semi::note_look_ups(&collected, &mut inputs, &input_of_ref);
     grouped::note_primary_keys(many, &mut inputs);
-    let (describe_shard, has_row_values) = (pinned(&collected)?, needs.has_row_values());
-    let shards = union(&sets);
-    let plan = GatherPlan { inputs, finish, links, has_row_values, shards, describe_shard, views: Vec::new() };
+    let row_values = match (needs.has_row_values(), many.context.schema.user_functions.is_empty()) {
+        (false, _) => RowValues::None,
+        (true, true) => RowValues::Alike,
+        (true, false) => RowValues::Typed,
+    };
+    let (describe_shard, shards) = (pinned(&collected)?, union(&sets));
+    let plan = GatherPlan { inputs, finish, links, row_values, shards, describe_shard, views: Vec::new() };
     Ok(Plan::Gather(Arc::new(plan)))
 }
 

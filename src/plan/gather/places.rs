@@ -54,12 +54,12 @@ impl GatherInput {
         format!("pg_temp.trunkline_{input_idx}")
     }
 
-    /// Makes the relation on the engine, for the length of the transaction.
-    pub fn create_sql(&self, input_idx: usize) -> String {
+    /// Makes the relation on the engine, for the length of the transaction; with its primary key if that `has_key`.
+    pub fn create_sql(&self, input_idx: usize, has_key: bool) -> String {
         let columns: Vec<String> =
             self.columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.stored_as())).collect();
-        let key: Vec<String> =
-            self.primary_key.iter().filter_map(|&idx| self.columns.get(idx)).map(|column| quoted(&column.name)).collect();
+        let key = self.primary_key.iter().filter(|_| has_key);
+        let key: Vec<String> = key.filter_map(|&idx| self.columns.get(idx)).map(|column| quoted(&column.name)).collect();
         let key = if key.is_empty() { String::new() } else { format!(", PRIMARY KEY ({})", key.join(", ")) };
         format!("CREATE TEMPORARY TABLE {} ({}{key}) ON COMMIT DROP", Self::temporary(input_idx), columns.join(", "))
     }
@@ -100,15 +100,20 @@ impl GatherInput {
         format!("SELECT {columns} FROM {only}{}{filter}", qualified(&self.table))
     }
 
-    /// Whether it can be sent as arrays, all of its columns.
+    /// Whether all of its columns can be sent as arrays.
     pub fn has_arrays(&self) -> bool {
-        self.primary_key.is_empty() && self.columns.iter().all(|column| column.element().is_some())
+        self.columns.iter().all(|column| column.element().is_some())
     }
 
     /// What stands in the statement for the table; `None`: its own name. Columns that came as text are cast back.
     fn relation(&self, input_idx: usize, place: GatherPlace) -> Option<String> {
         let (name, columns): (String, Vec<String>) = match place {
             GatherPlace::Named => return None,
+            GatherPlace::Unread => {
+                let columns =
+                    self.columns.iter().map(|column| format!("{} AS {}", column.cast_back("NULL"), quoted(&column.name)));
+                return Some(format!("(SELECT {})", columns.collect::<Vec<_>>().join(", ")));
+            }
             GatherPlace::Typed if self.is_whole => return Some(self.typed_rows(input_idx)),
             GatherPlace::Temporary | GatherPlace::Typed if !self.columns.iter().any(|column| column.is_text) => {
                 return Some(Self::temporary(input_idx));

@@ -300,7 +300,7 @@ impl Maker {
 /// What a sort item means: a bare name is an output column of this name first. A cast has the name of what it casts.
 fn meant_by(text: &str, sources: &[(String, String)]) -> String {
     let is_named = |(source, alias): &&(String, String)| match alias.as_str() {
-        "" => *source == format!("({text})::text"),
+        "" => !text.contains('.') && *source == format!("({text})::text"),
         alias => alias.trim_start_matches(" AS ") == text,
     };
     sources.iter().find(is_named).map_or_else(|| text.to_owned(), |(source, _)| source.clone())
