@@ -8,6 +8,7 @@ use super::enlist::Tie;
 use super::failure::Failure;
 use super::fan_out::BoundValues;
 use super::merge::Description;
+use super::own::first_shard;
 use crate::observe::ErrorKind;
 use crate::plan::{Params, Plan};
 use crate::session::transaction::Phase;
@@ -89,7 +90,7 @@ impl Conversation {
             self.timer.yield_to_others();
             let is_told = description == Description::Omit;
             // Data of a COPY goes on from where it was: it is told anew as a whole, or not at all.
-            if self.copying.is_some() || is_told && !Box::pin(self.still_has(told.as_deref(), sql, values)).await? {
+            if self.copying.is_some() || is_told && !Box::pin(self.still_has(told.as_deref(), (sql, &plan), values)).await? {
                 let is_known = self.copying.is_none() && told.is_some();
                 let changed = if is_known { Err(Failure::client(changed_columns())) } else { outcome };
                 return if self.tell_anew == Some(n_flushes) { Err(Failure::StalePlan) } else { changed };
@@ -138,10 +139,14 @@ impl Conversation {
     }
 
     /// Whether a statement has the columns that its client was told of.
-    async fn still_has(&mut self, told: Option<&[TypeOid]>, sql: &str, values: &BoundValues) -> Result<bool, Failure> {
+    async fn still_has(
+        &mut self,
+        told: Option<&[TypeOid]>,
+        (sql, plan): (&str, &Plan),
+        values: &BoundValues,
+    ) -> Result<bool, Failure> {
         let Some(told) = told else { return Ok(false) };
-        let shard = self.any_shard();
-        let described = self.describe(shard, sql, &values.param_types).await?;
+        let described = self.describe(first_shard(plan), sql, &values.param_types).await?;
         self.release();
         Ok(are_expected(told, &column_types(described)))
     }
