@@ -367,6 +367,13 @@ async fn who_tries_again_gets_through() {
     cluster.wait_until_clean().await;
 }
 
+/// Waits until a read has the rows of `users` on the second shard.
+async fn wait_for_rows_of_second(cluster: &Cluster) {
+    let direct = cluster.direct(1).await;
+    let has_lock = "SELECT count(*) > 0 FROM pg_locks WHERE granted AND relation = 'users'::regclass";
+    poll("a read has the second shard's rows", async || value(&direct, has_lock).await == "t").await;
+}
+
 /// Reads of these clients wait on the first shard for DDL that waits for them on the second. Gives what became of each.
 async fn meet_ddl(cluster: &Cluster, proxy: &Proxy, reads: Vec<Read>, ddl: &'static str) -> Vec<Result<Vec<Row>, Error>> {
     let direct = cluster.direct(0).await;
@@ -382,6 +389,7 @@ async fn meet_ddl(cluster: &Cluster, proxy: &Proxy, reads: Vec<Read>, ddl: &'sta
     let n_reads = reads.len();
     let reads: Vec<_> = reads.into_iter().map(beside).collect();
     waiting(1 + n_reads).await;
+    wait_for_rows_of_second(cluster).await;
     // The DDL gets the first shard now and asks for the second, whose rows the reads have.
     holder.batch_execute("COMMIT").await.unwrap();
     altering.await.unwrap().unwrap();
@@ -480,6 +488,7 @@ async fn a_read_that_began_first_gives_up_all_the_same() {
     waiting("users", 1).await;
     holder.batch_execute("COMMIT").await.unwrap();
     waiting("users", 2).await;
+    wait_for_rows_of_second(&cluster).await;
     second.batch_execute("COMMIT").await.unwrap();
     altering.await.unwrap().unwrap();
     assert_eq!(reading.await.unwrap(), "1");
