@@ -67,7 +67,13 @@ impl Conversation {
         if self.transaction.phase != Phase::Idle {
             return self.run_rows_once(sql, plan, values, description).await;
         }
-        self.timer.yield_to_others();
+        let began = self.timer.yield_to_others();
+        let outcome = self.run_anew(sql, plan, values, description).await;
+        self.timer.yield_no_more(began);
+        outcome
+    }
+
+    async fn run_anew(&mut self, sql: &str, plan: &Plan, values: &BoundValues, description: Description) -> Result<(), Failure> {
         let (n_output, n_flushes) = (self.client.output.len(), self.client.n_flushes());
         let (deadline, version) = (self.timer.deadline(), self.database.schema_version());
         let told = match description {
@@ -87,7 +93,6 @@ impl Conversation {
             }
             let Some(plan) = self.plan_again(sql, values) else { break };
             self.timer.set(deadline);
-            self.timer.yield_to_others();
             let is_told = description == Description::Omit;
             // Data of a COPY goes on from where it was: it is told anew as a whole, or not at all.
             if self.copying.is_some() || is_told && !Box::pin(self.still_has(told.as_deref(), (sql, &plan), values)).await? {
@@ -131,7 +136,7 @@ impl Conversation {
     }
 
     /// The plan by the catalog of this moment; `None` where it no longer reads several shards.
-    fn plan_again(&mut self, sql: &str, values: &BoundValues) -> Option<Plan> {
+    pub(super) fn plan_again(&mut self, sql: &str, values: &BoundValues) -> Option<Plan> {
         let cached = self.template(sql).ok()?;
         let (formats, params) = values.params()?;
         let params = Params { types: &values.param_types, formats: &formats, values: &params };

@@ -99,6 +99,7 @@ impl Conversation {
             }
             if matches!(outcome, Err(Failure::StalePlan)) {
                 self.client.output.truncate(n_output);
+                self.unbound = None;
                 self.forget_planned(batch, start..start + n_planned);
                 is_retry = true;
                 continue;

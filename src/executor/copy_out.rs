@@ -133,7 +133,8 @@ impl Conversation {
                 if matches!(outcome, Err(Failure::StalePlan)) {
                     self.tell_anew = None;
                     self.client.output.truncate(n_output);
-                    outcome = self.copy_answer((query, around), rows, &plan.format).await;
+                    let rows = self.plan_again(query, &BoundValues::none()).unwrap_or_else(|| Plan::clone(rows));
+                    outcome = self.copy_answer((query, around), &rows, &plan.format).await;
                 }
                 outcome
             }

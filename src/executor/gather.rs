@@ -228,7 +228,8 @@ impl Conversation {
         }
         self.run_on_engine(engine, &opening).await?;
         let body = original.row_description.unwrap_or_else(no_columns);
-        let has_typed_rows = has_typed_rows(plan, &body);
+        // A server of its own knows nothing of the tables, nor of what users made for their rows.
+        let has_typed_rows = has_tables && has_typed_rows(plan, &body);
         let has_keys = self.leans_on_keys(engine, gathering, &brought).await?;
         // What the client's encoding lacks must not go through it.
         let may_be_arrays = plan.row_values == RowValues::None && !self.is_converted();

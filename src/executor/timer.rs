@@ -123,9 +123,14 @@ impl Timer {
         (self.transaction_began, self.transaction) = (now, deadline);
     }
 
-    /// In a deadlock this statement gives up rather than others, whenever they have begun: it can be begun anew.
-    pub(super) fn yield_to_others(&mut self) {
-        self.transaction_began = Instant::now() + YIELDING;
+    /// In a deadlock this statement gives up rather than others, whenever they have begun: it can be begun anew. Gives what
+    /// [`Self::yield_no_more`] takes after it.
+    pub(super) fn yield_to_others(&mut self) -> Instant {
+        std::mem::replace(&mut self.transaction_began, Instant::now() + YIELDING)
+    }
+
+    pub(super) fn yield_no_more(&mut self, began: Instant) {
+        self.transaction_began = began;
     }
 
     /// The transaction has no deadline any more.

@@ -1,6 +1,6 @@
 //! What relations and functions a function's code names, told by its words in any language.
 
-use super::lexer::{Token, TokenKind, tokens};
+use super::lexer::{StringKind, Token, TokenKind, tokens};
 use crate::topology::{Manner, Mention};
 
 /// Functions without parentheses.
@@ -30,8 +30,8 @@ const AFTER_LIST: [&str; 14] = [
 /// All that code names. Text within strings counts as code, comments do not.
 pub fn mentions(code: &str) -> Vec<Mention> {
     let mut scan = Scan::default();
-    let code = without_comments(code);
-    let mut rest = code.as_str();
+    let plain = without_comments(code);
+    let mut rest = plain.as_str();
     while let Some(c) = rest.chars().next() {
         if !is_of_word(c) {
             scan.take_mark(c);
@@ -44,7 +44,7 @@ pub fn mentions(code: &str) -> Vec<Mention> {
         let after = rest.trim_start_matches(['"', ' ', '\n', '\t', '\r']);
         scan.take_word(word, after);
     }
-    if is_composed(&code) {
+    if is_composed(code) {
         scan.found.push(Mention { schema: None, name: "execute".to_owned(), manner: Manner::Composed });
     }
     scan.found.sort_unstable();
@@ -52,62 +52,79 @@ pub fn mentions(code: &str) -> Vec<Mention> {
     scan.found
 }
 
+/// By what PL/Perl, PL/Tcl, PL/Python, PL/v8, PL/Java and PL/R run a text.
+const RUN_TEXT: [&str; 13] = [
+    "spi_exec",
+    "spi_query",
+    "spi_prepare",
+    "plpy.execute",
+    "plpy.prepare",
+    "plpy.cursor",
+    "plv8.execute",
+    "plv8.prepare",
+    "pg.spi",
+    "dbgetquery",
+    "dbsendquery",
+    "createstatement",
+    "preparestatement",
+];
+
 /// Whether code runs SQL that does not stand in it as one constant: EXECUTE of PL/pgSQL, and what other languages have for it.
 fn is_composed(code: &str) -> bool {
-    let bytes = code.as_bytes();
-    let tokens: Vec<Token> = tokens(bytes, true).collect();
-    let is_word = |token: &Token, words: &[&str]| words.iter().any(|word| token.is_word(bytes, word));
+    let lower = code.to_lowercase();
+    RUN_TEXT.iter().any(|call| lower.contains(call)) || lower.contains("execute") && executes_text(code.as_bytes())
+}
+
+/// Whether an EXECUTE that begins a statement of PL/pgSQL, or stands where a query does, takes anything but one constant.
+fn executes_text(code: &[u8]) -> bool {
+    let tokens: Vec<Token> = tokens(code, true).collect();
+    let is_word = |token: &Token, words: &[&str]| words.iter().any(|word| token.is_word(code, word));
     let begins = |before: Option<&Token>| {
         before.is_none_or(|token| {
             is_word(token, &["begin", "then", "else", "loop", "query", "in", "for"])
                 || token.is_punctuation(b';')
-                || token.text(bytes) == b">>"
+                || token.text(code) == b">>"
         })
     };
-    let is_constant = |rest: &[Token]| match rest {
-        [text @ Token { kind: TokenKind::String(_), .. }] => is_one_constant(text.text(bytes)),
-        [text @ Token { kind: TokenKind::String(_), .. }, next, ..] => {
-            is_one_constant(text.text(bytes)) && (next.is_punctuation(b';') || is_word(next, &["into", "using", "loop"]))
-        }
+    // Whose words are those of its value, where the tables are looked for.
+    let is_constant = |text: &Token| match text.kind {
+        TokenKind::String(StringKind::Plain | StringKind::Dollar) => true,
+        TokenKind::String(StringKind::Escape) => !text.text(code).contains(&b'\\'),
         _ => false,
     };
+    let takes_constant = |rest: &[Token]| match rest {
+        [text] => is_constant(text),
+        [text, next, ..] => is_constant(text) && (next.is_punctuation(b';') || is_word(next, &["into", "using", "loop"])),
+        [] => false,
+    };
     tokens.iter().enumerate().any(|(idx, token)| {
-        // Of PL/Perl, PL/Tcl and PL/Python.
-        let runs_text = is_word(token, &["spi_exec", "spi_exec_query", "spi_query", "spi_prepare", "plpy"]);
         let before = idx.checked_sub(1).and_then(|before| tokens.get(before));
-        runs_text || is_word(token, &["execute"]) && begins(before) && !is_constant(tokens.get(idx + 1..).unwrap_or_default())
+        let is_execute = is_word(token, &["execute"]) && begins(before);
+        // What is no text of SQL's tokens may hide one.
+        token.kind == TokenKind::Invalid || is_execute && !takes_constant(tokens.get(idx + 1..).unwrap_or_default())
     })
-}
-
-/// Whether a string's words are those of its value: nothing in it is written otherwise, nor goes on behind a line's end.
-fn is_one_constant(text: &[u8]) -> bool {
-    match text {
-        [b'\'', inner @ .., b'\''] => {
-            let quotes = inner.iter().filter(|byte| **byte == b'\'').count();
-            let pairs = inner.windows(2).filter(|pair| pair == b"''").count();
-            quotes == 0 || quotes == 2 * pairs
-        }
-        [b'e' | b'E', rest @ ..] => !rest.contains(&b'\\') && is_one_constant(rest),
-        [b'$', ..] => true,
-        _ => false,
-    }
 }
 
 fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// `--` to the end of the line, and `/* */`.
+/// Without `--` to the end of the line, and `/* */`, where they stand in no string.
 fn without_comments(code: &str) -> String {
     let mut text = String::with_capacity(code.len());
-    let mut rest = code;
-    while let Some(at) = [rest.find("--"), rest.find("/*")].into_iter().flatten().min() {
-        text.push_str(&rest[..at]);
-        text.push(' ');
-        let end = if rest[at..].starts_with("--") { rest[at..].find('\n') } else { rest[at..].find("*/").map(|end| end + 2) };
-        rest = end.map_or("", |end| &rest[at + end..]);
+    let (mut rest, mut is_string) = (code, false);
+    while let Some(c) = rest.chars().next() {
+        let end = match rest {
+            _ if is_string => None,
+            comment if comment.starts_with("--") => Some(comment.find('\n').unwrap_or(comment.len())),
+            comment if comment.starts_with("/*") => Some(comment.find("*/").map_or(comment.len(), |end| end + 2)),
+            _ => None,
+        };
+        text.push(if end.is_some() { ' ' } else { c });
+        is_string ^= c == '\'';
+        rest = &rest[end.unwrap_or(c.len_utf8())..];
     }
-    text + rest
+    text
 }
 
 #[derive(Debug, Default)]
@@ -235,8 +252,12 @@ mod tests {
         check("EXECUTE E'SELECT \\x31'", "execute…");
         check("EXECUTE 'SELECT ''x'', 5'; EXECUTE $a$SELECT 7$a$ INTO x; EXECUTE E'SELECT 1'", "x!");
         check("RAISE NOTICE 'please execute this'; RETURN 'cannot execute %'", "");
-        check("plpy.execute(q)", "execute… plpy.execute()");
-        check("spi_exec_query($q)", "execute… spi_exec_query()");
+        check("EXECUTE 'SELECT coalesce(x, ''''') '; EXECUTE 'a'''\n'b'", "coalesce() execute…");
+        check("q := replace(q, '--', '');\nRETURN QUERY EXECUTE q;", "execute… replace()");
+        check("RAISE NOTICE '--'; EXECUTE q;", "execute…");
+        check("# don't cache\nrows = plpy.execute(q)", "execute… plpy.execute()");
+        check("plpy.notice('executes nothing')", "plpy.notice()");
+        check("my $q = shift; my $rv = spi_exec_query($q);", "execute… spi_exec_query()");
         check("GRANT EXECUTE ON FUNCTION f TO x; CREATE TRIGGER t BEFORE INSERT ON a EXECUTE FUNCTION f()", "f()");
     }
 
@@ -244,5 +265,6 @@ mod tests {
     fn comments_are_not_code() {
         check("-- FROM a\nSELECT 1 /* FROM b */ FROM c --", "c");
         check("/* never ends FROM a", "");
+        check("RAISE NOTICE '--'; PERFORM 1 FROM a; -- it's FROM b", "a");
     }
 }

@@ -19,6 +19,16 @@ pub(super) enum Standing {
 }
 
 impl Standing {
+    /// The same rule. Each table by age has watermarks of its own, which move.
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::By(Placement::Sharded(one)), Self::By(Placement::Sharded(other))) if one.age_policy().is_some() => {
+                one.columns == other.columns && one.age_policy() == other.age_policy()
+            }
+            _ => self == other,
+        }
+    }
+
     pub(super) fn shards(&self, context: &Context<'_>) -> ShardSet {
         match self {
             Self::By(Placement::Pinned(shard)) | Self::On(shard) => ShardSet::only(*shard),
@@ -94,7 +104,8 @@ pub fn families_apart(topology: &Topology, schema: &Schema) -> HashMap<TableName
     let mut apart = HashMap::new();
     for (child, parent) in edges() {
         let (of_child, of_parent) = (standing(child), standing(parent));
-        if of_child == of_parent || of_child.is_none() || of_parent.is_none() {
+        let (Some(of_child), Some(of_parent)) = (of_child, of_parent) else { continue };
+        if of_child.is_like(&of_parent) {
             continue;
         }
         let mut reading = vec![parent];
