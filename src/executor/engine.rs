@@ -57,7 +57,7 @@ impl Conversation {
             self.end_rows_on_engine(rows).await;
             return Err(failure);
         }
-        let output = self.parse_on_engine(&mut rows, &final_sql, &values);
+        let output = self.parse_on_engine(&mut rows.engine, &final_sql, &values);
         wire::bind(output, PORTAL, b"", &values.bind_tail(&values.result_formats));
         wire::describe_or_close(output, b'D', b'P', PORTAL);
         wire::bare(output, b'S');
@@ -87,7 +87,7 @@ impl Conversation {
             self.end_rows_on_engine(rows).await;
             return Err(failure);
         }
-        let output = self.parse_on_engine(&mut rows, &text, &values);
+        let output = self.parse_on_engine(&mut rows.engine, &text, &values);
         wire::bind(output, b"", b"", &values.bind_tail(&[]));
         wire::execute(output, b"", 0);
         wire::describe_or_close(output, b'D', b'P', declared.name.as_bytes());
@@ -96,9 +96,9 @@ impl Conversation {
     }
 
     /// Writes Parse of the unnamed statement, and gives the output for what is to follow.
-    fn parse_on_engine<'a>(&self, rows: &'a mut EngineRows, sql: &str, values: &BoundValues) -> &'a mut BytesMut {
-        let param_types = self.parameter_types(rows.engine.lease.shard, &values.param_types);
-        let connection = rows.engine.begin_statement();
+    pub(super) fn parse_on_engine<'a>(&self, engine: &'a mut Enlisted, sql: &str, values: &BoundValues) -> &'a mut BytesMut {
+        let param_types = self.parameter_types(engine.lease.shard, &values.param_types);
+        let connection = engine.begin_statement();
         connection.unnamed = None;
         let output = &mut connection.socket.output;
         wire::parse(output, b"", sql.as_bytes(), &param_types);

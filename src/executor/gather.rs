@@ -269,11 +269,7 @@ impl Conversation {
         let is_brought = |input_idx: usize| brought.iter().any(|(idx, _)| *idx == input_idx);
         let sql = plan.final_sql(|idx| if is_brought(idx) { GatherPlace::Unread } else { GatherPlace::Named });
         self.run_on_engine(engine, MARK).await?;
-        let param_types = self.parameter_types(engine.lease.shard, &gathering.values.param_types);
-        let connection = engine.begin_statement();
-        connection.unnamed = None;
-        wire::parse(&mut connection.socket.output, b"", sql.as_bytes(), &param_types);
-        wire::bare(&mut connection.socket.output, b'S');
+        wire::bare(self.parse_on_engine(engine, &sql, gathering.values), b'S');
         self.send_to_engine(engine).await?;
         match self.finish_on_engine(engine).await {
             Ok(()) => Ok(false),
@@ -293,11 +289,7 @@ impl Conversation {
         self.check_parameter_types(shard, &values.param_types).await?;
         self.cancel.check()?;
         let row_oids = self.row_oids(shard, body, &values.result_formats);
-        let param_types = self.parameter_types(shard, &values.param_types);
-        let connection = engine.begin_statement();
-        connection.unnamed = None;
-        let output = &mut connection.socket.output;
-        wire::parse(output, b"", final_sql.as_bytes(), &param_types);
+        let output = self.parse_on_engine(engine, final_sql, values);
         wire::bind(output, b"", b"", &values.bind_tail(&values.result_formats));
         wire::describe_or_close(output, b'D', b'P', b"");
         wire::execute(output, b"", 0);

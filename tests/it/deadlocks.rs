@@ -367,6 +367,13 @@ async fn who_tries_again_gets_through() {
     cluster.wait_until_clean().await;
 }
 
+/// Waits until so many processes of the first shard wait for a lock on a table.
+async fn wait_for_waiters(cluster: &Cluster, table: &str, n: usize) {
+    let direct = cluster.direct(0).await;
+    let waiting = format!("SELECT count(*) = {n} FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass");
+    poll("who is to wait waits", async || value(&direct, &waiting).await == "t").await;
+}
+
 /// Waits until a read has the rows of `users` on the second shard.
 async fn wait_for_rows_of_second(cluster: &Cluster) {
     let direct = cluster.direct(1).await;
@@ -376,19 +383,14 @@ async fn wait_for_rows_of_second(cluster: &Cluster) {
 
 /// Reads of these clients wait on the first shard for DDL that waits for them on the second. Gives what became of each.
 async fn meet_ddl(cluster: &Cluster, proxy: &Proxy, reads: Vec<Read>, ddl: &'static str) -> Vec<Result<Vec<Row>, Error>> {
-    let direct = cluster.direct(0).await;
-    let waiting = async |n: usize| {
-        let waiting = format!("SELECT count(*) = {n} FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass");
-        poll("all wait on the first shard", async || value(&direct, &waiting).await == "t").await;
-    };
     let holder = cluster.direct(0).await;
     holder.batch_execute("BEGIN; LOCK TABLE users IN ACCESS SHARE MODE").await.unwrap();
     let altering = proxy.connect().await;
     let altering = beside(async move { altering.batch_execute(ddl).await });
-    waiting(1).await;
+    wait_for_waiters(cluster, "users", 1).await;
     let n_reads = reads.len();
     let reads: Vec<_> = reads.into_iter().map(beside).collect();
-    waiting(1 + n_reads).await;
+    wait_for_waiters(cluster, "users", 1 + n_reads).await;
     wait_for_rows_of_second(cluster).await;
     // The DDL gets the first shard now and asks for the second, whose rows the reads have.
     holder.batch_execute("COMMIT").await.unwrap();
@@ -477,17 +479,12 @@ async fn a_read_that_began_first_gives_up_all_the_same() {
     holder.batch_execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").await.unwrap();
     second.batch_execute("BEGIN; LOCK TABLE users IN ACCESS SHARE MODE").await.unwrap();
     let reading = beside(async move { value(&reader, read).await });
-    let direct = cluster.direct(0).await;
-    let waiting = async |table: &str, n: usize| {
-        let waiting = format!("SELECT count(*) = {n} FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass");
-        poll("who is to wait waits", async || value(&direct, &waiting).await == "t").await;
-    };
-    waiting("orders", 1).await;
+    wait_for_waiters(&cluster, "orders", 1).await;
     let altering = proxy.connect().await;
     let altering = beside(async move { altering.batch_execute("ALTER TABLE users ADD COLUMN note text").await });
-    waiting("users", 1).await;
+    wait_for_waiters(&cluster, "users", 1).await;
     holder.batch_execute("COMMIT").await.unwrap();
-    waiting("users", 2).await;
+    wait_for_waiters(&cluster, "users", 2).await;
     wait_for_rows_of_second(&cluster).await;
     second.batch_execute("COMMIT").await.unwrap();
     altering.await.unwrap().unwrap();

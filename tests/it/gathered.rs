@@ -309,11 +309,10 @@ async fn groups_by_keys_that_several_shards_have() {
     let database = "\n[[databases.shop.tables]]\nname = 'dup'\nkey = { hash = 'user_id' }\n";
     let proxy = cluster.proxy_with(ProxyOptions { database, ..ProxyOptions::default() }).await;
     let (client, direct) = (proxy.connect().await, single.connect().await);
-    let both = |sql: &str| sql.to_owned();
     let dups: Vec<String> = (1..=12).map(|n| format!("({n}, 'l{}')", n % 3)).collect();
     let users: Vec<String> = (1..=12).map(|n| format!("({n}, 'N{}', 'e', 'us')", n % 4)).collect();
     let statements = [
-        both("CREATE TABLE dup (id serial PRIMARY KEY, user_id bigint, label text)"),
+        "CREATE TABLE dup (id serial PRIMARY KEY, user_id bigint, label text)".to_owned(),
         format!("INSERT INTO dup (user_id, label) VALUES {}", dups.join(", ")),
         format!("INSERT INTO users (user_id, name, email, country) VALUES {}", users.join(", ")),
     ];

@@ -108,6 +108,14 @@ impl Walk<'_> {
         }
     }
 
+    fn note_all(&mut self, name: &ObjectName) {
+        for part in &name.0 {
+            if let ObjectNamePart::Identifier(ident) = part {
+                self.note(ident);
+            }
+        }
+    }
+
     fn alias(&mut self, alias: Option<&TableAlias>) {
         let Some(alias) = alias else { return };
         self.note(&alias.name);
@@ -162,11 +170,7 @@ impl Walk<'_> {
     fn joins(&mut self, table: &TableWithJoins) {
         for join in &table.joins {
             if let Some(JoinConstraint::Using(columns)) = constraint(&join.join_operator) {
-                for part in columns.iter().flat_map(|column| &column.0) {
-                    if let ObjectNamePart::Identifier(ident) = part {
-                        self.note(ident);
-                    }
-                }
+                columns.iter().for_each(|column| self.note_all(column));
             }
         }
     }
@@ -174,13 +178,7 @@ impl Walk<'_> {
     /// The type of a table's rows has the table's name, and stays what it is.
     fn type_name(&mut self, data_type: &DataType) {
         match data_type {
-            DataType::Custom(name, _) => {
-                for part in &name.0 {
-                    if let ObjectNamePart::Identifier(ident) = part {
-                        self.note(ident);
-                    }
-                }
-            }
+            DataType::Custom(name, _) => self.note_all(name),
             DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => self.type_name(element),
             _ => {}
         }
